@@ -1,0 +1,64 @@
+"""The daemon's SQLite file: one connection, short transactions, each package owns its own tables.
+
+WAL with `synchronous=NORMAL`: a crash of the process loses nothing that was committed, a power cut may lose
+the last moments but never tears the file (https://www.sqlite.org/wal.html), and a commit costs no fsync.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Database:
+    """A SQLite file shared by the threads of one process.
+
+    Args:
+        path: the file; it is created when missing, its directory must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("PRAGMA foreign_keys=ON")
+
+    def script(self, statements: str) -> None:
+        """Run `CREATE TABLE IF NOT EXISTS …` statements, once, when a package opens its tables."""
+        with self._lock:
+            self._connection.executescript(statements)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All `execute` calls of this thread inside the block happen, or none does."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows (empty for one that has none).
+
+        Raises:
+            sqlite3.Error: as SQLite reports it; `IntegrityError` for a broken constraint.
+        """
+        with self._lock:
+            return self._connection.execute(statement, parameters).fetchall()
+
+    def close(self) -> None:
+        """Close the file; later calls raise `sqlite3.ProgrammingError`."""
+        with self._lock:
+            self._connection.close()

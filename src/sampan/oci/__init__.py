@@ -1,0 +1,1 @@
+"""The types of the OCI specifications: runtime config, image manifest and config, digests, references."""

@@ -1,0 +1,94 @@
+"""What daemon, launcher and monitor say to each other: one JSON object a packet, descriptors beside it.
+
+The sockets are `SOCK_SEQPACKET`, so a packet is a message; descriptors ride along with SCM_RIGHTS (unix(7)).
+Stdlib only and light: the launcher imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class LogSpec:
+    """Where and how the monitor writes a container's output, in Docker's json-file format.
+
+    Attributes:
+        path: the file; rotated ones get `.1`, `.2`, … behind it.
+        max_size_bytes: rotate when the file would grow past this; 0 never.
+        max_files: how many files to keep, the current one included.
+        attrs: extra attributes to write with each line (json-file's labels and env options).
+    """
+
+    path: str
+    max_size_bytes: int
+    max_files: int
+    compress: bool = False
+    attrs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One client's connection to the streams; its descriptor travels beside it.
+
+    Attributes:
+        stdin, stdout, stderr: which streams it takes part in.
+        framed: put Docker's 8-byte stream header before each piece of output (never with a terminal).
+        detach_keys: the bytes that end this attachment and leave the process running; empty for none.
+        prefix: bytes of stdin that the client had already sent with its request.
+    """
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    framed: bool
+    detach_keys: bytes = b""
+    prefix: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """What the daemon asks of the launcher: run this bundle, or this process in a running container.
+
+    Attributes:
+        kind: "container" or "exec".
+        id: the container's or the exec's id.
+        bundle: the directory that holds the container's `config.json` (OCI runtime spec, bundle).
+        rundir: this run's own directory (it exists and is empty): the monitor puts `monitor.sock`,
+            `state.json` and at the end `exit.json` there; for an exec, the caller puts `process.json`
+            (an OCI `process` object) in it first.
+        open_stdin: keep a pipe to stdin open; otherwise stdin is /dev/null. A terminal implies it.
+        stdin_once: close stdin when the first attached client with stdin ends its side.
+        log: where output goes besides the attached clients; None for nowhere (exec, log driver none).
+        container_pid: for an exec, the pid of the container's init in the daemon's pid namespace.
+        attachments: clients to serve from the first byte on; as many descriptors travel with the request.
+        terminal_size: rows and columns of the terminal at the start, when known.
+    """
+
+    kind: str
+    id: str
+    bundle: str
+    rundir: str
+    open_stdin: bool = False
+    stdin_once: bool = False
+    log: LogSpec | None = None
+    container_pid: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    terminal_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """How a process ended.
+
+    Attributes:
+        exit_code: 0 to 255; 128 + n when signal n ended it.
+        finished_at_ns: the wall clock's time, nanoseconds since 1970.
+        oom_killed: the kernel's out-of-memory killer ended a process of the container.
+        error: set when the end is not the process's own (its monitor died, say).
+    """
+
+    exit_code: int
+    finished_at_ns: int
+    oom_killed: bool = False
+    error: str = ""
