@@ -12,7 +12,7 @@ import errno
 import os
 from typing import Any
 
-# --- libc -------------------------------------------------------------------------------------------------
+# --- libc ---
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,7 +69,7 @@ def syscall(name: str, number: int, *arguments: Any, path: str | bytes | None = 
 _syscall = libc.syscall
 _syscall.restype = ctypes.c_long
 
-# --- mounts, the old way (mount(2), umount2(2)) -------------------------------------------------------------
+# --- mounts, the old way (mount(2), umount2(2)) ---
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -110,7 +110,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
     syscall("pivot_root", number, os.fsencode(new_root), os.fsencode(put_old), path=new_root)
 
 
-# --- mounts, by descriptor (kernel 5.2; mount_setattr 5.12) ---------------------------------------------------
+# --- mounts, by descriptor (kernel 5.2; mount_setattr 5.12) ---
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -193,7 +193,7 @@ def mount_setattr(
     )  # fmt: skip
 
 
-# --- files ----------------------------------------------------------------------------------------------------
+# --- files ---
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -232,7 +232,7 @@ def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     syscall("close_range", SYS_CLOSE_RANGE, first, last, flags)
 
 
-# --- namespaces and processes -----------------------------------------------------------------------------------
+# --- namespaces and processes ---
 
 CLONE_NEWTIME = 0x80
 CLONE_PIDFD = 0x1000

@@ -57,7 +57,7 @@ def decode(cls: type[T], value: Any, where: str = "") -> T:
     arguments: dict[str, Any] = {}
     known = set()
     folded = {key.lower(): key for key in value}  # Go matches members without regard to case
-    for attribute, name, hint in _layout(cls):
+    for attribute, name, hint in _layout(typing.cast("Any", cls)):
         key = name if name in value else folded.get(name.lower())
         if key is None:
             continue

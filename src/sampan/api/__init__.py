@@ -1,0 +1,1 @@
+"""HTTP to engine calls and back."""

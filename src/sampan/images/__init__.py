@@ -1,0 +1,1 @@
+"""Content store, tags, and the archive formats."""

@@ -1,0 +1,1 @@
+"""Networks, addresses, and the files that name them."""

@@ -1,0 +1,1 @@
+"""OCI bundle in, process out."""
