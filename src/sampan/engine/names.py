@@ -1,8 +1,13 @@
-"""Names for containers whose user gave none: an adjective and somebody who went by water."""
+"""Container names: what a user's must look like, and random ones of people who went by water."""
 
 from __future__ import annotations
 
+import re
 import secrets
+
+from sampan.errors import InvalidParameter
+
+_NAME = re.compile(r"/?([a-zA-Z0-9][a-zA-Z0-9_.-]+)\Z")
 
 _ADJECTIVES = """
 able amber ample azure balmy bold brave breezy bright brisk calm candid careful cheerful clear clever copper
@@ -29,3 +34,15 @@ def random_name(attempt: int = 0) -> str:
     """A name such as `steady_zhenghe`; from the first collision on, with a digit behind it."""
     name = f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_SAILORS)}"
     return f"{name}{secrets.randbelow(10)}" if attempt else name
+
+
+def check_name(name: str) -> str:
+    """A name that a user wants for a container, without the `/` in front.
+
+    Raises:
+        InvalidParameter: not a name that Docker allows.
+    """
+    match = _NAME.match(name)
+    if match is None:
+        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return match[1]

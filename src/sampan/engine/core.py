@@ -1,0 +1,203 @@
+"""The engine's shared ground: its services, and every container with what is known of it only while we run.
+
+Lifecycle verbs live in modules of their own (`create`, `starting`, `ending`, `execs`, …) and take a `Core`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from sampan.engine.errors import ContainerNotFound, RemovalInProgress
+from sampan.engine.events import EventBus
+from sampan.engine.model import Container
+from sampan.engine.options import EngineOptions
+from sampan.engine.store import ContainerStore
+from sampan.errors import InvalidParameter
+from sampan.images import ImageService
+from sampan.network import NetworkService
+from sampan.runtime import Attachment, ExitRecord, Launcher, Process
+from sampan.storage import Driver
+from sampan.volumes import VolumeService
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class ExecConfig:
+    """What `POST /containers/{id}/exec` asks for."""
+
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    tty: bool = False
+    detach_keys: str = ""
+    env: list[str] | None = None
+    cmd: list[str] = field(default_factory=list)
+    privileged: bool = False
+    user: str = ""
+    working_dir: str = ""
+    console_size: list[int] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Exec:
+    """A process added to a running container."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    created_at_ns: int
+    process: Process | None = None
+    started: bool = False
+    ended: ExitRecord | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Live:
+    """A container, and what of it exists only in this daemon's memory.
+
+    Attributes:
+        lock: held while the container changes state; nothing wider is ever locked.
+        process: the running init, through its monitor.
+        ended: set while no process runs.
+        next_exit: done at the next end of a run, then replaced.
+        kept: this end is not the last (a restart): an automatic removal must not follow it.
+        removed: set when the container is gone.
+        settled: done when the clean-up after the last end is.
+        parked: clients that attached before the start; their descriptors are ours to close.
+    """
+
+    container: Container
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    process: Process | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
+    next_exit: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    removing: bool = False
+    kept: bool = False
+    settled: asyncio.Task[None] | None = None
+    restart: asyncio.Task[None] | None = None
+    parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
+    terminal_size: tuple[int, int] | None = None
+    execs: dict[str, Exec] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The container's id."""
+        return self.container.id
+
+    def tell_ended(self) -> None:
+        """Wake everybody who waits for the end of a run."""
+        self.ended.set()
+        if not self.next_exit.done():
+            self.next_exit.set_result(None)
+        self.next_exit = asyncio.get_running_loop().create_future()
+
+    def drop_parked(self) -> None:
+        """Let clients go that waited for a start which will not come."""
+        for connection, _ in self.parked:
+            connection.close()
+        self.parked.clear()
+
+
+class Core:
+    """Services, and the containers by id and name. Lives on the event loop's thread."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        store: ContainerStore,
+        driver: Driver,
+        images: ImageService,
+        networks: NetworkService,
+        volumes: VolumeService,
+        launcher: Launcher,
+        events: EventBus,
+    ) -> None:
+        self.options = options
+        self.store = store
+        self.driver = driver
+        self.images = images
+        self.networks = networks
+        self.volumes = volumes
+        self.launcher = launcher
+        self.events = events
+        self.containers: dict[str, Live] = {}
+        self.background: set[asyncio.Task[None]] = set()
+
+    # --- places ---
+
+    def directory(self, container_id: str) -> Path:
+        """What a container keeps for life: hosts, hostname, resolv.conf, its log."""
+        return self.options.data_root / "containers" / container_id
+
+    def rundir(self, container_id: str) -> Path:
+        """What exists only while it runs: the bundle, the monitor's socket, the exit record."""
+        return self.options.exec_root / "containers" / container_id
+
+    def log_path(self, container_id: str) -> Path:
+        """The json-file log."""
+        return self.directory(container_id) / f"{container_id}-json.log"
+
+    def cgroups_path(self, container: Container) -> str:
+        """The container's cgroup, below the hierarchies' roots."""
+        parent = container.host_config.cgroup_parent or self.options.cgroup_parent
+        return os.path.join("/", parent, container.id)
+
+    # --- containers ---
+
+    def get(self, reference: str) -> Live:
+        """The container of this id, name, or unambiguous id prefix.
+
+        Raises:
+            ContainerNotFound, InvalidParameter: none, or more than one.
+        """
+        found = self.find(reference)
+        if found is None:
+            raise ContainerNotFound(reference)
+        return found
+
+    def find(self, reference: str) -> Live | None:
+        """As `get`, but None when there is no such container."""
+        exact = self.containers.get(reference)
+        if exact is not None:
+            return exact
+        name = reference.removeprefix("/")
+        for live in self.containers.values():
+            if live.container.name == name:
+                return live
+        matches = [live for live in self.containers.values() if reference and live.id.startswith(reference)]
+        if len(matches) > 1:
+            raise InvalidParameter(f"Multiple IDs found with provided prefix: {reference}")
+        return matches[0] if matches else None
+
+    def publish(self, live: Live, action: str, **attributes: str) -> None:
+        """A container's event, with what Docker always tells of it: image, name, labels."""
+        container = live.container
+        known = {**container.config.labels, "image": container.config.image, "name": container.name}
+        self.events.publish("container", action, container.id, {**known, **attributes})
+
+    def spawn(self, work: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Keep a background task alive until it is done."""
+        self.background.add(work)
+        work.add_done_callback(self.background.discard)
+        return work
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run blocking work beside the event loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, function)
+
+
+def check_not_removing(live: Live) -> None:
+    """Raise `RemovalInProgress` when somebody is removing this container."""
+    if live.removing:
+        raise RemovalInProgress(live.id)

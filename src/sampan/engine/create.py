@@ -1,0 +1,205 @@
+"""`docker create`: a request becomes a container, or nothing at all.
+
+The record in the database comes last: until it is there, every step is undone on failure and, after a crash,
+swept away at the next start-up as belonging to nobody.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import time
+from contextlib import ExitStack
+
+from sampan.engine import mountpoints
+from sampan.engine.core import Core, Live, in_thread
+from sampan.engine.errors import NameInUse
+from sampan.engine.logs import check_log_config
+from sampan.engine.model import Container, ContainerConfig, HealthConfig, HostConfig, MountPoint
+from sampan.engine.names import check_name, random_name
+from sampan.engine.signals import parse_signal
+from sampan.engine.spec import validate_host_config
+from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.images import Image
+from sampan.oci.image import ImageConfig
+
+
+async def create(
+    core: Core, name: str | None, config: ContainerConfig, host_config: HostConfig
+) -> tuple[Live, list[str]]:
+    """Make a container.
+
+    Args:
+        name: the wanted name, with or without `/` in front; None for a random one.
+        config: as the client sent it; it is completed in place from the image.
+        host_config: as the client sent it; defaults are filled in.
+
+    Returns:
+        The container, and warnings for the user.
+
+    Raises:
+        SampanError: with Docker's status; nothing is left behind.
+    """
+    name = check_name(name) if name else None
+    for other in core.containers.values():
+        if name is not None and other.container.name == name:
+            raise NameInUse(name, other.id)
+    if not config.image:
+        raise InvalidParameter("config.Image must name the image to run")
+    image = core.images.resolve(config.image)
+    merge(config, image.config)
+    path, args = command_line(config)
+    container = Container(
+        id=secrets.token_hex(32),
+        name=name or "",
+        created_at_ns=time.time_ns(),
+        image_id=image.id,
+        config=config,
+        host_config=host_config,
+        path=path,
+        args=args,
+        driver=core.driver.name,
+    )
+    warnings = _complete(core, container)
+    container.mounts = mountpoints.collect(config, host_config, lambda text: core.get(text).container)
+    await in_thread(lambda: _make(core, container, image))
+    live = Live(container)
+    core.containers[container.id] = live
+    core.publish(live, "create")
+    return live, warnings
+
+
+def merge(config: ContainerConfig, image: ImageConfig) -> None:
+    """Fill what the user left open from the image's config, as Docker's `--entrypoint` and `-e` promise."""
+    config.user = config.user or image.user
+    config.working_dir = config.working_dir or image.working_dir
+    config.stop_signal = config.stop_signal or image.stop_signal or None
+    if config.entrypoint is None:
+        config.entrypoint = list(image.entrypoint) if image.entrypoint else None
+        if not config.cmd:
+            config.cmd = list(image.cmd) if image.cmd else None
+    elif config.entrypoint in ([], [""]):
+        config.entrypoint = None
+    given = {text.partition("=")[0] for text in config.env or []}
+    inherited = [text for text in image.env or [] if text.partition("=")[0] not in given]
+    config.env = inherited + list(config.env or [])
+    config.labels = {**(image.labels or {}), **config.labels}
+    if image.exposed_ports:
+        config.exposed_ports = {**{port: {} for port in image.exposed_ports}, **(config.exposed_ports or {})}
+    if image.volumes:
+        config.volumes = {**{path: {} for path in image.volumes}, **(config.volumes or {})}
+    if config.shell is None and image.shell:
+        config.shell = list(image.shell)
+
+
+def command_line(config: ContainerConfig) -> tuple[str, list[str]]:
+    """The program and its arguments.
+
+    Raises:
+        InvalidParameter: neither the image nor the user names one.
+    """
+    words = [*(config.entrypoint or []), *(config.cmd or [])]
+    if not words:
+        raise InvalidParameter("no command specified")
+    if not words[0]:
+        raise InvalidParameter("the command's name is empty")
+    return words[0], words[1:]
+
+
+def _complete(core: Core, container: Container) -> list[str]:
+    config, host_config = container.config, container.host_config
+    host_config.network_mode = _network_mode(core, host_config.network_mode, config.network_disabled)
+    if host_config.network_mode.startswith("container:") and config.hostname:
+        raise InvalidParameter("conflicting options: hostname and the network mode")
+    if not config.hostname and not host_config.network_mode.startswith("container:"):
+        on_host = host_config.network_mode == "host" or host_config.uts_mode == "host"
+        config.hostname = socket.gethostname() if on_host else container.id[:12]
+    host_config.shm_size = host_config.shm_size or core.options.default_shm_size
+    host_config.ipc_mode = host_config.ipc_mode or "private"
+    if host_config.init is None and core.options.init:
+        host_config.init = True
+    host_config.ulimits = host_config.ulimits or list(core.options.default_ulimits) or None
+    host_config.runtime = host_config.runtime or "sampan"
+    host_config.restart_policy.name = host_config.restart_policy.name or "no"
+    _check_restart_policy(host_config)
+    if not host_config.log_config.type:
+        host_config.log_config.type = core.options.log_driver
+        host_config.log_config.config = {**core.options.log_opts, **host_config.log_config.config}
+    check_log_config(host_config.log_config)
+    if config.stop_signal:
+        parse_signal(config.stop_signal)
+    if host_config.volume_driver not in ("", "local"):
+        raise Unsupported(f"volume driver {host_config.volume_driver!r}: only local is offered")
+    _check_health(config.healthcheck)
+    return [*validate_host_config(config, host_config)]
+
+
+def _network_mode(core: Core, mode: str, disabled: bool | None) -> str:
+    if mode in ("", "default"):
+        return "none" if disabled else "bridge"
+    if mode.startswith("container:"):
+        return "container:" + core.get(mode.removeprefix("container:")).id
+    network = core.networks.get(mode)
+    if network.name not in ("bridge", "host", "none"):
+        raise NotFound(f"network {mode} not found")
+    return network.name
+
+
+def _check_restart_policy(host_config: HostConfig) -> None:
+    policy = host_config.restart_policy
+    if policy.name not in ("no", "always", "unless-stopped", "on-failure"):
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', "
+            "'on-failure', or 'unless-stopped'"
+        )
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidParameter(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if policy.maximum_retry_count < 0:
+        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
+    if host_config.auto_remove and policy.name != "no":
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_health(health: HealthConfig | None) -> None:
+    if health is not None and health.test and health.test != ["NONE"]:
+        raise Unsupported("health checks (--health-cmd) are not offered yet")
+
+
+def _make(core: Core, container: Container, image: Image) -> None:
+    with ExitStack() as undo:
+        core.driver.create_container(container.id, image.top_layer)
+        undo.callback(core.driver.remove_container, container.id)
+        directory = core.directory(container.id)
+        directory.mkdir(mode=0o710, parents=True)
+        undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        for point in container.mounts:
+            if point.type == "volume" and not point.source:
+                _give_volume(core, point, undo)
+        _record(core, container)
+        undo.pop_all()
+
+
+def _give_volume(core: Core, point: MountPoint, undo: ExitStack) -> None:
+    anonymous = not point.name
+    volume = core.volumes.create(point.name or None, driver=point.driver, options={}, labels={})
+    if anonymous:
+        undo.callback(core.volumes.remove, volume.name)
+    point.name, point.source = volume.name, str(core.volumes.mountpoint(volume.name))
+
+
+def _record(core: Core, container: Container) -> None:
+    if container.name:
+        core.store.insert(container)
+        return
+    for attempt in range(32):
+        container.name = random_name(attempt)
+        try:
+            core.store.insert(container)
+        except NameInUse:
+            continue
+        return
+    container.name = container.id[:12]
+    core.store.insert(container)

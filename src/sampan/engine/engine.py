@@ -1,0 +1,104 @@
+"""The engine: what Docker objects are and do, for the API above it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from sampan.database import Database
+from sampan.engine import ending, recovery
+from sampan.engine.core import Core, in_thread
+from sampan.engine.events import EventBus
+from sampan.engine.options import EngineOptions
+from sampan.engine.store import ContainerStore
+from sampan.errors import SampanError
+from sampan.images import ImageService
+from sampan.network import NetworkService
+from sampan.runtime import Launcher
+from sampan.storage import Driver
+from sampan.volumes import VolumeService
+
+_log = logging.getLogger("sampan.engine")
+
+
+class Engine(Core):
+    """Containers, images, networks and volumes of one daemon.
+
+    `start` before the first request, `stop` at the end; between them the verbs' modules do the work.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        database: Database,
+        driver: Driver,
+        images: ImageService,
+        networks: NetworkService,
+        volumes: VolumeService,
+        launcher: Launcher,
+        events: EventBus,
+    ) -> None:
+        super().__init__(
+            options, ContainerStore(database), driver, images, networks, volumes, launcher, events
+        )
+        self.id = _engine_id(database)
+
+    async def start(self) -> None:
+        """Repair what a crash left, adopt what lives, and be ready."""
+        self.events.bind(asyncio.get_running_loop())
+        for directory in (self.options.data_root / "containers", self.options.exec_root / "containers"):
+            directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+        await self.launcher.start()
+        await recovery.recover(self)
+
+    async def stop(self, shutdown_containers: bool = False) -> None:
+        """Let go: containers live on, unless they are to be stopped first."""
+        if shutdown_containers:
+            await self._stop_containers()
+        for task in list(self.background):
+            if not task.get_name().startswith(("watch", "exec")):
+                with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+                    async with asyncio.timeout(10):
+                        await task
+        for task in list(self.background):
+            task.cancel()
+        await asyncio.gather(*self.background, return_exceptions=True)
+        for live in self.containers.values():
+            live.drop_parked()
+            if live.process is not None:
+                live.process.close()
+        await self.launcher.close()
+
+    async def _stop_containers(self) -> None:
+        async def stop(container_id: str) -> None:
+            live = self.containers[container_id]
+            own = live.container.config.stop_timeout
+            try:
+                await ending.stop(self, live, self.options.shutdown_timeout_s if own is None else own)
+            except SampanError as error:
+                _log.warning("stopping container %s: %s", container_id[:12], error)
+
+        running = [live.id for live in self.containers.values() if live.container.state.running]
+        await asyncio.gather(*(stop(container_id) for container_id in running))
+
+    def running_count(self) -> int:
+        """How many containers have a process, or soon will again."""
+        return sum(
+            live.container.state.running or live.restart is not None for live in self.containers.values()
+        )
+
+
+def _engine_id(database: Database) -> str:
+    """A random UUID, the same for the life of the data root."""
+    import uuid
+
+    database.script("CREATE TABLE IF NOT EXISTS engine (id TEXT NOT NULL);")
+    rows = database.execute("SELECT id FROM engine")
+    if not rows:
+        database.execute("INSERT INTO engine (id) VALUES (?)", (str(uuid.uuid4()),))
+        rows = database.execute("SELECT id FROM engine")
+    return str(rows[0][0])
+
+
+__all__ = ["Engine", "in_thread"]

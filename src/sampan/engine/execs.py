@@ -1,0 +1,184 @@
+"""`docker exec`: a further process in a running container, through the same launcher and monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+
+from sampan.engine.core import Core, Exec, ExecConfig, Live, in_thread
+from sampan.engine.errors import ExecNotFound, NotRunning
+from sampan.engine.spec import exec_process
+from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.oci.records import decode, encode
+from sampan.runtime import Attachment, ExitRecord, LaunchError, LaunchRequest, Process, adopt
+
+KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
+
+
+def create(core: Core, live: Live, config: ExecConfig) -> Exec:
+    """Prepare a process; `start` runs it.
+
+    Raises:
+        Conflict: the container is not running, or paused.
+        InvalidParameter: no command.
+    """
+    _check_runnable(live)
+    if not config.cmd or not config.cmd[0]:
+        raise InvalidParameter("No exec command specified")
+    session = Exec(secrets.token_hex(32), live.id, config, time.time_ns())
+    _forget_old(live)
+    live.execs[session.id] = session
+    core.publish(live, f"exec_create: {' '.join(config.cmd)}", execID=session.id)
+    return session
+
+
+def _check_runnable(live: Live) -> None:
+    if live.container.state.status == "paused":
+        raise Conflict(f"container {live.id} is paused, unpause the container before exec")
+    if not live.container.state.running:
+        raise NotRunning(live.id)
+
+
+def _forget_old(live: Live) -> None:
+    over = [session.id for session in live.execs.values() if session.ended is not None]
+    for exec_id in over[: max(0, len(over) - KEPT_ENDED)]:
+        del live.execs[exec_id]
+
+
+def find(core: Core, exec_id: str) -> tuple[Live, Exec]:
+    """The exec of this id, and its container.
+
+    Raises:
+        ExecNotFound.
+    """
+    for live in core.containers.values():
+        session = live.execs.get(exec_id)
+        if session is not None:
+            return live, session
+    raise ExecNotFound(exec_id)
+
+
+def rundir(core: Core, session: Exec) -> Path:
+    """Where the exec's monitor keeps its socket and exit record."""
+    return core.rundir(session.container_id) / "exec" / session.id
+
+
+def check_startable(live: Live, session: Exec) -> None:
+    """What must be known before the client's connection is taken over.
+
+    Raises:
+        Conflict: it has been started before, or its container does not run.
+    """
+    if session.started:
+        raise Conflict(f"exec {session.id} has already been started")
+    _check_runnable(live)
+
+
+async def start(
+    core: Core,
+    live: Live,
+    session: Exec,
+    connection: socket.socket | None,
+    attachment: Attachment | None,
+    terminal_size: tuple[int, int] | None = None,
+) -> None:
+    """Run a prepared process.
+
+    Args:
+        connection: the client's, when attached; the caller closes its copy.
+        attachment: which streams the client takes part in.
+        terminal_size: rows and columns.
+
+    Raises:
+        LaunchError: the program could not be started.
+    """
+    check_startable(live, session)
+    session.started = True
+    directory = rundir(core, session)
+    core.publish(live, f"exec_start: {' '.join(session.config.cmd)}", execID=session.id)
+    try:
+        await in_thread(lambda: _prepare(core, live, session, directory))
+        request = LaunchRequest(
+            kind="exec",
+            id=session.id,
+            bundle=str(core.rundir(live.id)),
+            rundir=str(directory),
+            open_stdin=session.config.attach_stdin,
+            stdin_once=True,
+            container_pid=live.container.state.pid,
+            attachments=(attachment,) if attachment is not None else (),
+            terminal_size=terminal_size,
+        )
+        process = await core.launcher.launch(request, [connection.fileno()] if connection is not None else [])
+    except (SampanError, OSError) as error:
+        code = error.exit_code if isinstance(error, LaunchError) else 126
+        session.ended = ExitRecord(code, time.time_ns(), error=str(error))
+        await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
+        raise
+    session.process = process
+    watch(core, live, session, process)
+
+
+def _prepare(core: Core, live: Live, session: Exec, directory: Path) -> None:
+    directory.mkdir(mode=0o710, parents=True)
+    spec = json.loads((core.rundir(live.id) / "config.json").read_bytes())
+    root = f"/proc/{live.container.state.pid}/root"
+    process = exec_process(live.container, session.config, spec, root)
+    (directory / "process.json").write_text(json.dumps(process))
+    (directory / "exec.json").write_text(
+        json.dumps({**encode(session.config), "created": session.created_at_ns})
+    )
+
+
+def watch(core: Core, live: Live, session: Exec, process: Process) -> None:
+    """See to the process's end."""
+
+    async def until_end() -> None:
+        record = await process.wait()
+        session.ended, session.process = record, None
+        core.publish(
+            live,
+            "exec_die",
+            execID=session.id,
+            exitCode=str(record.exit_code),
+        )
+        process.close()
+        await in_thread(lambda: shutil.rmtree(rundir(core, session), ignore_errors=True))
+
+    core.spawn(asyncio.create_task(until_end(), name=f"exec {session.id[:12]}"))
+
+
+async def resize(session: Exec, rows: int, columns: int) -> None:
+    """Change the size of the process's terminal.
+
+    Raises:
+        Conflict: it is not running.
+    """
+    if session.process is None:
+        raise Conflict(f"exec {session.id} is not running")
+    await session.process.resize(rows, columns)
+
+
+async def adopt_all(core: Core, live: Live) -> None:
+    """Find the execs that outlived the last daemon."""
+    base = core.rundir(live.id) / "exec"
+    if not base.is_dir():
+        return
+    for directory in base.iterdir():
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            document = json.loads((directory / "exec.json").read_bytes())
+            created = document.pop("created")
+            session = Exec(directory.name, live.id, decode(ExecConfig, document), created, started=True)
+            found = await adopt(str(directory))
+            live.execs[session.id] = session
+            if isinstance(found, Process):
+                session.process = found
+                watch(core, live, session, found)
+            else:
+                session.ended = found or ExitRecord(137, time.time_ns(), error="its monitor is gone")

@@ -1,0 +1,92 @@
+"""Start-up after anything: what lived on is adopted, what nobody owns is removed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+
+from sampan.engine import ending, execs, starting
+from sampan.engine.core import Core, Live, in_thread
+from sampan.errors import SampanError
+from sampan.runtime import ExitRecord, Process, adopt, remove_run
+
+_log = logging.getLogger("sampan.engine")
+
+
+async def recover(core: Core) -> None:
+    """Bring memory, database and kernel to agree again. Called once, before the first request."""
+    for container in core.store.load():
+        core.containers[container.id] = live = Live(container)
+        live.ended.set()
+    running: set[str] = set()
+    gone: list[tuple[Live, ExitRecord]] = []
+    for live in list(core.containers.values()):
+        rundir = core.rundir(live.id)
+        found = await adopt(str(rundir)) if rundir.is_dir() else None
+        if isinstance(found, Process):
+            running.add(live.id)
+            _adopted(core, live, found)
+            await execs.adopt_all(core, live)
+        elif found is not None:
+            gone.append((live, found))
+        elif live.container.state.running or live.container.state.status == "restarting":
+            gone.append((live, ExitRecord(255, time.time_ns(), error="it ended while no daemon was there")))
+    ended = {live.id for live, _ in gone}
+    await in_thread(lambda: _sweep(core, running, ended))
+    for live, record in gone:
+        await ending.ended(core, live, None, record)
+    for live in list(core.containers.values()):
+        if live.id not in running and live.id not in ended:
+            await _left_over(core, live)
+
+
+def _adopted(core: Core, live: Live, process: Process) -> None:
+    state = live.container.state
+    live.process = process
+    live.ended.clear()
+    if not state.running:
+        state.status, state.started_at_ns = "running", time.time_ns()
+        state.exit_code, state.error, state.finished_at_ns = 0, "", 0
+    state.pid = process.pid
+    core.store.save(live.container)
+    ending.watch(core, live, process)
+
+
+async def _left_over(core: Core, live: Live) -> None:
+    """A container that does not run: removed if it was to be, started if its policy says so."""
+    container = live.container
+    if container.host_config.auto_remove and container.state.status == "exited":
+        await ending.remove_locked(core, live, volumes=True)
+        return
+    policy = container.host_config.restart_policy.name
+    if container.state.status == "exited" and (
+        policy == "always" or (policy == "unless-stopped" and not container.stopped_by_user)
+    ):
+        try:
+            await starting.start(core, live)
+        except (SampanError, OSError) as error:
+            _log.error("cannot start container %s: %s", live.id[:12], error)
+
+
+def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
+    """Remove what no container owns; `ended` ones are cleaned up by the usual way."""
+    base = core.options.exec_root / "containers"
+    if base.is_dir():
+        for rundir in base.iterdir():
+            live = core.containers.get(rundir.name)
+            if live is None:
+                parent = core.options.cgroup_parent.rstrip("/")
+                remove_run(str(rundir), f"{parent}/{rundir.name}")
+            elif rundir.name not in running and rundir.name not in ended:
+                ending.release(core, live.container)
+    known = set(core.containers)
+    data = core.options.data_root / "containers"
+    if data.is_dir():
+        for directory in data.iterdir():
+            if directory.name not in known:
+                shutil.rmtree(directory, ignore_errors=True)
+    core.driver.repair(known)
+    for container_id in core.driver.mounted() - running:
+        core.driver.unmount(container_id)
+    core.networks.start(running)

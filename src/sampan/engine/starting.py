@@ -1,0 +1,281 @@
+"""`docker start`: from a created container to its process, every step with its undo beside it.
+
+The taught order: the image's layers and a writable one on top, the network (namespace, veth, address,
+gateway), then the process in its namespaces and cgroup. A failure unwinds what was done; after a crash
+`sampan.engine.recovery` finds what was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from contextlib import ExitStack
+
+from sampan.engine import ending
+from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine.errors import NotRunning
+from sampan.engine.logs import log_spec
+from sampan.engine.model import Container, EndpointSettings, MountPoint
+from sampan.engine.mountpoints import tmpfs_points
+from sampan.engine.spec import SpecInputs, build_spec
+from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
+from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from sampan.network import write_hostname, write_hosts, write_resolv_conf
+from sampan.runtime import LaunchError, LaunchRequest, remove_run
+
+
+async def start(core: Core, live: Live) -> None:
+    """Start a container that is not running.
+
+    Raises:
+        NotModified: it runs already.
+        LaunchError: its program could not be started; the exit code is recorded as Docker records it.
+        SampanError: a step before that failed; all steps before it are undone.
+    """
+    async with live.lock:
+        check_not_removing(live)
+        if live.container.state.status == "paused":
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if live.container.state.running:
+            raise NotModified(f"container {live.id} is already running")
+        live.container.stopped_by_user = False
+        if live.restart is not None:
+            live.restart.cancel()
+            live.restart = None
+        await start_locked(core, live)
+
+
+async def start_locked(core: Core, live: Live) -> None:
+    """As `start`, for callers that hold the lock and have checked the state."""
+    if live.settled is not None:
+        await live.settled  # the clean-up of the last run
+        live.settled = None
+    container = live.container
+    try:
+        joins = _joins(core, container)
+        await in_thread(lambda: _prepare(core, container, joins))
+    except (SampanError, OSError) as error:
+        await _failed(core, live, error, exit_code=128)
+        raise
+    connections = [connection for connection, _ in live.parked]
+    request = LaunchRequest(
+        kind="container",
+        id=container.id,
+        bundle=str(core.rundir(container.id)),
+        rundir=str(core.rundir(container.id)),
+        open_stdin=container.config.open_stdin,
+        stdin_once=container.config.stdin_once,
+        log=log_spec(
+            str(core.log_path(container.id)),
+            container.host_config.log_config,
+            container.config.labels,
+            container.config.env or [],
+        ),
+        attachments=tuple(attachment for _, attachment in live.parked),
+        terminal_size=_terminal_size(live),
+    )
+    try:
+        process = await core.launcher.launch(request, [connection.fileno() for connection in connections])
+    except (SampanError, OSError) as error:
+        await in_thread(lambda: _undo_start(core, container))
+        await _failed(core, live, error, exit_code=getattr(error, "exit_code", 128))
+        raise
+    live.drop_parked()  # the monitor has its own copies of the descriptors now
+    live.process = process
+    live.ended.clear()
+    state = container.state
+    state.status, state.pid, state.started_at_ns = "running", process.pid, time.time_ns()
+    state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
+    core.store.save(container)
+    core.publish(live, "start")
+    ending.watch(core, live, process)
+
+
+async def _failed(core: Core, live: Live, error: Exception, exit_code: int) -> None:
+    live.drop_parked()
+    state = live.container.state
+    state.exit_code = error.exit_code if isinstance(error, LaunchError) else exit_code
+    state.error = str(error)
+    state.pid = 0
+    core.store.save(live.container)
+    if live.container.host_config.auto_remove:
+        await ending.remove_locked(core, live, volumes=True)
+
+
+def _terminal_size(live: Live) -> tuple[int, int] | None:
+    if live.terminal_size is not None:
+        return live.terminal_size
+    size = live.container.host_config.console_size
+    return (size[0], size[1]) if size and len(size) == 2 and all(size) else None
+
+
+# --- the steps, in a thread ---
+
+
+def _joins(core: Core, container: Container) -> dict[str, Container]:
+    """The running containers whose namespaces this one joins, by kind."""
+    joins: dict[str, Container] = {}
+    host_config = container.host_config
+    modes = {"network": host_config.network_mode, "pid": host_config.pid_mode, "ipc": host_config.ipc_mode}
+    for kind, mode in modes.items():
+        if not mode.startswith("container:"):
+            continue
+        other = core.get(mode.removeprefix("container:")).container
+        if not other.state.running:
+            verb = {"network": "network", "pid": "PID", "ipc": "IPC"}[kind]
+            raise Conflict(
+                f"cannot join {verb} namespace of a non running container: {other.name} ({other.id[:12]})"
+            )
+        if kind == "ipc" and other.host_config.ipc_mode not in ("shareable", "host"):
+            raise InvalidParameter(
+                f"cannot join IPC of a container {other.id[:12]}: non-shareable IPC (hint: use "
+                "IpcMode:shareable for the donor container)"
+            )
+        joins[kind] = other
+    return joins
+
+
+def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> None:
+    with ExitStack() as undo:
+        rundir = core.rundir(container.id)
+        if rundir.exists():
+            remove_run(str(rundir), core.cgroups_path(container))
+        rundir.mkdir(mode=0o710, parents=True)
+        undo.callback(remove_run, str(rundir), core.cgroups_path(container))
+        rootfs = core.driver.mount(container.id)
+        undo.callback(core.driver.unmount, container.id)
+        undo.callback(core.networks.remove_sandbox, container.id)
+        netns_path = _network(core, container, joins)
+        _write_files(core, container, joins)
+        points = [*container.mounts, *tmpfs_points(container.host_config)]
+        for point in points:
+            _ready_source(core, point, rootfs)
+        shm = _shared_memory(core, container, joins, undo)
+        if shm is not None:
+            points.append(shm)
+        spec = build_spec(
+            SpecInputs(
+                container=container,
+                rootfs=rootfs,
+                mounts=points,
+                files_dir=str(core.directory(container.id)),
+                netns_path=netns_path,
+                joins={
+                    kind: f"/proc/{other.state.pid}/ns/{kind}"
+                    for kind, other in joins.items()
+                    if kind != "network"
+                },
+                cgroups_path=core.cgroups_path(container),
+                init_binary=None,
+            )
+        )
+        (rundir / "config.json").write_text(json.dumps(spec))
+        undo.pop_all()
+
+
+def _undo_start(core: Core, container: Container) -> None:
+    core.networks.remove_sandbox(container.id)
+    container.networks, container.sandbox_key = {}, ""
+    remove_run(str(core.rundir(container.id)), core.cgroups_path(container))
+    core.driver.unmount(container.id)
+
+
+def _network(core: Core, container: Container, joins: dict[str, Container]) -> str | None:
+    """Make or find the network namespace; None for the host's."""
+    mode = container.host_config.network_mode
+    container.networks, container.sandbox_key = {}, ""
+    if mode == "host":
+        network = core.networks.get("host")
+        container.networks["host"] = EndpointSettings(network_id=network.id)
+        return None
+    if "network" in joins:
+        other = joins["network"]
+        if other.host_config.network_mode == "host":
+            return None
+        return f"/proc/{other.state.pid}/ns/net"
+    sandbox = core.networks.create_sandbox(container.id, mode, mac=container.config.mac_address or None)
+    container.sandbox_key = sandbox.path
+    for name, endpoint in sandbox.endpoints.items():
+        container.networks[name] = EndpointSettings(
+            network_id=endpoint.network_id,
+            endpoint_id=endpoint.endpoint_id,
+            gateway=endpoint.gateway,
+            ip_address=endpoint.ip_address,
+            ip_prefix_len=endpoint.prefix_len,
+            mac_address=endpoint.mac_address,
+        )
+    return sandbox.path
+
+
+def _write_files(core: Core, container: Container, joins: dict[str, Container]) -> None:
+    """hosts, hostname and resolv.conf, as Docker writes them; shared ones are another container's copies."""
+    directory = core.directory(container.id)
+    if "network" in joins:
+        other = core.directory(joins["network"].id)
+        container.config.hostname = container.config.hostname or joins["network"].config.hostname
+        for name in ("hosts", "resolv.conf"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(other / name, directory / name)
+        write_hostname(directory / "hostname", container.config.hostname)
+        return
+    config, host_config, options = container.config, container.host_config, core.options
+    addresses = [endpoint.ip_address for endpoint in container.networks.values() if endpoint.ip_address]
+    on_host = host_config.network_mode == "host"
+    write_hostname(directory / "hostname", config.hostname)
+    write_hosts(
+        directory / "hosts",
+        hostname=config.hostname,
+        domainname=config.domainname,
+        addresses=addresses,
+        extra_hosts=host_config.extra_hosts or [],
+        host_mode=on_host,
+    )
+    write_resolv_conf(
+        directory / "resolv.conf",
+        servers=host_config.dns or ([] if on_host else options.dns),
+        search=host_config.dns_search or ([] if on_host else options.dns_search),
+        options=host_config.dns_options or ([] if on_host else options.dns_opts),
+    )
+
+
+def _ready_source(core: Core, point: MountPoint, rootfs: str) -> None:
+    """See that a mount's source is there: made for `-v`, demanded for `--mount`, filled for a new volume."""
+    if point.type == "volume":
+        point.source = str(core.volumes.mountpoint(point.name))
+        if "nocopy" not in point.options:
+            core.volumes.populate(point.name, rootfs, point.destination)
+    elif point.type == "bind":
+        if "create-source" in point.options and not os.path.lexists(point.source):
+            os.makedirs(point.source, exist_ok=True)
+        if not os.path.exists(point.source):
+            raise InvalidParameter(
+                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
+            )
+
+
+def _shared_memory(
+    core: Core, container: Container, joins: dict[str, Container], undo: ExitStack
+) -> MountPoint | None:
+    """`/dev/shm` where it is not private: our own mount that others may join, another's, or the host's."""
+    mode = container.host_config.ipc_mode
+    if mode == "shareable":
+        path = core.rundir(container.id) / "shm"
+        path.mkdir()
+        size = container.host_config.shm_size
+        mount("shm", str(path), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"mode=1777,size={size}")
+        return MountPoint(type="bind", source=str(path), destination="/dev/shm", propagation="rprivate")
+    if "ipc" in joins and joins["ipc"].host_config.ipc_mode == "shareable":
+        path = core.rundir(joins["ipc"].id) / "shm"
+        return MountPoint(type="bind", source=str(path), destination="/dev/shm", propagation="rprivate")
+    if mode == "host" or ("ipc" in joins and joins["ipc"].host_config.ipc_mode == "host"):
+        return MountPoint(type="bind", source="/dev/shm", destination="/dev/shm", propagation="rprivate")
+    return None
+
+
+def require_running(live: Live) -> None:
+    """Raise `NotRunning` unless the container has a process."""
+    if not live.container.state.running or live.process is None:
+        raise NotRunning(live.id)
