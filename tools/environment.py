@@ -1,0 +1,144 @@
+"""Makes or mends the checkout's own environment, `.venv`: a venv with what pyproject.toml asks for.
+
+Run by ./sampan and ./test with any Python of 3.11 or newer, before anything of the project can be imported,
+so stdlib only. The source tree is put on the environment's path by a relative `.pth` file: nothing is
+built, and a checkout that is moved goes on working. Two runs at once wait for one another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMPS = {False: VENV / ".sampan-installed", True: VENV / ".sampan-installed-dev"}
+
+
+class SetupError(Exception):
+    """Why the environment could not be made, in one line."""
+
+
+def requirements(dev: bool) -> list[str]:
+    """The requirement strings of pyproject.toml: the run-time ones, with `dev` also those of the tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted: list[str] = list(project["dependencies"])
+    if dev:
+        wanted += project["optional-dependencies"]["dev"]
+    return wanted
+
+
+def quiet_run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program with its output kept for a possible error message."""
+    environment = dict(os.environ, PIP_ROOT_USER_ACTION="ignore", DEBIAN_FRONTEND="noninteractive")
+    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
+        environment.pop(name, None)
+    return subprocess.run(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def last_line(text: str) -> str:
+    """The line of a program's output that says what went wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error", "e:"))]
+    return (errors or lines or ["no output"])[-1]
+
+
+def ensure_venv_module() -> None:
+    """See that this Python can make environments: on Debian `ensurepip` is in a package of its own."""
+    if quiet_run(sys.executable, "-I", "-c", "import ensurepip, venv").returncode == 0:
+        return
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise SetupError(
+            f"this Python cannot make environments; install {package} (sudo apt-get install {package})"
+        )
+    install = ("apt-get", "install", "-y", "-q", "--no-install-recommends", package)
+    if quiet_run(*install).returncode != 0:
+        quiet_run("apt-get", "update", "-q")
+        done = quiet_run(*install)
+        if done.returncode != 0:
+            raise SetupError(f"cannot install {package}: {last_line(done.stdout)}")
+
+
+def usable() -> bool:
+    """Whether `.venv` has a Python that is new enough and a pip that runs."""
+    code = "import sys, pip; sys.exit(sys.version_info < (3, 11))"
+    return os.access(PYTHON, os.X_OK) and quiet_run(PYTHON, "-I", "-c", code).returncode == 0
+
+
+def install(dev: bool) -> None:
+    """Bring `.venv` up to date; the stamp is written last, so that a broken-off run is repeated.
+
+    Raises:
+        SetupError: with the line that the user is to see.
+    """
+    if not usable():
+        ensure_venv_module()
+        shutil.rmtree(VENV, ignore_errors=True)
+        done = quiet_run(sys.executable, "-I", "-m", "venv", VENV)
+        if done.returncode != 0:
+            raise SetupError(f"cannot make {VENV}: {last_line(done.stdout)}")
+    pip = (PYTHON, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q")
+    done = quiet_run(*pip, "--only-binary", ":all:", *requirements(dev))
+    if done.returncode != 0:
+        raise SetupError(f"cannot install the Python packages: {last_line(done.stdout)}")
+    (packages,) = VENV.glob("lib/python3*/site-packages")
+    source = os.path.relpath(ROOT / "src", packages)
+    (packages / "sampan.pth").write_text(source + "\n")
+    for kind in (False, dev):
+        STAMPS[kind].write_bytes((ROOT / "pyproject.toml").read_bytes())
+
+
+def up_to_date(dev: bool) -> bool:
+    """Whether the stamp holds the present pyproject.toml (a checkout changes times, not always content)."""
+    stamp = STAMPS[dev]
+    try:
+        return usable() and stamp.read_bytes() == (ROOT / "pyproject.toml").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def ensure(dev: bool) -> None:
+    """Make, mend or leave the environment, one process at a time.
+
+    Raises:
+        SetupError: with the line that the user is to see.
+    """
+    try:
+        lock = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if up_to_date(dev):
+            os.utime(STAMPS[dev])
+            return
+        print("Setting up Sampan (once) …", file=sys.stderr, flush=True)
+        install(dev)
+    except OSError as error:
+        raise SetupError(f"cannot set up {VENV}: {error}") from error
+
+
+def main() -> int:
+    """Make the environment; 0, or 1 with one line on stderr."""
+    try:
+        ensure(dev="--dev" in sys.argv[1:])
+    except SetupError as error:
+        print(f"sampan: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

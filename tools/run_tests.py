@@ -1,0 +1,163 @@
+"""What ./test does: see to the packages, make the environment, run the checks, run pytest.
+
+Checks (ruff, mypy, import-linter) run first and never stop the tests; what they found is repeated in pytest's
+summary, so that the last line of the output is pytest's own. Run by the system's Python; stdlib only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import environment  # noqa: E402  (it lives beside this file)
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+# A program that shows that the package is there, and the Debian packages that bring it (the first known one
+# is taken: newer Debians keep the docker client in a package of its own).
+PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("busybox", ("busybox-static",)),
+    ("debootstrap", ("debootstrap",)),
+    ("docker", ("docker-cli", "docker.io")),
+    ("dockerd", ("docker.io",)),
+    ("skopeo", ("skopeo",)),
+    ("umoci", ("umoci",)),
+    ("crun", ("crun",)),
+    ("runc", ("runc",)),
+    ("nft", ("nftables",)),
+    ("iptables", ("iptables",)),
+    ("ip", ("iproute2",)),
+    ("ps", ("procps",)),
+    ("setfattr", ("attr",)),
+    ("setcap", ("libcap2-bin",)),
+    ("nsenter", ("util-linux",)),
+    ("tmux", ("tmux",)),
+    ("xz", ("xz-utils",)),
+    ("zstd", ("zstd",)),
+    ("openssl", ("openssl",)),
+)
+
+CHECKS: tuple[tuple[str, ...], ...] = (
+    ("ruff", "check", "--quiet"),
+    ("ruff", "format", "--check", "--quiet"),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages to install, by the programs that are not there."""
+    wanted: set[str] = set()
+    for program, packages in PACKAGES:
+        found = shutil.which(program)
+        if found is None or (program == "busybox" and not is_static(Path(found))):
+            wanted.add(next((name for name in packages if known(name)), packages[-1]))
+    return sorted(wanted)
+
+
+def is_static(program: Path) -> bool:
+    """Whether an ELF program names no dynamic loader (elf(5): no PT_INTERP segment)."""
+    return b"/ld-" not in program.read_bytes()[:4096]
+
+
+def known(package: str) -> bool:
+    """Whether apt has a version of this package to offer."""
+    shown = subprocess.run(
+        ["apt-cache", "policy", package],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    return "Candidate:" in shown.stdout and "Candidate: (none)" not in shown.stdout
+
+
+def apt(*arguments: str) -> bool:
+    """Run apt-get with its output shown only when it fails."""
+    command = ["apt-get", "-y", "-q", *arguments]
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        print(f"./test: {' '.join(command)} failed:\n{done.stdout[-4000:]}", file=sys.stderr)
+    return done.returncode == 0
+
+
+def install_packages() -> None:
+    """Install the Debian packages that are missing; where that cannot be, say so and go on.
+
+    While docker.io is installed, a policy keeps it from starting its daemon: the tests start their own.
+    """
+    if shutil.which("apt-get") is None:
+        return
+    if not missing_packages():
+        return
+    if os.geteuid() != 0:
+        print(f"./test: not root, so not installed: {' '.join(missing_packages())}", file=sys.stderr)
+        return
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    apt("update")
+    wanted = missing_packages()  # again: what apt knows has changed
+    print(f"./test: installing {' '.join(wanted)}", flush=True)
+    ours = not POLICY.exists()
+    if ours:
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+    try:
+        if not apt("install", "--no-install-recommends", *wanted):
+            for package in wanted:  # one that is not to be had must not cost us the others
+                apt("install", "--no-install-recommends", package)
+    finally:
+        if ours:
+            POLICY.unlink(missing_ok=True)
+
+
+def run_checks() -> list[str]:
+    """Run the static checks; the command lines of those that failed."""
+    failed = []
+    for check in CHECKS:
+        print(f"./test: {' '.join(check)}", flush=True)
+        program = environment.VENV / "bin" / check[0]
+        if subprocess.run([program, *check[1:]], cwd=ROOT, check=False).returncode != 0:
+            failed.append(" ".join(check))
+    return failed
+
+
+def expand(argument: str) -> str:
+    """`unit` means `tests/unit`; everything else is pytest's."""
+    folder = ROOT / "tests" / argument
+    return f"tests/{argument}" if argument and not argument.startswith("-") and folder.exists() else argument
+
+
+def main() -> int:
+    """All of it; the exit status is pytest's, or 1 when only a check failed."""
+    os.chdir(ROOT)
+    os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    install_packages()
+    try:
+        environment.ensure(dev=True)
+    except environment.SetupError as error:
+        print(f"./test: {error}", file=sys.stderr)
+        return 1
+    arguments = [expand(argument) for argument in sys.argv[1:]]
+    failed = [] if arguments else run_checks()
+    os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
+    command = [environment.PYTHON, "-m", "pytest", *arguments]
+    status = subprocess.run([str(part) for part in command], check=False).returncode
+    return status or bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
