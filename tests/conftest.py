@@ -1,8 +1,179 @@
-"""Test set-up shared by every tier: the source tree on the path, and markers that skip by name."""
+"""Shared by every tier: paths, markers that skip by name, engines under test, the check for leaks."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(TESTS.parent / "src"))
+sys.path.insert(0, str(TESTS))
+
+from support.cli import Cli  # noqa: E402  (the paths come first)
+from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # noqa: E402
+from support.machine import Snapshot  # noqa: E402
+
+# Quick and telling tiers first. Everything below these folders needs a daemon.
+TIERS = ("unit", "integration", "attack", "clients", "integration/daemon")
+NEED_DAEMON = ("clients", "integration/daemon")
+LEAK_PATIENCE_S = 10.0  # removal of links and directories may happen after the answer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sampan")
+    group.addoption(
+        "--engine-host", help="test the engine at this unix:// address instead of a sampand of our own"
+    )
+    group.addoption("--cli", choices=("docker", "sampan"), help="test with this command line alone")
+
+
+def _tier(item: pytest.Item) -> int:
+    folder = item.path.relative_to(TESTS).as_posix()
+    return max((n for n, tier in enumerate(TIERS) if folder.startswith(tier + "/")), default=0)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_tier)
+    for item in items:
+        folder = item.path.relative_to(TESTS).as_posix()
+        if folder.startswith(tuple(f"{tier}/" for tier in NEED_DAEMON)):
+            item.add_marker("daemon")
+        needs_daemon = item.get_closest_marker("daemon") is not None
+        if (needs_daemon or item.get_closest_marker("root")) and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+        elif needs_daemon and shutil.which("docker") is None:
+            item.add_marker(pytest.mark.skip(reason="needs the program docker (Debian: docker.io)"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cli" in metafunc.fixturenames:
+        only = metafunc.config.getoption("--cli")
+        external = metafunc.config.getoption("--engine-host")
+        names = [only] if only else ["docker"] if external else ["docker", "sampan"]
+        metafunc.parametrize("cli", names, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Path]:
+    """The directory of everything that the engines of this session own; nothing may be left of it."""
+    directory = Path(tempfile.mkdtemp(prefix="sampan-test-"))
+    before = Snapshot.take(str(directory), TOKEN)
+    yield directory
+    for engine in list(RUNNING):
+        if isinstance(engine, Daemon):
+            engine.end()
+    deadline = time.monotonic() + LEAK_PATIENCE_S
+    while (
+        leaked := Snapshot.take(str(directory), TOKEN).leaked_since(before)
+    ) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if leaked:
+        pytest.fail("the engines left behind:\n" + "\n".join(leaked), pytrace=False)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def make_daemon(base: Path) -> Callable[..., Daemon]:
+    """Makes further daemons, not yet started; `end()` is the test's duty."""
+    numbers = itertools.count(1)
+    return lambda *flags, config=None: Daemon(base / f"d{next(numbers)}", *flags, config=config)
+
+
+@pytest.fixture(scope="session")
+def daemon(base: Path, request: pytest.FixtureRequest) -> Daemon:
+    """One sampand for the whole session."""
+    if request.config.getoption("--engine-host"):
+        pytest.skip("needs a daemon of its own, not --engine-host")
+    return Daemon(base / "session").start()
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """The engine under test: the session's daemon, or the one named by --engine-host."""
+    host: str | None = request.config.getoption("--engine-host")
+    if host is None:
+        started: Daemon = request.getfixturevalue("daemon")
+        return started
+    scratch: Path = request.getfixturevalue("base")
+    external = Engine(host.removeprefix("unix://"), scratch / "client")
+    RUNNING.append(external)
+    return external
+
+
+@pytest.fixture
+def cli(request: pytest.FixtureRequest, engine: Engine) -> Cli:
+    """The docker client, then ours, at the engine under test."""
+    return engine.cli(request.param)
+
+
+@pytest.fixture
+def busybox(engine: Engine) -> str:
+    """The name of the busybox image."""
+    return engine.busybox
+
+
+@pytest.fixture
+def debian(engine: Engine) -> str:
+    """The name of the Debian image."""
+    return engine.debian
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Gives names for containers; those that exist at the test's end are removed."""
+    numbers = itertools.count(1)
+    given: list[str] = []
+
+    def fresh() -> str:
+        given.append(f"t{os.getpid()}-{abs(hash(request.node.nodeid)) % 10**6}-{next(numbers)}")
+        return given[-1]
+
+    yield fresh
+    for engine in RUNNING:
+        if not isinstance(engine, Daemon) or engine.process is not None:
+            for one in given:
+                engine.api.remove(one)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_container_left() -> Iterator[None]:
+    """Each module removes the containers it makes."""
+    yield
+    left = [
+        container
+        for engine in RUNNING
+        if not isinstance(engine, Daemon) or engine.process is not None
+        for container in left_containers(engine)
+    ]
+    if left:
+        pytest.fail("the module left containers behind: " + ", ".join(left), pytrace=False)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the daemons' own words beside a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        for engine in RUNNING:
+            if text := engine.log_text()[-4000:]:
+                report.sections.append((f"log of {engine.host}", text))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Repeat what the static checks before us found, then count in plain words."""
+    for check in filter(None, os.environ.get("SAMPAN_FAILED_CHECKS", "").split("\n")):
+        terminalreporter.write_line(f"FAILED check: {check}", red=True)
+    counts = {
+        kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")
+    }
+    failed = counts["failed"] + counts["error"]
+    terminalreporter.write_line(f"{counts['passed']} passed, {failed} failed, {counts['skipped']} skipped")

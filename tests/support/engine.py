@@ -1,0 +1,183 @@
+"""Engines under test: a sampand that a test starts, restarts and kills, or one that is there already."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.api import Api
+from support.cli import Cli, Result, clean_environment
+from support.images import import_busybox, import_debian
+from support.machine import free_subnet
+
+SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
+TOKEN = f"sampan-test-{os.getpid()}"
+RUNNING: list[Engine] = []  # all engines that tests use at the moment
+_numbers = itertools.count(1)
+
+
+class Engine:
+    """An engine that answers on a unix socket."""
+
+    def __init__(self, socket: str, config: Path) -> None:
+        self.socket = socket
+        self.host = f"unix://{socket}"
+        self.api = Api(socket)
+        config.mkdir(parents=True, exist_ok=True)
+        environment = clean_environment(str(config))
+        self.docker = Cli("docker", ["docker"], self.host, environment)
+        ours = {**environment, "PYTHONPATH": str(SOURCE)}
+        self.sampan = Cli("sampan", [sys.executable, "-m", "sampan.cli"], self.host, ours)
+        self._images: set[str] = set()
+
+    @property
+    def busybox(self) -> str:
+        """An image with a static busybox, all its applets, and a few users and groups."""
+        if "busybox" not in self._images:
+            import_busybox(self.api)
+            self._images.add("busybox")
+        return "busybox"
+
+    @property
+    def debian(self) -> str:
+        """An image with a real Debian of the smallest kind."""
+        if "debian" not in self._images:
+            import_debian(self.api)
+            self._images.add("debian")
+        return "debian"
+
+    def log_text(self) -> str:
+        """What the engine has logged, where we can see it."""
+        return ""
+
+    def cli(self, name: str) -> Cli:
+        """The docker client, or ours."""
+        return {"docker": self.docker, "sampan": self.sampan}[name]
+
+
+class Daemon(Engine):
+    """One sampand of our own, with its own roots, bridge and subnet."""
+
+    def __init__(self, base: Path, *flags: str, config: str | None = None) -> None:
+        number = next(_numbers)
+        self.base = base
+        self.data_root = base / "data"
+        self.exec_root = base / "exec"
+        self.pidfile = base / "sampand.pid"
+        self.log = base / "sampand.log"
+        self.bridge = f"smpt{os.getpid() % 10**6}x{number}"
+        self.bip = free_subnet()
+        self.flags = flags
+        self.process: subprocess.Popen[bytes] | None = None
+        base.mkdir(parents=True, exist_ok=True)
+        super().__init__(str(base / "s.sock"), base / "client")
+        self.arguments = [
+            *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
+            *("--pidfile", str(self.pidfile), "--host", self.host),
+            *("--bridge", self.bridge, "--bip", self.bip, "--log-level", "debug"),
+            *flags,
+        ]
+        if config is not None:
+            (base / "daemon.json").write_text(config)
+            self.arguments += ["--config-file", str(base / "daemon.json")]
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    def spawn(self) -> None:
+        """Start the process without waiting for its answer."""
+        assert self.process is None
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "SAMPAN_TEST": TOKEN}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sampan.daemon", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def start(self, timeout: float = 30) -> Daemon:
+        """Start, and wait until it answers."""
+        self.spawn()
+        assert self.process is not None
+        deadline = time.monotonic() + timeout
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                text = self.log_text()
+                self.kill9()
+                pytest.fail(f"sampand does not answer:\n{text[-4000:]}", pytrace=False)
+            time.sleep(0.02)
+        if self not in RUNNING:
+            RUNNING.append(self)
+        return self
+
+    def answers(self) -> bool:
+        """Whether the API answers."""
+        try:
+            return self.api("GET", "/_ping", timeout=5).status == 200
+        except OSError:
+            return False
+
+    def stop(self, timeout: float = 30) -> int:
+        """SIGTERM, and wait; its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            text = self.log_text()
+            self.kill9()
+            pytest.fail(f"sampand does not end on SIGTERM:\n{text[-4000:]}", pytrace=False)
+        self.process = None
+        return code
+
+    def kill9(self) -> None:
+        """End it without a chance to do anything."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        """Stop cleanly and start again; containers live on."""
+        assert self.stop() == 0
+        self.start()
+
+    def end(self) -> None:
+        """Remove every container, then stop: nothing may be left."""
+        if self.process is None or self.process.poll() is not None:
+            self.process = None
+            self.start()  # only a daemon can tidy up
+        for container in self.api.containers():
+            self.api.remove(container["Id"])
+        self.stop()
+        if self in RUNNING:
+            RUNNING.remove(self)
+
+    def log_text(self) -> str:
+        """Everything the daemon has written to stderr."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+def left_containers(engine: Engine) -> list[str]:
+    """Remove what a test module left behind; its names."""
+    left = []
+    for container in engine.api.containers():
+        left.append(f"{container['Names'][0]} ({container['Status']})")
+        engine.api.remove(container["Id"])
+    return left
+
+
+__all__ = ["RUNNING", "TOKEN", "Cli", "Daemon", "Engine", "Result", "left_containers"]
