@@ -294,3 +294,11 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     """See prctl(2); returns the call's non-negative result."""
     arguments = [ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5)]
     return _check(libc.prctl(option, *arguments), "prctl")
+
+
+# --- disk ---
+
+
+def syncfs(fd: int) -> None:
+    """Return once the file system that holds `fd` has written everything to disk; see syncfs(2)."""
+    _check(libc.syncfs(fd), "syncfs")

@@ -1,0 +1,276 @@
+"""What the drivers that keep directories have in common: staging, layer records, trash, repair.
+
+<home>/layers/<hex of chain id>/layer.json   and the driver's own directory beside it
+<home>/containers/<id>/container.json
+<home>/stage/…      layers being unpacked
+<home>/trash/…      what is to be deleted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from sampan.errors import Conflict
+from sampan.linux import syscalls
+from sampan.oci.digest import check_digest, hex_of
+from sampan.storage.errors import NoSuchLayer
+from sampan.storage.limits import Limits
+from sampan.storage.tar_reader import Readable
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """What is known of a layer beside its files."""
+
+    parent: str | None
+    size: int
+    link: str = ""
+
+
+class Prepared:
+    """A staged layer; see `sampan.storage.driver.PreparedLayer`."""
+
+    def __init__(self, driver: DirectoryDriver, stage: Path, parent: str | None, size: int) -> None:
+        self.size = size
+        self._driver = driver
+        self._stage: Path | None = stage
+        self._parent = parent
+
+    def commit(self, layer_id: str) -> None:
+        if self._stage is None:
+            raise ValueError("the layer was committed or discarded before")
+        stage, self._stage = self._stage, None
+        self._driver.adopt(stage, layer_id, self._parent, self.size)
+
+    def discard(self) -> None:
+        if self._stage is not None:
+            stage, self._stage = self._stage, None
+            remove_tree(stage)
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+class DirectoryDriver:
+    """Base of the drivers whose layers and containers are directories."""
+
+    name = ""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._lock = threading.RLock()
+        self._records: dict[str, LayerRecord] = {}
+        for part in ("layers", "containers", "stage", "trash"):
+            (home / part).mkdir(parents=True, exist_ok=True)
+        home.chmod(0o710)
+        for stale in (home / "stage").iterdir():
+            self._to_trash(stale)
+        for entry in (home / "layers").iterdir():
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                record = LayerRecord(**json.loads((entry / "layer.json").read_bytes()))
+                self._records["sha256:" + entry.name] = record
+
+    # --- what a driver adds ---
+
+    def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
+        raise NotImplementedError
+
+    def _committed(self, layer_id: str) -> str:
+        """Called with the lock held before a layer gets its name; returns its `link`."""
+        return ""
+
+    def unmount(self, container_id: str) -> None:
+        """Undo one `mount`."""
+
+    def _force_unmount(self, container_id: str) -> None:
+        """Unmount however often it was mounted."""
+
+    # --- layers ---
+
+    def layer_path(self, layer_id: str) -> Path:
+        """The directory of a layer, which need not exist."""
+        return self.home / "layers" / hex_of(check_digest(layer_id, "layer id"))
+
+    def _record(self, layer_id: str) -> LayerRecord:
+        record = self._records.get(layer_id)
+        if record is None:
+            raise NoSuchLayer(f"no such layer: {layer_id}")
+        return record
+
+    def prepare_layer(self, parent: str | None, stream: Readable, limits: Limits | None = None) -> Prepared:
+        if parent is not None:
+            self._record(parent)
+        stage = Path(tempfile.mkdtemp(dir=self.home / "stage"))
+        try:
+            size = self._unpack(stage, parent, stream, limits)
+        except BaseException:
+            remove_tree(stage)
+            raise
+        return Prepared(self, stage, parent, size)
+
+    def apply_layer(
+        self,
+        layer_id: str,
+        parent: str | None,
+        stream: Readable,
+        verify: Callable[[], None] | None = None,
+        limits: Limits | None = None,
+    ) -> int:
+        with self.prepare_layer(parent, stream, limits) as prepared:
+            if verify is not None:
+                verify()
+            prepared.commit(layer_id)
+        return prepared.size
+
+    def adopt(self, stage: Path, layer_id: str, parent: str | None, size: int) -> None:
+        """Give a staged layer its name, or drop it when the store has the layer."""
+        with self._lock:
+            final = self.layer_path(layer_id)
+            if layer_id not in self._records:
+                if parent is not None:
+                    self._record(parent)
+                record = LayerRecord(parent, size, self._committed(layer_id))
+                (stage / "layer.json").write_text(json.dumps(asdict(record)))
+                stage.chmod(0o700)
+                if final.exists():  # without a readable record: a crash left it
+                    self._to_trash(final)
+                stage.rename(final)
+                self._records[layer_id] = record
+                return
+        remove_tree(stage)
+
+    def has_layer(self, layer_id: str) -> bool:
+        return layer_id in self._records
+
+    def layers(self) -> set[str]:
+        with self._lock:
+            return set(self._records)
+
+    def layer_size(self, layer_id: str) -> int:
+        return self._record(layer_id).size
+
+    def layer_parent(self, layer_id: str) -> str | None:
+        return self._record(layer_id).parent
+
+    def chain(self, layer_id: str | None) -> list[str]:
+        """The layer and all below it, topmost first."""
+        found = []
+        while layer_id is not None:
+            found.append(layer_id)
+            layer_id = self._record(layer_id).parent
+        return found
+
+    def remove_layer(self, layer_id: str) -> None:
+        with self._lock:
+            if layer_id not in self._records:
+                return
+            if any(record.parent == layer_id for record in self._records.values()):
+                raise Conflict(f"layer {layer_id} has layers on top of it")
+            if layer_id in self.used_layers():
+                raise Conflict(f"layer {layer_id} is in use by a container")
+            self._to_trash(self.layer_path(layer_id))
+            del self._records[layer_id]
+
+    # --- containers ---
+
+    def container_path(self, container_id: str) -> Path:
+        """The directory of a container, which need not exist."""
+        return self.home / "containers" / container_id
+
+    def used_layers(self) -> set[str]:
+        found = set()
+        for entry in (self.home / "containers").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                parent = json.loads((entry / "container.json").read_bytes())["parent"]
+                if parent is not None:
+                    found.add(parent)
+        return found
+
+    def container_parent(self, container_id: str) -> str | None:
+        """The layer that a container stands on.
+
+        Raises:
+            NoSuchLayer: the container has no file system here.
+        """
+        try:
+            data = (self.container_path(container_id) / "container.json").read_bytes()
+        except FileNotFoundError:
+            raise NoSuchLayer(f"container {container_id} has no file system in {self.name}") from None
+        parent: str | None = json.loads(data)["parent"]
+        return parent
+
+    def create_container(self, container_id: str, parent_layer: str | None) -> None:
+        path = self.container_path(container_id)
+        with self._lock:  # against the removal of the layer
+            if parent_layer is not None:
+                self._record(parent_layer)
+            try:
+                path.mkdir(mode=0o710)
+            except FileExistsError:
+                raise Conflict(f"container {container_id} has a file system already") from None
+            (path / "container.json").write_text(json.dumps({"parent": parent_layer}))
+        try:
+            self._fill_container(path, parent_layer)
+        except BaseException:
+            self._to_trash(path)
+            raise
+
+    def _fill_container(self, path: Path, parent_layer: str | None) -> None:
+        raise NotImplementedError
+
+    def remove_container(self, container_id: str) -> None:
+        path = self.container_path(container_id)
+        self._force_unmount(container_id)
+        if path.exists():
+            self._to_trash(path)
+
+    def repair(self, containers: set[str]) -> None:
+        for entry in list((self.home / "containers").iterdir()):
+            if entry.name not in containers:
+                self.remove_container(entry.name)
+        for entry in list((self.home / "layers").iterdir()):
+            if "sha256:" + entry.name not in self._records:
+                self._to_trash(entry)
+
+    # --- trash, disk ---
+
+    def _to_trash(self, path: Path) -> None:
+        target = Path(tempfile.mkdtemp(dir=self.home / "trash")) / "gone"
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(target)
+
+    def purge_trash(self) -> None:
+        for entry in list((self.home / "trash").iterdir()):
+            remove_tree(entry)
+
+    def sync(self) -> None:
+        fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            syscalls.syncfs(fd)
+        finally:
+            os.close(fd)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory and all below it, never through a link; what is gone already is no error."""
+    shutil.rmtree(path, ignore_errors=False, onerror=_vanished)
+
+
+def _vanished(_function: object, _path: str, information: object) -> None:
+    error = information[1] if isinstance(information, tuple) else information
+    if not isinstance(error, FileNotFoundError):
+        raise error if isinstance(error, BaseException) else OSError(str(error))

@@ -1,0 +1,145 @@
+"""What a storage driver is: layers in, root file systems of containers out.
+
+Layers are known by their chain id (`sha256:…`), which names a layer together with everything below it. Every
+driver keeps these promises, and one contract suite (`tests/integration/storage`) holds each to them:
+
+- a layer appears whole or not at all, and twice the same layer is no error;
+- a container's file system is its own, whatever other containers of the image do;
+- removing renames into a trash directory, so that the caller does not wait for it; `purge_trash` deletes;
+- every call may come from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+from sampan.storage.limits import Limits
+from sampan.storage.tar_reader import Readable
+
+MODIFIED, ADDED, DELETED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference of a container from its image; `kind` is `MODIFIED`, `ADDED` or `DELETED`."""
+
+    path: str
+    kind: int
+
+
+class PreparedLayer(Protocol):
+    """A layer that is unpacked and has no name yet. As a context it discards itself unless it was committed."""
+
+    size: int
+
+    def commit(self, layer_id: str) -> None:
+        """Make it a layer of the store; when the layer is there already, this one is dropped."""
+
+    def discard(self) -> None:
+        """Forget it; no error after `commit`."""
+
+    def __enter__(self) -> PreparedLayer: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Driver(Protocol):
+    """Layers and the containers' file systems made from them."""
+
+    name: str
+
+    def prepare_layer(
+        self, parent: str | None, stream: Readable, limits: Limits | None = None
+    ) -> PreparedLayer:
+        """Unpack an uncompressed tar stream, to its last byte, as a layer on top of `parent`.
+
+        Raises:
+            NoSuchLayer: `parent` is missing.
+            InvalidLayer: the archive is broken, hostile or too large; nothing is left.
+        """
+
+    def apply_layer(
+        self,
+        layer_id: str,
+        parent: str | None,
+        stream: Readable,
+        verify: Callable[[], None] | None = None,
+        limits: Limits | None = None,
+    ) -> int:
+        """`prepare_layer` and `commit` in one; `verify` may raise in between, once the stream is read.
+
+        Returns:
+            the size of the layer's files in bytes.
+        """
+
+    def has_layer(self, layer_id: str) -> bool:
+        """Whether the layer is in the store."""
+
+    def layers(self) -> set[str]:
+        """The ids of all layers."""
+
+    def layer_size(self, layer_id: str) -> int:
+        """The size in bytes of the files that the layer itself holds."""
+
+    def layer_parent(self, layer_id: str) -> str | None:
+        """The layer below."""
+
+    def remove_layer(self, layer_id: str) -> None:
+        """Take a layer away that neither a layer nor a container stands on; no error when it is gone."""
+
+    def used_layers(self) -> set[str]:
+        """The topmost layers that containers stand on."""
+
+    def create_container(self, container_id: str, parent_layer: str | None) -> None:
+        """Make a writable file system on top of a layer (None: on top of nothing).
+
+        Raises:
+            Conflict: the container has one already.
+        """
+
+    def mount(self, container_id: str) -> str:
+        """Make the container's file system visible and return its path; each call wants an `unmount`."""
+
+    def unmount(self, container_id: str) -> None:
+        """Undo one `mount`; no error when it is not mounted."""
+
+    def remove_container(self, container_id: str) -> None:
+        """Take the file system away, mounted or not; no error when there is none."""
+
+    def mount_layers_ro(self, layer_id: str) -> str:
+        """A read-only view of the layer with all below it; wants an `unmount_layers_ro`."""
+
+    def unmount_layers_ro(self, layer_id: str) -> None:
+        """Undo one `mount_layers_ro`."""
+
+    def changes(self, container_id: str) -> list[Change]:
+        """How the container's files differ from its image's, sorted by path."""
+
+    def diff_tar(self, container_id: str, out: BinaryIO) -> None:
+        """Write what the container changed as a layer's archive, whiteouts included."""
+
+    def container_size(self, container_id: str) -> int:
+        """The size in bytes of the files that the container added or changed."""
+
+    def mounted(self) -> set[str]:
+        """The containers whose file system is mounted, as the kernel has it."""
+
+    def repair(self, containers: set[str]) -> None:
+        """At start: drop what a crash left, and the file systems of containers not in the set."""
+
+    def purge_trash(self) -> None:
+        """Delete what was removed."""
+
+    def sync(self) -> None:
+        """Return once everything written so far is on disk."""
+
+    def status(self) -> list[tuple[str, str]]:
+        """What `info` tells of the driver."""
+
+    def graph_data(self, container_id: str) -> dict[str, str]:
+        """What inspect tells of the container's file system."""

@@ -1,0 +1,291 @@
+"""The overlay2 driver: one directory for each layer, stacked by the kernel for each container.
+
+    layers/<hex>/diff          a layer's own files; hidden ones are character devices 0:0
+    l/<short>                  -> ../layers/<hex>/diff
+    init/diff                  lies below every image: the mount points that a container needs
+    containers/<id>/{diff,work,merged}
+
+Docker lays a container's mount points between image and container; lying below the image they can be shared by
+all containers, since a file of the image hides ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import tempfile
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from sampan.linux import syscalls
+from sampan.storage import changes, overlay_mount
+from sampan.storage.base import DirectoryDriver, remove_tree
+from sampan.storage.driver import Change
+from sampan.storage.errors import DriverError
+from sampan.storage.init_layer import make_init_layer
+from sampan.storage.limits import Limits
+from sampan.storage.lower_view import OPAQUE_XATTR, LowerView
+from sampan.storage.tar_reader import Member, Readable
+from sampan.storage.unpack import Unpacker
+
+
+class OverlayWhiteouts:
+    """Whiteouts as the overlay file system has them."""
+
+    def __init__(self, lower: LowerView) -> None:
+        self._lower = lower
+
+    def hide(self, unpacker: Unpacker, parent: int, directory: bytes, name: bytes, member: Member) -> None:
+        path = directory + b"/" + name if directory else name
+        try:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+        except FileExistsError:
+            # This layer holds the name itself: it stays, and hides what is below.
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                _mark_opaque(parent, name)
+            return
+        os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        unpacker.hidden.add(path)
+
+    def hide_all(self, unpacker: Unpacker, parent: int, directory: bytes) -> None:
+        if directory:
+            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            return
+        # The root of an overlay is always merged, so each name is hidden by itself.
+        for name in self._lower.names(b""):
+            with contextlib.suppress(FileExistsError):
+                os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+                unpacker.hidden.add(name)
+                continue
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                _mark_opaque(parent, name)
+
+    def replaced(self, path: bytes, directory_fd: int) -> None:
+        os.setxattr(directory_fd, OPAQUE_XATTR, b"y")
+
+
+def _mark_opaque(parent: int, name: bytes) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        os.setxattr(fd, OPAQUE_XATTR, b"y")
+    finally:
+        os.close(fd)
+
+
+class Overlay2(DirectoryDriver):
+    """See the module's description, and `sampan.storage.driver.Driver` for the calls."""
+
+    name = "overlay2"
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        (home / "l").mkdir(exist_ok=True)
+        (home / "ro").mkdir(exist_ok=True)
+        make_init_layer(home / "init")
+        self._references: dict[str, int] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        for point in overlay_mount.mount_points(home / "ro"):
+            syscalls.umount2(point, syscalls.MNT_DETACH)
+        for container_id in self.mounted():
+            self._references[container_id] = 1
+
+    # --- layers ---
+
+    def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
+        diff = stage / "diff"
+        diff.mkdir()
+        diff.chmod(0o755)
+        lower = self._view(parent)
+        root = os.open(diff, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return Unpacker(root, OverlayWhiteouts(lower), limits, lower.lookup).run(stream)
+        finally:
+            os.close(root)
+
+    def _committed(self, layer_id: str) -> str:
+        link = secrets.token_hex(4)
+        os.symlink(f"../layers/{layer_id[7:]}/diff", self.home / "l" / link)
+        return link
+
+    def remove_layer(self, layer_id: str) -> None:
+        with self._lock:
+            record = self._records.get(layer_id)
+            super().remove_layer(layer_id)
+            if record is not None:
+                (self.home / "l" / record.link).unlink(missing_ok=True)
+
+    def _view(self, layer_id: str | None) -> LowerView:
+        return LowerView([os.fsencode(self.layer_path(known) / "diff") for known in self.chain(layer_id)])
+
+    def _stack(self, layer_id: str | None) -> tuple[list[str], list[str]]:
+        chain = self.chain(layer_id)
+        lowers = [f"layers/{known[7:]}/diff" for known in chain] + ["init/diff"]
+        return lowers, [f"l/{self._record(known).link}" for known in chain] + ["init/diff"]
+
+    # --- containers ---
+
+    def _fill_container(self, path: Path, parent_layer: str | None) -> None:
+        for name, mode in (("diff", 0o755), ("work", 0o700), ("merged", 0o700)):
+            (path / name).mkdir()
+            (path / name).chmod(mode)
+
+    def _lock_of(self, key: str) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(key, threading.Lock())
+
+    def mount(self, container_id: str) -> str:
+        path = self.container_path(container_id)
+        merged = path / "merged"
+        with self._lock_of(container_id):
+            if not self._references.get(container_id):
+                lowers, links = self._stack(self.container_parent(container_id))
+                overlay_mount.mount_overlay(self.home, lowers, links, merged, path / "diff")
+                self._references[container_id] = 0
+            self._references[container_id] += 1
+        return str(merged)
+
+    def unmount(self, container_id: str) -> None:
+        with self._lock_of(container_id):
+            left = self._references.get(container_id, 0) - 1
+            if left > 0:
+                self._references[container_id] = left
+            else:
+                self._references.pop(container_id, None)
+                _detach(self.container_path(container_id) / "merged")
+
+    def _force_unmount(self, container_id: str) -> None:
+        with self._lock_of(container_id):
+            self._references.pop(container_id, None)
+            _detach(self.container_path(container_id) / "merged")
+        with self._lock:
+            self._locks.pop(container_id, None)
+
+    def mount_layers_ro(self, layer_id: str) -> str:
+        target = self.home / "ro" / layer_id[7:]
+        with self._lock_of(layer_id):
+            if not self._references.get(layer_id):
+                lowers, links = self._stack(layer_id)
+                target.mkdir(exist_ok=True)
+                overlay_mount.mount_overlay(self.home, lowers, links, target, None)
+                self._references[layer_id] = 0
+            self._references[layer_id] += 1
+        return str(target)
+
+    def unmount_layers_ro(self, layer_id: str) -> None:
+        target = self.home / "ro" / layer_id[7:]
+        with self._lock_of(layer_id):
+            left = self._references.get(layer_id, 0) - 1
+            if left > 0:
+                self._references[layer_id] = left
+                return
+            self._references.pop(layer_id, None)
+            _detach(target)
+            with contextlib.suppress(FileNotFoundError):
+                target.rmdir()
+
+    def mounted(self) -> set[str]:
+        containers = self.home / "containers"
+        depth = len(containers.parts)
+        return {Path(point).parts[depth] for point in overlay_mount.mount_points(containers)}
+
+    def _change_walk(self, container_id: str) -> changes.UpperWalk:
+        parent = self.container_parent(container_id)
+        view = LowerView([os.fsencode(self.home / lower) for lower in self._stack(parent)[0]])
+        return changes.UpperWalk(os.fsencode(self.container_path(container_id) / "diff"), view)
+
+    def changes(self, container_id: str) -> list[Change]:
+        return self._change_walk(container_id).changes()
+
+    def diff_tar(self, container_id: str, out: BinaryIO) -> None:
+        self._change_walk(container_id).write_tar(out)
+
+    def container_size(self, container_id: str) -> int:
+        self.container_parent(container_id)
+        return changes.tree_size(os.fsencode(self.container_path(container_id) / "diff"))
+
+    def status(self) -> list[tuple[str, str]]:
+        return [
+            ("Backing Filesystem", backing_file_system(self.home)),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Native Overlay Diff", "true"),
+        ]
+
+    def graph_data(self, container_id: str) -> dict[str, str]:
+        path = self.container_path(container_id)
+        lowers, _ = self._stack(self.container_parent(container_id))
+        return {
+            "LowerDir": ":".join(str(self.home / lower) for lower in lowers),
+            "MergedDir": str(path / "merged"),
+            "UpperDir": str(path / "diff"),
+            "WorkDir": str(path / "work"),
+        }
+
+
+def _detach(point: Path) -> None:
+    try:
+        syscalls.umount2(str(point), syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted; not there
+            raise
+
+
+def backing_file_system(path: Path) -> str:
+    """The type of the file system that holds `path`, as the mount table names it."""
+    best, kind = "", "unknown"
+    real = os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields, _, tail = line.partition(" - ")
+            point = fields.split(" ")[4]
+            inside = real == point or real.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, tail.split(" ")[0]
+    return "extfs" if kind in ("ext2", "ext3", "ext4") else kind
+
+
+def probe(home: Path) -> None:
+    """Find out by doing whether overlays work in `home`, which must exist.
+
+    Raises:
+        DriverError: they do not, and why.
+    """
+    where = f"overlay2 cannot be used in {home}"
+    trial = Path(tempfile.mkdtemp(prefix=".probe-", dir=home))
+    merged = trial / "merged"
+    mounted = False
+    try:
+        for name in ("lower", "lower2", "diff", "work", "merged"):
+            (trial / name).mkdir()
+        (trial / "lower" / "gone").touch()
+        with os.scandir(trial) as entries:
+            if not all(_knows_type(entry) for entry in entries):
+                raise DriverError(f"{where}: its file system does not tell file types (d_type; XFS: ftype=1)")
+        try:
+            os.setxattr(trial / "diff", "trusted.overlay.probe", b"y")
+        except OSError as error:
+            raise DriverError(f"{where}: no trusted.overlay attributes: {error.strerror}") from error
+        try:
+            lowers = ["lower", "lower2"]
+            overlay_mount.mount_overlay(trial, lowers, lowers, merged, trial / "diff")
+        except DriverError as error:
+            kind = backing_file_system(home)
+            hint = "; an overlay cannot stand on an overlay" if kind == "overlay" else ""
+            raise DriverError(f"{where} ({kind}{hint}): {error.message}") from error
+        mounted = True
+        (merged / "gone").unlink()
+    except OSError as error:
+        raise DriverError(f"{where}: {error.strerror}") from error
+    finally:
+        if mounted:
+            _detach(merged)
+        remove_tree(trial)
+
+
+def _knows_type(entry: os.DirEntry[str]) -> bool:
+    # Without d_type scandir falls back to a stat, which must then agree with what it says anyway.
+    return entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
