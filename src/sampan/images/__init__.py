@@ -1,1 +1,23 @@
-"""Content store, tags, and the archive formats."""
+"""Content store, tags, and the archive formats.
+
+`ImageService` is what the engine calls; `Image` is what it gets.
+"""
+
+from sampan.images.content import ContentStore
+from sampan.images.errors import AmbiguousImage, ImageInUse, InvalidArchive, NoSuchImage
+from sampan.images.image import HistoryItem, Image, Loaded
+from sampan.images.instructions import apply_changes
+from sampan.images.service import ImageService
+
+__all__ = [
+    "AmbiguousImage",
+    "ContentStore",
+    "HistoryItem",
+    "Image",
+    "ImageInUse",
+    "ImageService",
+    "InvalidArchive",
+    "Loaded",
+    "NoSuchImage",
+    "apply_changes",
+]

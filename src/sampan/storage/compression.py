@@ -13,7 +13,7 @@ import queue
 import threading
 import zlib
 from types import TracebackType
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 
 import zstandard
 from isal import isal_zlib
@@ -25,6 +25,14 @@ from sampan.storage.tar_reader import Readable
 PIECE = 1 << 20
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"))
 MAGIC_LENGTH = 6
+_DAMAGE: tuple[type[Exception], ...] = (
+    zlib.error,
+    cast("type[Exception]", isal_zlib.error),
+    OSError,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    EOFError,
+)
 
 
 def sniff(start: bytes) -> str:
@@ -111,7 +119,7 @@ class Decompressing:
         self._current: bz2.BZ2Decompressor | lzma.LZMADecompressor | _Gzip | None = None
         if kind == "zstd":
             reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-                cast("zstandard.IO[bytes]", _Counting(self)) if False else _Counting(self),  # type: ignore[arg-type]
+                cast("IO[bytes]", _Counting(self)),
                 read_size=PIECE,
                 read_across_frames=True,
             )
@@ -122,14 +130,7 @@ class Decompressing:
             return b"".join(iter(lambda: self.read(PIECE), b""))
         try:
             data = self._zstd.read(size) if self._zstd is not None else self._read(size)
-        except (
-            zlib.error,
-            isal_zlib.IsalError,
-            OSError,
-            lzma.LZMAError,
-            zstandard.ZstdError,
-            EOFError,
-        ) as error:
+        except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise InvalidLayer(f"the {self._kind} data is damaged: {error}") from None

@@ -1,0 +1,270 @@
+"""The images' tables, and what may be deleted because nothing in them names it any more."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sampan.database import Database
+from sampan.errors import SampanError
+from sampan.images.content import ContentStore
+from sampan.images.image import TABLES, Image
+from sampan.oci.image import DOCUMENT_LIMIT_BYTES, ImageDocument, parse_image
+from sampan.oci.reference import Reference, parse
+from sampan.storage import Driver
+
+_log = logging.getLogger(__name__)
+
+
+class ImageRecords:
+    """Which images there are, what they are called and what they consist of.
+
+    Args:
+        root: the data root; the content store is `content` in it.
+        driver: where the layers are.
+        database: the daemon's database.
+    """
+
+    def __init__(self, root: Path, driver: Driver, database: Database) -> None:
+        self.content = ContentStore(root / "content")
+        self.driver = driver
+        self.database = database
+        self._documents: dict[str, ImageDocument] = {}
+        self._layer_locks: dict[str, threading.Lock] = {}
+        database.script(TABLES)
+        self._repair()
+
+    # --- reading ---
+
+    def get(self, image_id: str) -> Image | None:
+        """The image with this complete id."""
+        rows = self.database.execute(
+            "SELECT id, manifest, size_bytes, parent, added_at_ns, tagged_at_ns FROM images WHERE id = ?",
+            (image_id,),
+        )
+        if not rows:
+            return None
+        _, manifest, size, parent, added, tagged = rows[0]
+        top = self.database.execute(
+            "SELECT layer FROM image_layers WHERE image = ? ORDER BY position DESC LIMIT 1", (image_id,)
+        )
+        return Image(
+            id=image_id,
+            document=self.document(image_id),
+            names=self.names(image_id),
+            top_layer=top[0][0] if top else None,
+            size_bytes=size,
+            manifest_digest=manifest,
+            parent=parent,
+            added_at_ns=added,
+            tagged_at_ns=tagged,
+        )
+
+    def document(self, image_id: str) -> ImageDocument:
+        """The parsed config document of an image; do not change it."""
+        known = self._documents.get(image_id)
+        if known is None:
+            known = parse_image(self.content.read(image_id, DOCUMENT_LIMIT_BYTES))
+            self._documents[image_id] = known
+        return known
+
+    def ids(self) -> list[str]:
+        """Every image, the newest first."""
+        return [row[0] for row in self.database.execute("SELECT id FROM images ORDER BY added_at_ns DESC")]
+
+    def ids_with_prefix(self, digits: str) -> list[str]:
+        """The images whose id begins with these hex digits."""
+        low = "sha256:" + digits
+        return [
+            row[0]
+            for row in self.database.execute(
+                "SELECT id FROM images WHERE id >= ? AND id < ?", (low, low + "g")
+            )
+        ]
+
+    def named(self, reference: Reference) -> str | None:
+        """The id of the image that has exactly this tag or digest."""
+        rows = self.database.execute("SELECT image FROM image_names WHERE name = ?", (str(reference),))
+        return rows[0][0] if rows else None
+
+    def names(self, image_id: str) -> list[Reference]:
+        """The image's tags and digests, sorted."""
+        rows = self.database.execute(
+            "SELECT name FROM image_names WHERE image = ? ORDER BY name", (image_id,)
+        )
+        return [parse(row[0]) for row in rows]
+
+    def children(self, image_id: str) -> list[str]:
+        """The images made from this one."""
+        return [
+            row[0] for row in self.database.execute("SELECT id FROM images WHERE parent = ?", (image_id,))
+        ]
+
+    def layer_blobs(self, image_id: str) -> list[tuple[str, str]]:
+        """Blob digest and chain id of each layer, lowest first."""
+        return [
+            (row[0], row[1])
+            for row in self.database.execute(
+                "SELECT blob, layer FROM image_layers WHERE image = ? ORDER BY position", (image_id,)
+            )
+        ]
+
+    # --- writing ---
+
+    def add(
+        self,
+        image_id: str,
+        document: ImageDocument,
+        manifest_digest: str,
+        blobs: list[str],
+        parent: str = "",
+    ) -> None:
+        """Record an image whose blobs and layers are all here; an image that is known stays as it was."""
+        chain = document.chain_ids
+        size = sum(self.driver.layer_size(layer) for layer in chain)
+        with self.database.transaction():
+            if self.database.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)):
+                return
+            self.database.execute(
+                "INSERT INTO images (id, manifest, size_bytes, parent, added_at_ns) VALUES (?, ?, ?, ?, ?)",
+                (image_id, manifest_digest, size, parent, time.time_ns()),
+            )
+            for position, (blob, layer) in enumerate(zip(blobs, chain, strict=True)):
+                self.database.execute(
+                    "INSERT INTO image_layers (image, position, blob, layer) VALUES (?, ?, ?, ?)",
+                    (image_id, position, blob, layer),
+                )
+
+    def name(self, reference: Reference, image_id: str) -> str | None:
+        """Give an image a name.
+
+        Returns:
+            the id of the image that had it before, when that was another one.
+        """
+        with self.database.transaction():
+            before = self.named(reference)
+            self.database.execute(
+                "INSERT INTO image_names (name, image) VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET image = excluded.image",
+                (str(reference), image_id),
+            )
+            self.database.execute(
+                "UPDATE images SET tagged_at_ns = ? WHERE id = ?", (time.time_ns(), image_id)
+            )
+        return before if before != image_id else None
+
+    def unname(self, reference: Reference) -> None:
+        """Take a name away."""
+        self.database.execute("DELETE FROM image_names WHERE name = ?", (str(reference),))
+
+    def drop(self, image_id: str) -> list[str]:
+        """Forget an image with all its names.
+
+        Returns:
+            the layers that went with it, topmost first.
+        """
+        with self.content.lock:
+            candidates = self._references(image_id)
+            with self.database.transaction():
+                self.database.execute("DELETE FROM images WHERE id = ?", (image_id,))
+            self._documents.pop(image_id, None)
+            return self.collect(candidates)
+
+    # --- collecting ---
+
+    def _references(self, image_id: str) -> list[str]:
+        rows = self.database.execute("SELECT manifest FROM images WHERE id = ?", (image_id,))
+        layers = self.layer_blobs(image_id)
+        return [
+            image_id,
+            *(row[0] for row in rows),
+            *(blob for blob, _ in layers),
+            *(f"layer:{layer}" for _, layer in reversed(layers)),
+        ]
+
+    def collect(self, candidates: Iterable[str]) -> list[str]:
+        """Delete those blobs, and layers (`layer:` before their id), that no record and no lease names.
+
+        Returns:
+            the layers that were deleted, topmost first.
+        """
+        removed = []
+        with self.content.lock:
+            layers = {name[6:] for name in candidates if name.startswith("layer:")}
+            for name in candidates:
+                if (
+                    not name.startswith("layer:")
+                    and name not in self.content.leased
+                    and not self._blob_used(name)
+                ):
+                    self.content.delete(name)
+            in_use = self._layers_used() if layers else set()
+            # From the top down: a layer goes only after those on top of it.
+            for layer in sorted(layers & self.driver.layers(), key=self._depth, reverse=True):
+                if layer not in in_use and f"layer:{layer}" not in self.content.leased:
+                    with contextlib.suppress(SampanError):  # something stands on it after all
+                        self.driver.remove_layer(layer)
+                        removed.append(layer)
+        return removed
+
+    def collect_all(self) -> list[str]:
+        """`collect` for everything in the store."""
+        names = list(self.content.digests()) + [f"layer:{layer}" for layer in self.driver.layers()]
+        return self.collect(names)
+
+    def _blob_used(self, digest: str) -> bool:
+        return bool(
+            self.database.execute(
+                "SELECT 1 FROM images WHERE id = ? OR manifest = ?"
+                " UNION ALL SELECT 1 FROM image_layers WHERE blob = ? LIMIT 1",
+                (digest, digest, digest),
+            )
+        )
+
+    def _layers_used(self) -> set[str]:
+        used = {row[0] for row in self.database.execute("SELECT DISTINCT layer FROM image_layers")}
+        for layer in self.driver.used_layers():
+            known: str | None = layer
+            while known is not None and known not in used and self.driver.has_layer(known):
+                used.add(known)
+                known = self.driver.layer_parent(known)
+        return used
+
+    def _depth(self, layer: str) -> int:
+        depth = 0
+        known: str | None = layer
+        while known is not None and self.driver.has_layer(known):
+            depth += 1
+            known = self.driver.layer_parent(known)
+        return depth
+
+    @contextlib.contextmanager
+    def unpacking(self, layer_id: str) -> Iterator[None]:
+        """Only one thread at a time unpacks a given layer; the next one finds it there."""
+        with self.content.lock:
+            lock = self._layer_locks.setdefault(layer_id, threading.Lock())
+        with lock:
+            yield
+        with self.content.lock:
+            if not lock.locked():
+                self._layer_locks.pop(layer_id, None)
+
+    def _repair(self) -> None:
+        """Drop records whose blobs or layers a crash or a hand took away."""
+        for image_id in self.ids():
+            missing = next((name for name in self._references(image_id) if not self._is_here(name)), None)
+            if missing is None:
+                continue
+            names = ", ".join(name.familiar for name in self.names(image_id)) or image_id
+            _log.warning("image %s is dropped: %s is missing from the store", names, missing)
+            with self.database.transaction():
+                self.database.execute("DELETE FROM images WHERE id = ?", (image_id,))
+
+    def _is_here(self, name: str) -> bool:
+        if name.startswith("layer:"):
+            return self.driver.has_layer(name[6:])
+        return self.content.exists(name)

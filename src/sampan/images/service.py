@@ -1,0 +1,273 @@
+"""The images of this engine: what the rest of it calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sampan.database import Database
+from sampan.errors import InvalidParameter
+from sampan.images.errors import AmbiguousImage, NoSuchImage
+from sampan.images.image import HistoryItem, Image, Loaded
+from sampan.images.importing import import_image
+from sampan.images.load import load
+from sampan.images.records import ImageRecords
+from sampan.images.removal import Lines, Removal, Users
+from sampan.images.save import save
+from sampan.oci.reference import Reference, parse
+from sampan.storage import Driver
+from sampan.storage.tar_reader import Readable
+
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+_SEEDED = "builtin image added"
+
+# The class below has a method called list, which would hide the type from its own annotations.
+Names = list[str]
+Images = list[Image]
+References = list[Reference]
+History = list[HistoryItem]
+Found = list[tuple[Image, Reference | None]]
+Arrivals = list[Loaded]
+OnEvent = Callable[[str, str, dict[str, str]], None]
+
+
+def _silent(_message: dict[str, Any]) -> None:
+    pass
+
+
+class ImageService:
+    """Images by name and id. Every call may come from any thread.
+
+    Args:
+        root: the data root; blobs are kept in `content` beneath it.
+        driver: where layers are unpacked.
+        database: the daemon's database; the tables here are `image…`.
+        on_event: called with (action, actor id, attributes) for tag, untag, delete, load, import and save.
+    """
+
+    def __init__(
+        self, root: Path, driver: Driver, database: Database, on_event: OnEvent | None = None
+    ) -> None:
+        self._records = ImageRecords(root, driver, database)
+        self._on_event = on_event
+
+    # --- finding ---
+
+    def resolve(self, reference: str) -> Image:
+        """The image with this name, id, or beginning of an id.
+
+        Raises:
+            InvalidReference: the text cannot name an image.
+            NoSuchImage: none has this name.
+            AmbiguousImage: several ids begin like this.
+        """
+        return self._resolve(reference)[0]
+
+    def _resolve(self, text: str) -> tuple[Image, Reference | None]:
+        """The image, and its name when it was found by that."""
+        match = _ID.fullmatch(text)
+        complete = match is not None and len(match[1]) == 64
+        if match is not None and (complete or text.startswith("sha256:")):
+            return self._by_prefix(match[1], text), None
+        name = parse(text).with_default_tag()
+        for wanted in (name, name.with_digest(name.digest) if name.digest else name):
+            image_id = self._records.named(wanted)
+            image = self._records.get(image_id) if image_id else None
+            if image is not None:
+                return image, wanted
+        if match is not None:
+            return self._by_prefix(match[1], name.familiar), None
+        raise NoSuchImage(f"No such image: {name.familiar}")
+
+    def _by_prefix(self, digits: str, shown: str) -> Image:
+        found = self._records.ids_with_prefix(digits)
+        if len(found) > 1:
+            raise AmbiguousImage(f"image id {digits!r} is ambiguous: {len(found)} images begin with it")
+        image = self._records.get(found[0]) if found else None
+        if image is None:
+            raise NoSuchImage(f"No such image: {shown}")
+        return image
+
+    def list(self) -> Images:
+        """All images, the newest first."""
+        found = (self._records.get(image_id) for image_id in self._records.ids())
+        return [image for image in found if image is not None]
+
+    def history(self, reference: str) -> History:
+        """How the image came about, its last step first.
+
+        Raises:
+            NoSuchImage: there is none.
+        """
+        image = self.resolve(reference)
+        sizes = iter([self._records.driver.layer_size(layer) for layer in image.document.chain_ids])
+        items = [
+            HistoryItem(
+                id="<missing>",
+                created=step.created,
+                created_by=step.created_by,
+                comment=step.comment,
+                size_bytes=0 if step.empty_layer else next(sizes, 0),
+            )
+            for step in image.document.history
+        ][::-1]
+        if items:
+            first = items[0]
+            items[0] = HistoryItem(
+                image.id, first.created, first.created_by, first.comment, first.size_bytes, image.repo_tags
+            )
+        return items
+
+    def children(self, image_id: str) -> Names:
+        """The ids of the images that were made from this one here."""
+        return self._records.children(image_id)
+
+    # --- naming and removing ---
+
+    def tag(self, source: str, target: str) -> None:
+        """Give the image `source` the name `target`, taking it from whoever had it.
+
+        Raises:
+            NoSuchImage: there is no such source.
+            InvalidReference: the target cannot be a name.
+        """
+        image = self.resolve(source)
+        name = _tag_name(target, "refusing to create a tag with a digest reference")
+        self._records.name(name, image.id)
+        self._notify("tag", image, name.familiar)
+
+    def remove(self, reference: str, force: bool, no_prune: bool, users: Users) -> Lines:
+        """Remove a name or an image.
+
+        Args:
+            force: also when stopped containers or several names stand in the way.
+            no_prune: keep parents that have no name.
+            users: the containers of an image id: (container id, whether it runs).
+
+        Returns:
+            what was done, as ("Untagged" or "Deleted", text).
+
+        Raises:
+            NoSuchImage: there is none.
+            ImageInUse: something stands in the way; the message says what, and whether force would help.
+        """
+        with self._records.content.lock:
+            image, name = self._resolve(reference)
+            removal = Removal(self._records, users, self._notify, force, not no_prune)
+            if name is None:
+                removal.by_id(image)
+            else:
+                removal.by_name(image, name, reference)
+            return removal.lines
+
+    def collect_garbage(self) -> Names:
+        """Delete blobs and layers that no image, container or running load needs; the layers' ids."""
+        return self._records.collect_all()
+
+    # --- archives ---
+
+    def load(self, stream: Readable, progress: Callable[[dict[str, Any]], None] = _silent) -> Arrivals:
+        """Bring in the images of an archive (docker-archive or OCI layout, compressed or not).
+
+        Args:
+            stream: anything with `read`; it is read once and need not seek.
+            progress: receives Docker's messages, such as {"stream": "Loaded image: busybox:latest\\n"}.
+
+        Raises:
+            InvalidArchive, InvalidImage, InvalidLayer, DigestMismatch: nothing of it stays.
+        """
+        loaded = load(self._records, stream, progress)
+        for item in loaded:
+            image = self._records.get(item.image_id)
+            if image is not None:
+                self._notify("load", image, image.id)
+        return loaded
+
+    def save(self, names: Names, out: BinaryIO) -> None:
+        """Write images as one archive.
+
+        Args:
+            names: names and ids. A repository without a tag stands for all its tags, an id for no name.
+
+        Raises:
+            NoSuchImage: one is missing; nothing has been written then.
+        """
+        images: dict[str, tuple[Image, References]] = {}
+        for text in names:
+            for image, name in self._to_save(text):
+                wanted = images.setdefault(image.id, (image, []))[1]
+                if name is not None and not name.digest and name not in wanted:
+                    wanted.append(name)
+        save(self._records, list(images.values()), out)
+        for image, _ in images.values():
+            self._notify("save", image, image.id)
+
+    def _to_save(self, text: str) -> Found:
+        if not text.startswith("sha256:") and not re.fullmatch(r"[0-9a-f]{64}", text):
+            name = parse(text)
+            if not name.tag and not name.digest:
+                tagged: Found = [
+                    (image, known)
+                    for image in self.list()
+                    for known in image.names
+                    if known.name == name.name and not known.digest
+                ]
+                if tagged:
+                    return tagged
+        return [self._resolve(text)]
+
+    def import_(
+        self,
+        stream: Readable,
+        repository_tag: str | None = None,
+        changes: Names | None = None,
+        message: str = "",
+        platform: str = "",
+    ) -> str:
+        """Make an image of a root file system's archive, compressed or not.
+
+        Args:
+            repository_tag: the name that it gets.
+            changes: Dockerfile instructions (CMD, ENV, …) for its config.
+            message: the comment in its history.
+            platform: when it is not this machine's, `linux/arm64` or the like.
+
+        Returns:
+            the image's id.
+        """
+        name = _tag_name(repository_tag, "cannot import digest reference") if repository_tag else None
+        image_id = import_image(self._records, stream, name, changes or [], message, platform)
+        if self._on_event is not None:
+            attributes = {"name": name.familiar if name else image_id}
+            self._on_event("import", image_id, attributes)
+        return image_id
+
+    def add_builtin(self, archive: Readable) -> bool:
+        """Load an archive into a store that was never used; a built-in image that was removed stays away.
+
+        Returns:
+            whether it was loaded.
+        """
+        database = self._records.database
+        if database.execute("SELECT 1 FROM image_facts WHERE key = ?", (_SEEDED,)):
+            return False
+        empty = not self._records.ids()
+        if empty:
+            load(self._records, archive, _silent)
+        database.execute("INSERT OR IGNORE INTO image_facts (key, value) VALUES (?, '')", (_SEEDED,))
+        return empty
+
+    def _notify(self, action: str, image: Image, name: str) -> None:
+        if self._on_event is not None:
+            self._on_event(action, image.id, {**(image.config.labels or {}), "name": name})
+
+
+def _tag_name(text: str, refusal: str) -> Reference:
+    name = parse(text)
+    if name.digest:
+        raise InvalidParameter(refusal)
+    if name.familiar_name == "sha256":
+        raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
+    return name.with_default_tag()

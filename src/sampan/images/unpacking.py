@@ -1,0 +1,67 @@
+"""From blobs in the content store to layers in the driver, each proven by its diff id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sampan.images.content import Lease
+from sampan.images.records import ImageRecords
+from sampan.oci.digest import DigestMismatch, hex_of
+from sampan.storage.compression import Hashing, ReadAhead, decompressed
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def unpack_layers(
+    records: ImageRecords,
+    lease: Lease,
+    diff_ids: list[str],
+    chain: list[str],
+    blobs: list[str],
+    progress: Progress,
+) -> None:
+    """Make sure that every layer of an image is in the driver.
+
+    Args:
+        lease: keeps the layers until the image is recorded.
+        diff_ids: what each layer's uncompressed bytes must hash to, lowest first.
+        chain: the chain id at each layer.
+        blobs: the digest of each layer's blob, compressed or not.
+        progress: told when a layer begins and ends.
+
+    Raises:
+        DigestMismatch: a layer is not what the image's config says.
+        InvalidLayer: it is broken or hostile. No part of it stays.
+    """
+    below: str | None = None
+    for diff_id, layer, blob in zip(diff_ids, chain, blobs, strict=True):
+        lease.add(f"layer:{layer}")
+        with records.unpacking(layer):
+            if not records.driver.has_layer(layer):
+                _unpack(records, diff_id, layer, below, blob, progress)
+        below = layer
+
+
+def _unpack(
+    records: ImageRecords, diff_id: str, layer: str, below: str | None, blob: str, progress: Progress
+) -> None:
+    total = records.content.size(blob)
+    short = hex_of(diff_id)[:12]
+    progress({"status": "Loading layer", "progressDetail": {"current": 0, "total": total}, "id": short})
+    with records.content.open(blob) as file:
+        kind, plain = decompressed(file)
+        if not kind and blob == diff_id:  # the store has checked these very bytes
+            records.driver.apply_layer(layer, below, plain)
+        else:
+            hashing = Hashing(plain)
+
+            def verify() -> None:
+                if hashing.digest != diff_id:
+                    raise DigestMismatch(
+                        f"layer {blob} unpacks to {hashing.digest}, but the image says {diff_id}"
+                    )
+
+            with ReadAhead(hashing) as stream:
+                records.driver.apply_layer(layer, below, stream, verify)
+    progress({"status": "Loading layer", "progressDetail": {"current": total, "total": total}, "id": short})
