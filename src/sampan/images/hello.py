@@ -24,7 +24,8 @@ MESSAGE = """
 Ahoy! This is a container, and Sampan has just run it for you.
 
 What has happened on the way here:
- 1. The client asked the daemon, over its socket, to run the image "hello-world".
+ 1. The client asked the daemon, over its socket, to run the image
+    "hello-world".
  2. The daemon found the image in its store. This one is built in, so nothing
     had to be fetched.
  3. It laid an empty, writable directory over the image's read-only one: the
