@@ -1,4 +1,4 @@
-"""Reading an archive of images from a stream that cannot seek: its files go to a scratch directory, hashed."""
+"""Reading an archive of images from a stream that cannot seek: its files go to scratch files, hashed."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     <root>/blobs/sha256/<hex>
     <root>/ingest/…              blobs on their way in
 
-A blob is whole or absent: it gets its name by a rename, after its digest was computed from what was written. A
-`Lease` keeps blobs and layers that no record names yet from being collected.
+A blob is whole or absent: it gets its name by a rename, after its digest was computed from what was written.
+A `Lease` keeps blobs and layers that no record names yet from being collected.
 """
 
 from __future__ import annotations

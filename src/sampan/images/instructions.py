@@ -1,4 +1,4 @@
-"""The Dockerfile instructions that `import --change` and `commit --change` take, applied to an image's config.
+"""The Dockerfile instructions that `--change` of import and commit takes, applied to an image's config.
 
 Both forms of each are read: JSON lists, and words as a shell would take them (Dockerfile reference).
 """

@@ -18,7 +18,7 @@ from sampan.images.image import Loaded
 from sampan.images.records import ImageRecords
 from sampan.images.unpacking import Progress, unpack_layers
 from sampan.oci import media_types
-from sampan.oci.digest import DigestMismatch, hex_of
+from sampan.oci.digest import DigestMismatch, hex_of, sha256
 from sampan.oci.image import (
     Descriptor,
     ImageDocument,
@@ -83,8 +83,8 @@ def load(records: ImageRecords, stream: Readable, progress: Progress) -> list[Lo
                     if before is not None:
                         progress(
                             {
-                                "stream": f"The image {reference.familiar} already exists, renaming the old one"
-                                f" with ID {before} to empty string\n"
+                                "stream": f"The image {reference.familiar} already exists, renaming the"
+                                f" old one with ID {before} to empty string\n"
                             }
                         )
     loaded = []
@@ -99,7 +99,7 @@ def load(records: ImageRecords, stream: Readable, progress: Progress) -> list[Lo
 
 def _store(records: ImageRecords, lease: Lease, image: _Found, progress: Progress) -> str:
     image_id = image.config.digest
-    manifest_digest = "sha256:" + _sha256(image.manifest)
+    manifest_digest = sha256(image.manifest)
     lease.add(image_id, manifest_digest, *(layer.digest for layer in image.layers))
     for file in (image.config, *image.layers):
         if file.path.exists():  # two images, or two layers, may share it
@@ -116,12 +116,6 @@ def _store(records: ImageRecords, lease: Lease, image: _Found, progress: Progres
     return image_id
 
 
-def _sha256(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
-
-
 def _images(archive: Archive) -> list[_Found]:
     if archive.find("manifest.json") is not None:
         return _docker_archive(archive)
@@ -129,8 +123,8 @@ def _images(archive: Archive) -> list[_Found]:
         return _layout(archive)
     if archive.find("repositories") is not None:
         raise InvalidArchive(
-            "this archive has the format of Docker before 1.10 (`repositories` without `manifest.json`), which is"
-            " not supported: load and save it again with a newer engine"
+            "this archive has the format of Docker before 1.10 (`repositories` without `manifest.json`), which"
+            " is not supported: load and save it again with a newer engine"
         )
     raise InvalidArchive("this is not an archive of images: it has neither manifest.json nor index.json")
 
@@ -302,7 +296,7 @@ def _blob_document(archive: Archive, descriptor: Descriptor) -> bytes:
 
 
 def _reference(descriptor: Descriptor) -> Reference | None:
-    """The name that an annotation gives; a bare word is a tag without a repository, and names nothing here."""
+    """The name that an annotation gives; a bare word is a tag without a repository and names nothing."""
     full = descriptor.annotations.get(_NAME_OF_IMAGE)
     if not full:
         full = descriptor.annotations.get(_NAME_OF_REFERENCE, "")

@@ -1,4 +1,4 @@
-"""`docker save`: one archive that is an OCI image layout and a docker-archive at once, as Docker 25 and later write.
+"""`docker save`: one archive that is OCI image layout and docker-archive at once, as Docker writes since 25.
 
 Blobs go out as they came in, so that digests, ids and signatures still hold wherever the archive is loaded.
 """

@@ -1,7 +1,7 @@
 """Image manifest, index, descriptor and config: parsed at the edge, dataclasses inside (OCI image spec 1.1).
 
-Parsing is lenient about members that are not known (a config may carry anything) and strict about the types of
-those that are. Bytes that arrived are kept as they came; only documents of our own are encoded here.
+Parsing is lenient about members that are not known (a config may carry anything) and strict about the types
+of those that are. Bytes that arrived are kept as they came; only documents of our own are encoded here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Names of images: the grammar of Docker references and their short, familiar spelling.
 
-`busybox` means `docker.io/library/busybox`, and `busybox:latest` where a tag is needed. The grammar is that of
-https://pkg.go.dev/github.com/distribution/reference .
+`busybox` means `docker.io/library/busybox`, and `busybox:latest` where a tag is needed. The grammar is
+that of https://pkg.go.dev/github.com/distribution/reference .
 """
 
 from __future__ import annotations

@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from typing import BinaryIO
 
+from sampan.linux import syscalls
+from sampan.storage import init_layer
 from sampan.storage.driver import ADDED, DELETED, MODIFIED, Change
 from sampan.storage.export import write_tree
 from sampan.storage.lower_view import LowerView, is_opaque, is_whiteout
 from sampan.storage.tar_writer import TarWriter
 from sampan.storage.unpack import OPAQUE, WHITEOUT
+
+
+class Listing:
+    """What is in one directory of a tree, which a running container may be changing: no link is followed."""
+
+    def __init__(self, root: bytes, directory: bytes) -> None:
+        self.entries: dict[bytes, os.stat_result] = {}
+        self.opaque = False
+        top = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        try:
+            fd = syscalls.openat2(
+                top,
+                directory or b".",
+                os.O_RDONLY | os.O_DIRECTORY,
+                resolve=syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS,
+            )
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return
+            raise
+        finally:
+            os.close(top)
+        try:
+            self.opaque = is_opaque(fd)
+            for name in os.listdir(fd):
+                with contextlib.suppress(FileNotFoundError):
+                    info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    self.entries[os.fsencode(name)] = info
+        finally:
+            os.close(fd)
+
+
+def as_changes(kinds: dict[bytes, int]) -> list[Change]:
+    """Differences by path as the sorted list that drivers return."""
+    return [Change("/" + os.fsdecode(path), kind) for path, kind in sorted(kinds.items())]
+
+
+def mark(kinds: dict[bytes, int], path: bytes, kind: int) -> None:
+    """Note a difference; the directories above it are changed by it."""
+    kinds[path] = kind
+    parent = path.rpartition(b"/")[0]
+    while parent and parent not in kinds:
+        kinds[parent] = MODIFIED
+        parent = parent.rpartition(b"/")[0]
 
 
 class UpperWalk:
@@ -31,36 +79,24 @@ class UpperWalk:
         stack = [b""]
         while stack:
             directory = stack.pop()
-            here = os.path.join(self._upper, directory)
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-            for entry in entries:
-                path = os.path.join(directory, entry.name)
-                info = entry.stat(follow_symlinks=False)
+            listing = Listing(self._upper, directory)
+            if listing.opaque and directory and self._lower.lookup(directory) is not None:
+                for name in self._lower.names(directory) - listing.entries.keys():
+                    mark(kinds, directory + b"/" + name, DELETED)
+            for name, info in listing.entries.items():
+                path = os.path.join(directory, name)
                 below = self._lower.lookup(path)
                 if is_whiteout(info):
                     if below is not None:
-                        self._mark(kinds, path, DELETED)
+                        mark(kinds, path, DELETED)
                     continue
                 if below is None:
-                    self._mark(kinds, path, ADDED)
+                    mark(kinds, path, ADDED)
                 elif differs(info, below):
-                    self._mark(kinds, path, MODIFIED)
+                    mark(kinds, path, MODIFIED)
                 if stat.S_ISDIR(info.st_mode):
                     stack.append(path)
-                    if below is not None and is_opaque(os.path.join(self._upper, path)):
-                        for name in self._lower.names(path) - set(
-                            os.listdir(os.path.join(self._upper, path))
-                        ):
-                            self._mark(kinds, path + b"/" + name, DELETED)
-        return [Change("/" + os.fsdecode(path), kind) for path, kind in sorted(kinds.items())]
-
-    @staticmethod
-    def _mark(kinds: dict[bytes, int], path: bytes, kind: int) -> None:
-        kinds[path] = kind
-        parent = path.rpartition(b"/")[0]
-        while parent and parent not in kinds:
-            kinds[parent] = MODIFIED
-            parent = parent.rpartition(b"/")[0]
+        return as_changes(kinds)
 
     def write_tar(self, out: BinaryIO) -> None:
         """Write the directory as a layer's archive."""
@@ -71,6 +107,74 @@ class UpperWalk:
         finally:
             os.close(root)
         writer.close()
+
+
+class TreeWalk:
+    """A container's full copy held against the image's.
+
+    Args:
+        upper: the container's directory.
+        lower: the image's; None for an empty one.
+    """
+
+    def __init__(self, upper: bytes, lower: bytes | None) -> None:
+        self._upper = upper
+        self._lower = lower
+
+    def changes(self) -> list[Change]:
+        """Every difference, sorted by path; directories that hold one count as changed themselves."""
+        kinds: dict[bytes, int] = {}
+        stack = [b""]
+        while stack:
+            directory = stack.pop()
+            above = Listing(self._upper, directory).entries
+            below = Listing(self._lower, directory).entries if self._lower is not None else {}
+            for name in below.keys() - above.keys():
+                mark(kinds, os.path.join(directory, name), DELETED)
+            for name, info in above.items():
+                path = os.path.join(directory, name)
+                old = below.get(name)
+                if old is None:
+                    if not _is_untouched_init_file(path, info):
+                        mark(kinds, path, ADDED)
+                elif differs(info, old):
+                    mark(kinds, path, MODIFIED)
+                if stat.S_ISDIR(info.st_mode):
+                    stack.append(path)
+        return as_changes(kinds)
+
+    def write_tar(self, out: BinaryIO) -> None:
+        """Write what differs as a layer's archive."""
+        found = {os.fsencode(change.path[1:]): change.kind for change in self.changes()}
+        writer = TarWriter(out)
+        root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            write_tree(writer, root, lambda _writer, _directory, _name, path, _info: path not in found)
+        finally:
+            os.close(root)
+        for path, kind in sorted(found.items()):
+            if kind == DELETED:
+                directory, _, name = path.rpartition(b"/")
+                writer.header(os.path.join(directory, WHITEOUT + name), b"0", mode=0)
+        writer.close()
+
+    def size(self) -> int:
+        """The sum of the sizes of files that were added or changed in bytes."""
+        total = 0
+        for change in self.changes():
+            if change.kind != DELETED:
+                info = os.lstat(self._upper + os.fsencode(change.path))
+                total += info.st_size if stat.S_ISREG(info.st_mode) else 0
+        return total
+
+
+def _is_untouched_init_file(path: bytes, info: os.stat_result) -> bool:
+    name = os.fsdecode(path)
+    if name in init_layer.DIRECTORIES:
+        return stat.S_ISDIR(info.st_mode)
+    if name in init_layer.FILES:
+        return stat.S_ISREG(info.st_mode) and info.st_size == 0
+    return name in init_layer.LINKS and stat.S_ISLNK(info.st_mode)
 
 
 def _whiteout(writer: TarWriter, directory: int, name: bytes, path: bytes, info: os.stat_result) -> bool:
@@ -96,19 +200,12 @@ def tree_size(root: bytes) -> int:
     """The sum of the sizes of all files below a directory in bytes, hard links counted once."""
     total = 0
     seen: set[tuple[int, int]] = set()
-    stack = [root]
+    stack = [b""]
     while stack:
-        try:
-            entries = list(os.scandir(stack.pop()))
-        except FileNotFoundError:
-            continue
-        for entry in entries:
-            try:
-                info = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
+        directory = stack.pop()
+        for name, info in Listing(root, directory).entries.items():
             if stat.S_ISDIR(info.st_mode):
-                stack.append(entry.path)
+                stack.append(os.path.join(directory, name))
             elif stat.S_ISREG(info.st_mode):
                 if info.st_nlink > 1:
                     if (info.st_dev, info.st_ino) in seen:

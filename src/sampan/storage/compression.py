@@ -1,7 +1,7 @@
-"""Compressed streams by their first bytes: gzip by isal, zstd by zstandard, bzip2 and xz by the standard library.
+"""Compressed streams by their first bytes: gzip by isal, zstd by zstandard, bzip2 and xz by the stdlib.
 
-Decompression and hashing release the interpreter's lock; `ReadAhead` moves them to a thread of their own, beside
-the thread that uses the bytes.
+Decompression and hashing release the interpreter's lock; `ReadAhead` moves them to a thread of their own,
+beside the one that uses the bytes.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ class Decompressing:
             raise InvalidLayer(f"the {self._kind} data unfolds to more than {limits.max_bytes} bytes")
         if self._out > limits.ratio_from_bytes and self._out > limits.max_ratio * self._in:
             raise InvalidLayer(
-                f"the {self._kind} data unfolds to more than {limits.max_ratio} times its size: it looks like a"
-                " decompression bomb"
+                f"the {self._kind} data unfolds to more than {limits.max_ratio} times its size:"
+                " it looks like a decompression bomb"
             )
         return data
 

@@ -31,7 +31,7 @@ class Change:
 
 
 class PreparedLayer(Protocol):
-    """A layer that is unpacked and has no name yet. As a context it discards itself unless it was committed."""
+    """A layer that is unpacked and has no name yet. As a context it discards itself unless committed."""
 
     size: int
 

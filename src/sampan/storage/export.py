@@ -1,7 +1,7 @@
 """A directory tree as a tar archive: sorted, with links, attributes and times, and nothing followed.
 
-Each directory is entered by descriptor from the one above it, so that a name swapped for a link while the walk
-goes on leads nowhere.
+Each directory is entered by descriptor from the one above it, so that a name swapped for a link during the
+walk leads nowhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.", "system.", "security.selinux")
 
-# Called with (writer, directory descriptor, name, path, metadata); True when it has dealt with the file itself.
+# Called with (writer, directory descriptor, name, path, metadata); True when it has dealt with the file.
 Special = Callable[[TarWriter, int, bytes, bytes, os.stat_result], bool]
 
 

@@ -1,4 +1,4 @@
-"""The few files and directories that are mounted over in every container, so that an image need not have them."""
+"""The few files and directories that are mounted over in every container: an image need not have them."""
 
 from __future__ import annotations
 

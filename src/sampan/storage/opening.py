@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sampan.errors import InvalidParameter
-from sampan.storage import overlay2
+from sampan.storage import overlay2, vfs
 from sampan.storage.driver import Driver
 from sampan.storage.errors import DriverError
 
@@ -19,14 +19,14 @@ def _overlay2(home: Path) -> Driver:
     return overlay2.Overlay2(home)
 
 
-_DRIVERS: dict[str, Callable[[Path], Driver]] = {"overlay2": _overlay2}
+_DRIVERS: dict[str, Callable[[Path], Driver]] = {"overlay2": _overlay2, "vfs": vfs.Vfs}
 
 
 def open_driver(name: str | None, root: Path) -> Driver:
     """The driver called `name`, or the best one that works, with its directory in `root`.
 
     Args:
-        name: "overlay2", "vfs", or None to choose: the one that holds layers already, else overlay2, else vfs.
+        name: "overlay2", "vfs", or None to choose: the one that holds layers, else overlay2, else vfs.
         root: the data root; it is created when missing.
 
     Raises:

@@ -5,8 +5,8 @@
     init/diff                  lies below every image: the mount points that a container needs
     containers/<id>/{diff,work,merged}
 
-Docker lays a container's mount points between image and container; lying below the image they can be shared by
-all containers, since a file of the image hides ours.
+Docker lays a container's mount points between image and container; below the image they are shared by all
+containers, since a file of the image hides ours.
 """
 
 from __future__ import annotations

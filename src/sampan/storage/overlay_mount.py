@@ -1,6 +1,6 @@
 """Mounting an overlay of any number of layers (Documentation/filesystems/overlayfs.rst).
 
-From kernel 6.7 on the layers are given one by one, so that nothing bounds their number but the kernel's 500. On
+From kernel 6.7 on the layers are given one by one, so that only the kernel's 500 bounds their number. On
 older kernels all options share one page: there the names are short links, relative to the driver's directory,
 which a throwaway thread with a working directory of its own enters.
 """
@@ -25,7 +25,7 @@ _by_descriptor = True
 
 
 def options() -> dict[str, str]:
-    """Options that keep layers plain: no renames or copies that live in attributes, no index of hard links."""
+    """Options that keep layers plain: no renames or copies that live in attributes, no index of links."""
     return {key: value for key, value in _WANTED.items() if (_PARAMETERS / key).exists()}
 
 

@@ -1,4 +1,4 @@
-"""Tar archives as a stream of members: ustar, GNU and PAX, sparse files included (POSIX pax(1), GNU tar manual).
+"""Tar archives as a stream of members: ustar, GNU and PAX, sparse files too (POSIX pax(1), GNU tar manual).
 
 Python's `tarfile` needs 44 µs a member; a layer has tens of thousands. Here names stay bytes, times are whole
 nanoseconds, and data goes straight from the read buffer to where the caller puts it. What Go's `archive/tar`
@@ -33,7 +33,7 @@ class Readable(Protocol):
 
 @dataclass(slots=True)
 class Member:
-    """One member's header. `size` is how many bytes of data follow in the archive; `real_size` is the file's."""
+    """One member's header. `size` counts the bytes of data in the archive, `real_size` the file's."""
 
     name: bytes
     kind: bytes

@@ -2,7 +2,7 @@
 
 Names are resolved by the kernel with the directory as their root (`openat2`, RESOLVE_IN_ROOT), so that `..`,
 absolute links and links that are planted half-way all end inside it; the last component is never followed. As
-with the engines that unpack in a chroot, links within the layer work, and lower layers are not looked through.
+with the engines that unpack in a chroot, links within the layer work, and lower layers are not looked at.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Unpacker:
         root: descriptor of an existing directory; it stays the caller's.
         whiteouts: what to do with whiteout members.
         limits: bounds on what the archive may unfold to.
-        implied: metadata (mode, uid, gid, mtime in ns) for a directory that the archive does not hold but needs,
-            by path; for what lower layers know.
+        implied: metadata (mode, uid, gid, mtime in ns) for a directory that the archive needs and does
+            not hold, by path; for what lower layers know.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Unpacker:
             the sum of the sizes of its files in bytes.
 
         Raises:
-            InvalidLayer: the archive is broken, hostile or too large. What was written stays behind: the caller
+            InvalidLayer: the archive is broken, hostile or too large. What was written stays: the caller
                 drops the directory.
         """
         source = Source(stream)
@@ -138,7 +138,7 @@ class Unpacker:
         try:
             fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         except FileExistsError:
-            self._remove(parent, path, name)
+            self.remove(parent, path, name)
             fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
             if member.sparse is not None:
@@ -152,8 +152,7 @@ class Unpacker:
                 source.copy(size, lambda part: _write_all(fd, part))
             if size % 512:
                 source.skip(-size % 512)
-            if member.uid or member.gid:
-                os.fchown(fd, member.uid, member.gid)
+            os.fchown(fd, member.uid, member.gid)
             if member.xattrs:
                 _set_xattrs(fd, member.xattrs)
             os.fchmod(fd, member.mode)
@@ -179,7 +178,7 @@ class Unpacker:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                self._remove(parent, path, name)
+                self.remove(parent, path, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
         try:
@@ -298,7 +297,7 @@ class Unpacker:
             except FileExistsError:
                 if directory not in self.hidden:
                     raise InvalidLayer(f"{os.fsdecode(directory)}: a parent that leads nowhere") from None
-                self._remove(parent, directory, name)
+                self.remove(parent, directory, name)
                 os.mkdir(name, 0o755, dir_fd=parent)
             fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
             try:
@@ -364,10 +363,10 @@ class Unpacker:
         try:
             make()
         except FileExistsError:
-            self._remove(parent, path, name)
+            self.remove(parent, path, name)
             make()
 
-    def _remove(self, parent: int, path: bytes, name: bytes) -> None:
+    def remove(self, parent: int, path: bytes, name: bytes) -> None:
         """Take away what an earlier member, or a lower layer in a full copy, put at this place."""
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
@@ -391,7 +390,7 @@ class Unpacker:
                 self._drop_cached(path)
 
     def _drop_cached(self, path: bytes) -> None:
-        # Other names may lead through a link into what goes away; only the chain above `path` is surely alive.
+        # Other names may lead through a link into what goes away; only what is above `path` is surely alive.
         directory = path.rpartition(b"/")[0]
         for known in [known for known in self._cache if known != directory]:
             os.close(self._cache.pop(known))

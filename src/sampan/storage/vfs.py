@@ -1,0 +1,111 @@
+"""The vfs driver: full copies. It works on every file system, and costs a copy where overlay2 costs a mount.
+
+layers/<hex>/root       everything that the layer shows, with all below it
+containers/<id>/root
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from sampan.storage import changes, init_layer
+from sampan.storage.base import DirectoryDriver
+from sampan.storage.copy_tree import TreeCopy
+from sampan.storage.driver import Change
+from sampan.storage.limits import Limits
+from sampan.storage.overlay2 import backing_file_system
+from sampan.storage.tar_reader import Member, Readable
+from sampan.storage.unpack import Unpacker
+
+
+class RemovingWhiteouts:
+    """Whiteouts by taking away what the copy of the lower layers holds; what this layer brought stays."""
+
+    def hide(self, unpacker: Unpacker, parent: int, directory: bytes, name: bytes, member: Member) -> None:
+        path = directory + b"/" + name if directory else name
+        self._clear(unpacker, parent, path, name)
+
+    def hide_all(self, unpacker: Unpacker, parent: int, directory: bytes) -> None:
+        for name in os.listdir(parent):
+            encoded = os.fsencode(name)
+            self._clear(unpacker, parent, directory + b"/" + encoded if directory else encoded, encoded)
+
+    def replaced(self, path: bytes, directory_fd: int) -> None:
+        raise AssertionError("nothing is marked as hidden in a full copy")
+
+    def _clear(self, unpacker: Unpacker, parent: int, path: bytes, name: bytes) -> None:
+        try:
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if path not in unpacker.written:
+            unpacker.remove(parent, path, name)
+        elif stat.S_ISDIR(info.st_mode):
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            try:
+                self.hide_all(unpacker, fd, path)
+            finally:
+                os.close(fd)
+
+
+class Vfs(DirectoryDriver):
+    """See `sampan.storage.driver.Driver` for the calls."""
+
+    name = "vfs"
+
+    def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
+        target = stage / "root"
+        self._copy(parent, target)
+        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return Unpacker(root, RemovingWhiteouts(), limits).run(stream)
+        finally:
+            os.close(root)
+
+    def _copy(self, layer_id: str | None, target: Path) -> None:
+        target.mkdir()
+        target.chmod(0o755)
+        if layer_id is not None:
+            TreeCopy(str(self.layer_path(layer_id) / "root"), str(target)).run()
+
+    def _fill_container(self, path: Path, parent_layer: str | None) -> None:
+        self._copy(parent_layer, path / "root")
+        init_layer.fill(path / "root")
+
+    def mount(self, container_id: str) -> str:
+        self.container_parent(container_id)
+        return str(self.container_path(container_id) / "root")
+
+    def mount_layers_ro(self, layer_id: str) -> str:
+        """The layer's own directory: nothing but the callers' care keeps it as it is."""
+        self._record(layer_id)
+        return str(self.layer_path(layer_id) / "root")
+
+    def unmount_layers_ro(self, layer_id: str) -> None:
+        pass
+
+    def mounted(self) -> set[str]:
+        return set()
+
+    def _walk(self, container_id: str) -> changes.TreeWalk:
+        parent = self.container_parent(container_id)
+        lower = os.fsencode(self.layer_path(parent) / "root") if parent is not None else None
+        return changes.TreeWalk(os.fsencode(self.container_path(container_id) / "root"), lower)
+
+    def changes(self, container_id: str) -> list[Change]:
+        return self._walk(container_id).changes()
+
+    def diff_tar(self, container_id: str, out: BinaryIO) -> None:
+        self._walk(container_id).write_tar(out)
+
+    def container_size(self, container_id: str) -> int:
+        return self._walk(container_id).size()
+
+    def status(self) -> list[tuple[str, str]]:
+        return [("Backing Filesystem", backing_file_system(self.home))]
+
+    def graph_data(self, container_id: str) -> dict[str, str]:
+        return {}
