@@ -18,6 +18,7 @@ from sampan.engine.model import Container
 from sampan.engine.names import check_name
 from sampan.engine.signals import parse_signal
 from sampan.errors import Conflict, InvalidParameter, NotFound, NotModified, SampanError
+from sampan.linux.cgroups import manager_for
 from sampan.linux.syscalls import MNT_DETACH, umount2
 from sampan.runtime import ExitRecord, Process, remove_run
 
@@ -144,6 +145,7 @@ async def kill(core: Core, live: Live, signal_text: str = "KILL") -> None:
         process.signal(number)
     core.publish(live, "kill", signal=str(number))
     if number == signal.SIGKILL:
+        await _thaw(core, live)
         await live.ended.wait()
 
 
@@ -189,14 +191,26 @@ async def stop_locked(core: Core, live: Live, timeout_s: int | None = None, sign
     with contextlib.suppress(ProcessLookupError):
         process.signal(number)
     core.publish(live, "kill", signal=str(number))
+    await _thaw(core, live)
     try:
         async with asyncio.timeout(None if timeout_s < 0 else timeout_s):
             await live.ended.wait()
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.signal(signal.SIGKILL)
-        core.publish(live, "kill", signal=str(int(signal.SIGKILL)))
-        await live.ended.wait()
+        await _kill_and_wait(core, live, process)
+
+
+async def _kill_and_wait(core: Core, live: Live, process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.signal(signal.SIGKILL)
+    core.publish(live, "kill", signal=str(int(signal.SIGKILL)))
+    await _thaw(core, live)
+    await live.ended.wait()
+
+
+async def _thaw(core: Core, live: Live) -> None:
+    """Let a paused container feel its signal: a frozen process does not even die of SIGKILL on cgroup v1."""
+    if live.container.state.status == "paused":
+        await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
 
 
 async def restart(core: Core, live: Live, timeout_s: int | None = None, signal_text: str = "") -> None:
@@ -239,10 +253,7 @@ async def remove(core: Core, live: Live, force: bool = False, volumes: bool = Fa
                 live.restart.cancel()
                 live.restart = None
             if live.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    live.process.signal(signal.SIGKILL)
-                core.publish(live, "kill", signal=str(int(signal.SIGKILL)))
-                await live.ended.wait()
+                await _kill_and_wait(core, live, live.process)
             live.removing = False
             await remove_locked(core, live, volumes)
         except BaseException:

@@ -1,0 +1,1 @@
+"""One module a group of endpoints; each offers its table as `routes`."""

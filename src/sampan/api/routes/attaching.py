@@ -1,0 +1,131 @@
+"""Connections that leave HTTP: `/containers/{id}/attach`, and `/exec/…`.
+
+The client's socket is handed on to the process's monitor, which speaks to it from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sampan.api.http import Request, Response, Routes, empty, json_response
+from sampan.api.http.response import MULTIPLEXED_STREAM, RAW_STREAM
+from sampan.api.routes.detach_keys import parse_detach_keys
+from sampan.api.shapes.containers import exec_inspect
+from sampan.engine import Engine, LogQuery, execs, stream_logs
+from sampan.engine.core import ExecConfig
+from sampan.engine.logs import frame
+from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.oci.records import decode
+from sampan.runtime import Attachment
+
+routes = Routes()
+
+
+def _content_type(request: Request, tty: bool) -> str:
+    return MULTIPLEXED_STREAM if not tty and request.api_version >= (1, 42) else RAW_STREAM
+
+
+@routes.post("/containers/{id}/attach")
+async def attach(request: Request) -> Response | None:
+    """Join a container's streams; before its start, to have them from the first byte on."""
+    engine: Engine = request.engine
+    query = request.query
+    live = engine.get(request.params["id"])
+    container = live.container
+    if container.state.status == "paused":
+        raise Conflict(f"container {live.id} is paused, unpause the container before attach")
+    keys = parse_detach_keys(query.get("detachKeys"))
+    tty = container.config.tty
+    logs, following = query.flag("logs"), query.flag("stream")
+    connection = await request.hijack(_content_type(request, tty))
+    handed_over = False
+    try:
+        if logs:
+            wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
+            async for piece in stream_logs(engine.log_path(live.id), wanted, None):
+                await asyncio.get_running_loop().sock_sendall(connection.socket, piece)
+        if not following:
+            return None
+        attachment = Attachment(
+            stdin=query.flag("stdin") and container.config.open_stdin,
+            stdout=query.flag("stdout"),
+            stderr=query.flag("stderr"),
+            framed=not tty,
+            detach_keys=keys,
+            prefix=connection.prefix,
+        )
+        engine.publish(live, "attach")
+        if live.process is not None:
+            await live.process.attach(connection.socket.fileno(), attachment)
+        else:
+            live.parked.append((connection.socket, attachment))
+            handed_over = True
+    finally:
+        if not handed_over:
+            connection.socket.close()
+    return None
+
+
+@routes.post("/containers/{id}/exec")
+async def create(request: Request) -> Response:
+    """Prepare a further process."""
+    engine: Engine = request.engine
+    body = await request.json()
+    config = decode(ExecConfig, {k: v for k, v in (body or {}).items() if k != "Detach"})
+    live = engine.get(request.params["id"])
+    session = execs.create(engine, live, config)
+    return json_response({"Id": session.id}, 201)
+
+
+@routes.post("/exec/{id}/start")
+async def start(request: Request) -> Response | None:
+    """Run it, with the client on its streams unless detached."""
+    engine: Engine = request.engine
+    live, session = execs.find(engine, request.params["id"])
+    body = await request.json() or {}
+    detach, tty = bool(body.get("Detach")), bool(body.get("Tty"))
+    size = body.get("ConsoleSize") or session.config.console_size
+    terminal_size = (size[0], size[1]) if size and tty and len(size) == 2 else None
+    if tty != session.config.tty and not detach:
+        session.config.tty = tty
+    execs.check_startable(live, session)
+    if detach:
+        if request.upgrade:
+            raise InvalidParameter("a detached exec has no stream to upgrade to")
+        await execs.start(engine, live, session, None, None, terminal_size)
+        return empty(200)
+    config = session.config
+    keys = parse_detach_keys(config.detach_keys)
+    connection = await request.hijack(_content_type(request, tty))
+    attachment = Attachment(
+        stdin=config.attach_stdin,
+        stdout=config.attach_stdout,
+        stderr=config.attach_stderr,
+        framed=not tty,
+        detach_keys=keys,
+        prefix=connection.prefix,
+    )
+    try:
+        await execs.start(engine, live, session, connection.socket, attachment, terminal_size)
+    except SampanError as error:
+        # Too late for a status: Docker too tells it on the stream, and clients find the exit code by inspect.
+        text = f"{error}\r\n".encode()
+        await asyncio.get_running_loop().sock_sendall(connection.socket, text if tty else frame(1, text))
+    finally:
+        connection.socket.close()
+    return None
+
+
+@routes.get("/exec/{id}/json")
+async def inspect(request: Request) -> Response:
+    """Whether it runs, and how it ended."""
+    _, session = execs.find(request.engine, request.params["id"])
+    return json_response(exec_inspect(session))
+
+
+@routes.post("/exec/{id}/resize")
+async def resize(request: Request) -> Response:
+    """Change its terminal's size."""
+    _, session = execs.find(request.engine, request.params["id"])
+    await execs.resize(session, request.query.integer("h"), request.query.integer("w"))
+    return empty(200)

@@ -1,0 +1,241 @@
+"""`/containers/…`: create, list, inspect, the lifecycle verbs, logs, resize. Streams are in `attaching`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sampan.api.http import Request, Response, Routes, dump_json, empty, json_response, stream
+from sampan.api.http.response import MULTIPLEXED_STREAM, RAW_STREAM
+from sampan.api.routes.listing import list_containers
+from sampan.api.shapes import containers as shapes
+from sampan.engine import Engine, LogQuery, create, ending, pausing, starting, stream_logs
+from sampan.engine.core import Live, in_thread
+from sampan.engine.model import ContainerConfig, HostConfig
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.oci.records import decode
+
+routes = Routes()
+
+
+@routes.post("/containers/create")
+async def create_container(request: Request) -> Response:
+    """Make a container from a config, a host config and (only names for now) a networking config."""
+    engine: Engine = request.engine
+    body = await request.json()
+    if not isinstance(body, dict):
+        raise InvalidParameter("config cannot be empty in order to create a container")
+    body = dict(body)
+    host = body.pop("HostConfig", None) or {}
+    networking = body.pop("NetworkingConfig", None) or {}
+    for name in ("KernelMemory", "KernelMemoryTCP"):
+        host.pop(name, None)  # gone from the kernel; Docker ignores both
+    config = decode(ContainerConfig, body)
+    host_config = decode(HostConfig, host, "HostConfig")
+    _check_networking(networking, host_config.network_mode)
+    platform = request.query.get("platform")
+    if platform and not platform.startswith("linux"):
+        raise InvalidParameter(f"operating system is not supported: {platform}")
+    live, warnings = await create.create(engine, request.query.get("name") or None, config, host_config)
+    return json_response({"Id": live.id, "Warnings": warnings}, 201)
+
+
+def _check_networking(networking: dict[str, Any], mode: str) -> None:
+    """Endpoint settings that mean something are refused by name; clients send empty ones for the mode."""
+    for network, settings in (networking.get("EndpointsConfig") or {}).items():
+        if network != (mode or "default") and not (
+            network in ("bridge", "default") and mode in ("", "default", "bridge")
+        ):
+            raise Unsupported(f"network {network}: joining user-defined networks is not offered yet")
+        for name, value in (settings or {}).items():
+            if value not in (None, False, 0, "", [], {}):
+                raise Unsupported(f"EndpointsConfig.{network}.{name} is not offered yet")
+
+
+@routes.get("/containers/json")
+async def list_(request: Request) -> Response:
+    """The containers that match."""
+    query = request.query
+    return json_response(
+        await list_containers(
+            request.engine,
+            everything=query.flag("all"),
+            limit=query.integer("limit"),
+            sizes=query.flag("size"),
+            filters=query.filters(),
+        )
+    )
+
+
+@routes.get("/containers/{id}/json")
+async def inspect(request: Request) -> Response:
+    """All that is known of one container."""
+    engine: Engine = request.engine
+    live = engine.get(request.params["id"])
+    size = await in_thread(lambda: sizes_of(engine, live)) if request.query.flag("size") else None
+    return json_response(shapes.inspect(engine, live, size, request.api_version))
+
+
+def sizes_of(engine: Engine, live: Live) -> tuple[int, int]:
+    """Bytes of the writable layer, and of it together with the image."""
+    writable = engine.driver.container_size(live.id)
+    image = engine.images.resolve(live.container.image_id)
+    return writable, writable + image.size_bytes
+
+
+@routes.post("/containers/{id}/start")
+async def start(request: Request) -> Response:
+    """Start; 304 when it runs."""
+    engine: Engine = request.engine
+    for name in ("checkpoint", "checkpoint-dir"):
+        if request.query.get(name):
+            raise Unsupported(f"{name}: checkpoints are not offered")
+    await starting.start(engine, engine.get(request.params["id"]))
+    return empty()
+
+
+def _timeout(request: Request) -> int | None:
+    return request.query.integer("t") if request.query.get("t") else None
+
+
+@routes.post("/containers/{id}/stop")
+async def stop(request: Request) -> Response:
+    """Stop; 304 when it does not run."""
+    engine: Engine = request.engine
+    live = engine.get(request.params["id"])
+    await ending.stop(engine, live, _timeout(request), request.query.get("signal"))
+    return empty()
+
+
+@routes.post("/containers/{id}/restart")
+async def restart(request: Request) -> Response:
+    """Stop if need be, and start."""
+    engine: Engine = request.engine
+    live = engine.get(request.params["id"])
+    await ending.restart(engine, live, _timeout(request), request.query.get("signal"))
+    return empty()
+
+
+@routes.post("/containers/{id}/kill")
+async def kill(request: Request) -> Response:
+    """Send a signal."""
+    engine: Engine = request.engine
+    await ending.kill(engine, engine.get(request.params["id"]), request.query.get("signal"))
+    return empty()
+
+
+@routes.post("/containers/{id}/pause")
+async def pause(request: Request) -> Response:
+    """Freeze all processes."""
+    engine: Engine = request.engine
+    await pausing.pause(engine, engine.get(request.params["id"]))
+    return empty()
+
+
+@routes.post("/containers/{id}/unpause")
+async def unpause(request: Request) -> Response:
+    """Let them go on."""
+    engine: Engine = request.engine
+    await pausing.unpause(engine, engine.get(request.params["id"]))
+    return empty()
+
+
+@routes.post("/containers/{id}/rename")
+async def rename(request: Request) -> Response:
+    """Another name."""
+    engine: Engine = request.engine
+    name = request.query.get("name")
+    if not name:
+        raise InvalidParameter("Neither old nor new names may be empty")
+    await ending.rename(engine, engine.get(request.params["id"]), name)
+    return empty()
+
+
+@routes.delete("/containers/{id}")
+async def remove(request: Request) -> Response:
+    """Remove, with `force` also a running one, with `v` its anonymous volumes."""
+    engine: Engine = request.engine
+    query = request.query
+    if query.flag("link"):
+        raise Unsupported("link: links between containers are not offered")
+    live = engine.get(request.params["id"])
+    await ending.remove(engine, live, force=query.flag("force"), volumes=query.flag("v"))
+    return empty()
+
+
+@routes.post("/containers/{id}/wait")
+async def wait(request: Request) -> Response:
+    """The exit code, once there is one; the head goes out at once, so that clients know that we wait."""
+    engine: Engine = request.engine
+    live = engine.get(request.params["id"])
+    condition = request.query.get("condition") or "not-running"
+    if condition not in ("not-running", "next-exit", "removed"):
+        raise InvalidParameter(f'invalid condition: "{condition}"')
+    waiting = ending.wait(engine, live, condition)
+
+    async def answer() -> AsyncIterator[bytes]:
+        yield b""
+        code, error = await waiting
+        shape: dict[str, Any] = {"StatusCode": code}
+        if error:
+            shape["Error"] = {"Message": error}
+        yield dump_json(shape)
+
+    return stream(answer())
+
+
+@routes.post("/containers/{id}/resize")
+async def resize(request: Request) -> Response:
+    """Change the terminal's size; kept for the start when it does not run yet."""
+    engine: Engine = request.engine
+    live = engine.get(request.params["id"])
+    rows, columns = request.query.integer("h"), request.query.integer("w")
+    starting.require_running(live)
+    assert live.process is not None
+    await live.process.resize(rows, columns)
+    return empty(200)
+
+
+@routes.get("/containers/{id}/logs")
+async def logs(request: Request) -> Response:
+    """What the container has written, and with `follow` what it will."""
+    engine: Engine = request.engine
+    query = request.query
+    live = engine.get(request.params["id"])
+    container = live.container
+    if not (query.flag("stdout") or query.flag("stderr")):
+        raise InvalidParameter("Bad parameters: you must choose at least one stream")
+    if container.host_config.log_config.type == "none":
+        raise Unsupported("configured logging driver does not support reading")
+    tail = query.get("tail", "all")
+    wanted = LogQuery(
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        since_ns=timestamp_ns(query.get("since")),
+        until_ns=timestamp_ns(query.get("until")),
+        tail=int(tail) if tail.isdecimal() else None,
+        timestamps=query.flag("timestamps"),
+        details=query.flag("details"),
+        follow=query.flag("follow"),
+        framed=not container.config.tty,
+    )
+    ended = live.ended if container.state.running else None
+    pieces = stream_logs(engine.log_path(live.id), wanted, ended)
+    return stream(pieces, RAW_STREAM if container.config.tty else MULTIPLEXED_STREAM)
+
+
+def timestamp_ns(text: str) -> int:
+    """Nanoseconds since 1970 of `seconds[.fraction]`; 0 when there is none.
+
+    Raises:
+        InvalidParameter: not a number.
+    """
+    if not text:
+        return 0
+    seconds, _, fraction = text.partition(".")
+    try:
+        value = int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
+    except ValueError as error:
+        raise InvalidParameter(f"invalid timestamp: {text}") from error
+    return value if value >= 0 else time.time_ns() + value

@@ -1,0 +1,178 @@
+"""`/_ping`, `/version`, `/info`, `/auth`, `/system/df` for what there is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from sampan.api.http import Request, Response, Routes, empty, json_response, text
+from sampan.api.shapes.times import rfc3339
+from sampan.engine import Engine
+from sampan.engine.core import in_thread
+from sampan.engine.machine import apparmor_supported, ipv4_forwarding, machine, seccomp_supported
+from sampan.errors import Unsupported
+from sampan.linux import cgroups
+
+routes = Routes()
+
+_PING_HEADERS = {
+    "Builder-Version": "1",
+    "Swarm": "inactive",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+}
+
+
+@routes.get("/_ping")
+async def ping(_: Request) -> Response:
+    """Are you there?"""
+    return text("OK", headers=_PING_HEADERS)
+
+
+@routes.head("/_ping")
+async def ping_head(_: Request) -> Response:
+    """Are you there? In fewer bytes."""
+    return empty(200, headers=_PING_HEADERS)
+
+
+@routes.get("/version")
+async def version(request: Request) -> Response:
+    """Who we are and what we speak."""
+    here = machine()
+    server = request.server
+    api = ".".join(map(str, server.api_version))
+    oldest = ".".join(map(str, server.min_api_version))
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    built = rfc3339(_built_at_ns())
+    details = {
+        "ApiVersion": api,
+        "Arch": here.go_architecture,
+        "BuildTime": built,
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": python,
+        "KernelVersion": here.kernel,
+        "MinAPIVersion": oldest,
+        "Os": "linux",
+    }
+    return json_response(
+        {
+            "Platform": {"Name": "Sampan"},
+            "Components": [{"Name": "Engine", "Version": server.version, "Details": details}],
+            "Version": server.version,
+            "ApiVersion": api,
+            "MinAPIVersion": oldest,
+            "GitCommit": "",
+            "GoVersion": python,
+            "Os": "linux",
+            "Arch": here.go_architecture,
+            "KernelVersion": here.kernel,
+            "BuildTime": built,
+        }
+    )
+
+
+def _built_at_ns() -> int:
+    """When this code was installed: the newest we know without asking the package index."""
+    import sampan
+
+    return int(os.stat(sampan.__file__).st_mtime) * 1_000_000_000
+
+
+@routes.get("/info")
+async def info(request: Request) -> Response:
+    """The engine, its objects and its machine."""
+    engine: Engine = request.engine
+    here = machine()
+    features = cgroups.features()
+    states = [live.container.state for live in engine.containers.values()]
+    images = await in_thread(engine.images.list)
+    driver_status = await in_thread(engine.driver.status)
+    security = ["name=seccomp,profile=builtin"] if seccomp_supported() else []
+    security += ["name=apparmor"] if apparmor_supported() else []
+    security += ["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else []
+    shape: dict[str, Any] = {
+        "ID": engine.id,
+        "Containers": len(states),
+        "ContainersRunning": sum(state.status == "running" for state in states),
+        "ContainersPaused": sum(state.status == "paused" for state in states),
+        "ContainersStopped": sum(not state.running for state in states),
+        "Images": len(images),
+        "Driver": engine.driver.name,
+        "DriverStatus": [list(pair) for pair in driver_status],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": ["json-file", "none"],
+        },
+        "MemoryLimit": features.memory,
+        "SwapLimit": features.swap,
+        "CpuCfsPeriod": features.cpu_cfs,
+        "CpuCfsQuota": features.cpu_cfs,
+        "CPUShares": features.cpu_shares,
+        "CPUSet": features.cpuset,
+        "PidsLimit": features.pids,
+        "OomKillDisable": features.oom_kill_disable,
+        "IPv4Forwarding": ipv4_forwarding(),
+        "Debug": request.server.debug,
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "NGoroutines": len(engine.background),
+        "SystemTime": rfc3339(time.time_ns()),
+        "LoggingDriver": engine.options.log_driver,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": str(features.version),
+        "NEventsListener": engine.events.listeners,
+        "KernelVersion": here.kernel,
+        "OperatingSystem": here.operating_system,
+        "OSVersion": here.os_version,
+        "OSType": "linux",
+        "Architecture": here.architecture,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "IndexConfigs": {
+                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
+            },
+            "Mirrors": [],
+        },
+        "NCPU": here.cpus,
+        "MemTotal": here.memory_bytes,
+        "GenericResources": None,
+        "DockerRootDir": str(engine.options.data_root),
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": here.name,
+        "Labels": engine.options.labels,
+        "ExperimentalBuild": False,
+        "ServerVersion": request.server.version,
+        "Runtimes": {"sampan": {"path": "sampan-runtime"}},
+        "DefaultRuntime": "sampan",
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": "docker-init",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": security,
+        "CDISpecDirs": [],
+        "Warnings": [*features.warnings, *engine.networks.warnings, *engine.options.warnings] or None,
+    }
+    return json_response(shape)
+
+
+@routes.post("/auth")
+async def auth(_: Request) -> Response:
+    """Registries come later."""
+    raise Unsupported("logging in to registries is not offered yet")

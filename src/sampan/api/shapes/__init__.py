@@ -1,0 +1,1 @@
+"""Engine objects as the JSON that the Engine API describes."""

@@ -1,0 +1,226 @@
+"""Containers as JSON: `ContainerSummary`, `ContainerInspectResponse` and the exec's inspect response."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sampan.api.http.versions import ApiVersion
+from sampan.api.shapes.times import human_duration, rfc3339
+from sampan.engine import Core, Exec, Live
+from sampan.engine.model import Container, EndpointSettings, MountPoint, State
+from sampan.oci.records import encode
+
+
+def status_text(state: State) -> str:
+    """The STATUS column of `docker ps`."""
+    if state.running:
+        up = f"Up {human_duration((time.time_ns() - state.started_at_ns) / 1e9)}"
+        return f"{up} (Paused)" if state.status == "paused" else up
+    since = human_duration((time.time_ns() - state.finished_at_ns) / 1e9)
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {since} ago"
+    if state.status == "removing":
+        return "Removal In Progress"
+    if state.status == "dead":
+        return "Dead"
+    if not state.started_at_ns:
+        return "Created"
+    return f"Exited ({state.exit_code}) {since} ago"
+
+
+def _mount(point: MountPoint) -> dict[str, Any]:
+    shape: dict[str, Any] = {"Type": point.type}
+    if point.name:
+        shape["Name"] = point.name
+    shape["Source"] = point.source
+    shape["Destination"] = point.destination
+    if point.driver:
+        shape["Driver"] = point.driver
+    return shape | {"Mode": point.mode, "RW": point.rw, "Propagation": point.propagation}
+
+
+def _endpoint(endpoint: EndpointSettings) -> dict[str, Any]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": endpoint.aliases,
+        "MacAddress": endpoint.mac_address,
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": endpoint.network_id,
+        "EndpointID": endpoint.endpoint_id,
+        "Gateway": endpoint.gateway,
+        "IPAddress": endpoint.ip_address,
+        "IPPrefixLen": endpoint.ip_prefix_len,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": endpoint.dns_names,
+    }
+
+
+def _networks(container: Container) -> dict[str, Any]:
+    networks = {name: _endpoint(endpoint) for name, endpoint in container.networks.items()}
+    mode = container.host_config.network_mode
+    if not networks and not mode.startswith("container:"):
+        networks[mode] = _endpoint(EndpointSettings())
+    return networks
+
+
+def _ports(container: Container) -> list[dict[str, Any]]:
+    ports = []
+    if container.host_config.network_mode == "bridge" and container.state.running:
+        for text in sorted(container.config.exposed_ports or {}):
+            number, _, protocol = text.partition("/")
+            ports.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    return ports
+
+
+def summary(
+    core: Core, container: Container, size: tuple[int, int] | None, image_name: str
+) -> dict[str, Any]:
+    """One entry of `GET /containers/json`.
+
+    Args:
+        size: bytes of the writable layer and of the whole root file system, when asked for.
+        image_name: what to call the image: as the user named it, or its id once the name means another.
+    """
+    shape: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": image_name,
+        "ImageID": container.image_id,
+        "Command": _command(container),
+        "Created": container.created_at_ns // 1_000_000_000,
+        "Ports": _ports(container),
+        "Labels": container.config.labels,
+        "State": container.state.status,
+        "Status": status_text(container.state),
+        "HostConfig": {"NetworkMode": container.host_config.network_mode},
+        "NetworkSettings": {"Networks": _networks(container)},
+        "Mounts": [_mount(point) for point in container.mounts],
+    }
+    if size is not None:
+        shape["SizeRw"], shape["SizeRootFs"] = size
+    return shape
+
+
+def _command(container: Container) -> str:
+    """The command line as `docker ps` shows it: words with blanks in single quotes."""
+    words = [f"'{word}'" if " " in word else word for word in container.args]
+    return " ".join([container.path, *words])
+
+
+def inspect(core: Core, live: Live, size: tuple[int, int] | None, version: ApiVersion) -> dict[str, Any]:
+    """`GET /containers/{id}/json`."""
+    container = live.container
+    state = container.state
+    directory = core.directory(container.id)
+    host_config = encode(container.host_config)
+    for name in ("MaskedPaths", "ReadonlyPaths"):
+        if host_config[name] is None:
+            host_config[name] = default_paths(container, name)
+    config = encode(container.config)
+    for name in ("Healthcheck", "MacAddress", "StopSignal", "StopTimeout", "Shell", "ArgsEscaped"):
+        if config[name] is None:
+            del config[name]
+    shape: dict[str, Any] = {
+        "Id": container.id,
+        "Created": rfc3339(container.created_at_ns),
+        "Path": container.path,
+        "Args": container.args,
+        "State": {
+            "Status": state.status,
+            "Running": state.running or state.status == "restarting",
+            "Paused": state.status == "paused",
+            "Restarting": state.status == "restarting",
+            "OOMKilled": state.oom_killed,
+            "Dead": state.status == "dead",
+            "Pid": state.pid,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": rfc3339(state.started_at_ns),
+            "FinishedAt": rfc3339(state.finished_at_ns),
+        },
+        "Image": container.image_id,
+        "ResolvConfPath": str(directory / "resolv.conf"),
+        "HostnamePath": str(directory / "hostname"),
+        "HostsPath": str(directory / "hosts"),
+        "LogPath": str(core.log_path(container.id))
+        if container.host_config.log_config.type != "none"
+        else "",
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": container.driver,
+        "Platform": container.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": [exec_.id for exec_ in live.execs.values() if exec_.process is not None] or None,
+        "HostConfig": host_config,
+        "GraphDriver": {"Name": container.driver, "Data": core.driver.graph_data(container.id)},
+        "Mounts": [_mount(point) for point in container.mounts],
+        "Config": config,
+        "NetworkSettings": _network_settings(container),
+    }
+    if size is not None:
+        shape["SizeRw"], shape["SizeRootFs"] = size
+    return shape
+
+
+def default_paths(container: Container, name: str) -> list[str]:
+    """What is masked, or read-only, in a container that says nothing of its own."""
+    from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
+
+    if container.host_config.privileged:
+        return []
+    return list(MASKED_PATHS if name == "MaskedPaths" else READONLY_PATHS)
+
+
+def _network_settings(container: Container) -> dict[str, Any]:
+    first = container.networks.get("bridge", EndpointSettings())
+    return {
+        "Bridge": "",
+        "SandboxID": container.id if container.sandbox_key else "",
+        "SandboxKey": container.sandbox_key,
+        "Ports": dict.fromkeys(container.config.exposed_ports or {}) if container.networks else {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": first.endpoint_id,
+        "Gateway": first.gateway,
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": first.ip_address,
+        "IPPrefixLen": first.ip_prefix_len,
+        "IPv6Gateway": "",
+        "MacAddress": first.mac_address,
+        "Networks": _networks(container),
+    }
+
+
+def exec_inspect(session: Exec) -> dict[str, Any]:
+    """`GET /exec/{id}/json`."""
+    config = session.config
+    return {
+        "ID": session.id,
+        "Running": session.process is not None,
+        "ExitCode": session.ended.exit_code if session.ended is not None else None,
+        "ProcessConfig": {
+            "tty": config.tty,
+            "entrypoint": config.cmd[0],
+            "arguments": config.cmd[1:],
+            "privileged": config.privileged,
+            "user": config.user,
+        },
+        "OpenStdin": config.attach_stdin,
+        "OpenStderr": config.attach_stderr,
+        "OpenStdout": config.attach_stdout,
+        "CanRemove": session.ended is not None,
+        "ContainerID": session.container_id,
+        "DetachKeys": "",
+        "Pid": session.process.pid if session.process is not None else 0,
+    }

@@ -1,0 +1,45 @@
+"""Times and durations as Docker's API and tables spell them."""
+
+from __future__ import annotations
+
+import time
+
+ZERO = "0001-01-01T00:00:00Z"  # Go's zero time: never
+
+
+def rfc3339(at_ns: int) -> str:
+    """RFC 3339 with nanoseconds, trailing zeros cut, as Go prints it; 0 is never."""
+    if at_ns == 0:
+        return ZERO
+    seconds, fraction = divmod(at_ns, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{text}.{digits}Z" if digits else f"{text}Z"
+
+
+def human_duration(seconds: float) -> str:
+    """About how long: "Less than a second", "5 minutes", "About an hour", "3 weeks"."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{int(seconds / 3600) // 24 // 365} years"

@@ -1,0 +1,43 @@
+"""`docker pause` and `unpause`: the cgroup freezer."""
+
+from __future__ import annotations
+
+from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine.errors import NotRunning
+from sampan.errors import Conflict
+from sampan.linux.cgroups import manager_for
+
+
+async def pause(core: Core, live: Live) -> None:
+    """Freeze every process of a running container.
+
+    Raises:
+        Conflict: it does not run, or is frozen already.
+    """
+    async with live.lock:
+        check_not_removing(live)
+        if live.container.state.status == "paused":
+            raise Conflict(f"Container {live.id} is already paused")
+        if not live.container.state.running:
+            raise NotRunning(live.id)
+        await in_thread(manager_for(core.cgroups_path(live.container)).freeze)
+        if live.container.state.running:
+            live.container.state.status = "paused"
+            core.store.save(live.container)
+    core.publish(live, "pause")
+
+
+async def unpause(core: Core, live: Live) -> None:
+    """Let the processes go on.
+
+    Raises:
+        Conflict: it is not paused.
+    """
+    async with live.lock:
+        if live.container.state.status != "paused":
+            raise Conflict(f"Container {live.id} is not paused")
+        await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
+        if live.container.state.running:
+            live.container.state.status = "running"
+            core.store.save(live.container)
+    core.publish(live, "unpause")
