@@ -302,3 +302,8 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 def syncfs(fd: int) -> None:
     """Return once the file system that holds `fd` has written everything to disk; see syncfs(2)."""
     _check(libc.syncfs(fd), "syncfs")
+
+
+def prctl_name(name: str) -> None:
+    """Set the name of the calling thread, at most 15 bytes, as ps(1) shows it (PR_SET_NAME)."""
+    _check(libc.prctl(PR_SET_NAME, ctypes.c_char_p(os.fsencode(name))), "prctl")

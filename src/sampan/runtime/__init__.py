@@ -1,1 +1,47 @@
-"""OCI bundle in, process out."""
+"""OCI bundle in, process out.
+
+The names below are the package's public face. They are imported when first used: the launcher, which has to
+stay small, imports the modules that it needs one by one and never asyncio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sampan.runtime.cleanup import remove_run
+    from sampan.runtime.client import Launcher, Process, adopt
+    from sampan.runtime.errors import LaunchError
+    from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest, LogSpec
+
+__all__ = [
+    "Attachment",
+    "ExitRecord",
+    "LaunchError",
+    "LaunchRequest",
+    "Launcher",
+    "LogSpec",
+    "Process",
+    "adopt",
+    "remove_run",
+]
+
+_HOMES = {
+    "Launcher": "client",
+    "Process": "client",
+    "adopt": "client",
+    "LaunchError": "errors",
+    "Attachment": "protocol",
+    "ExitRecord": "protocol",
+    "LaunchRequest": "protocol",
+    "LogSpec": "protocol",
+    "remove_run": "cleanup",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

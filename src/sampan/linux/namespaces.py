@@ -1,0 +1,73 @@
+"""Namespaces by name: their clone flags, and joining them through files or pidfds (namespaces(7), setns(2))."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+from sampan.linux import syscalls
+
+# Names as the OCI runtime spec has them, the file below /proc/<pid>/ns, and the clone flag. The mount
+# namespace comes last: after it, /proc is another one.
+KINDS = {
+    "user": ("user", syscalls.CLONE_NEWUSER),
+    "cgroup": ("cgroup", syscalls.CLONE_NEWCGROUP),
+    "ipc": ("ipc", syscalls.CLONE_NEWIPC),
+    "uts": ("uts", syscalls.CLONE_NEWUTS),
+    "network": ("net", syscalls.CLONE_NEWNET),
+    "pid": ("pid", syscalls.CLONE_NEWPID),
+    "time": ("time", syscalls.CLONE_NEWTIME),
+    "mount": ("mnt", syscalls.CLONE_NEWNS),
+}
+
+
+def flag(kind: str) -> int:
+    """The clone flag of a namespace kind by its OCI name."""
+    return KINDS[kind][1]
+
+
+def join_path(kind: str, path: str) -> None:
+    """Join the namespace that the file `path` stands for.
+
+    Raises:
+        OSError: when there is none, or it is of another kind.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(fd, flag(kind))
+    except OSError as error:
+        raise OSError(error.errno, f"join {kind} namespace: {os.strerror(error.errno or 0)}", path) from None
+    finally:
+        os.close(fd)
+
+
+def join_process(pid: int, pidfd: int, kinds: Iterable[str]) -> None:
+    """Join several namespaces of a process at once; for `pid` this concerns children only.
+
+    Args:
+        pid: the process, for kernels before 5.8 that want its files below /proc.
+        pidfd: the same process.
+        kinds: OCI names.
+    """
+    wanted = [kind for kind in KINDS if kind in set(kinds)]
+    if not wanted:
+        return
+    flags = 0
+    for kind in wanted:
+        flags |= flag(kind)
+    try:
+        syscalls.setns(pidfd, flags)
+        return
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    files = [
+        (kind, os.open(f"/proc/{pid}/ns/{KINDS[kind][0]}", os.O_RDONLY | os.O_CLOEXEC)) for kind in wanted
+    ]
+    try:
+        for kind, fd in files:
+            syscalls.setns(fd, flag(kind))
+    finally:
+        for _, fd in files:
+            os.close(fd)

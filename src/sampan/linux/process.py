@@ -1,0 +1,145 @@
+"""Making processes and changing what one is: clone3(2), execve(2), keyctl(2), signals, descriptors.
+
+A clone that returns in the child as Python must look to the interpreter like `os.fork()`: the GIL stays held
+(`ctypes.PyDLL`) and the interpreter's own fork hooks run around it. Only a process with one thread may do it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Iterable, Sequence
+
+from sampan.linux import syscalls
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls",
+            "set_tid", "set_tid_size", "cgroup",
+        )
+    )  # fmt: skip
+
+
+_held = ctypes.PyDLL(None, use_errno=True)
+_held_syscall = _held.syscall
+_held_syscall.restype = ctypes.c_long
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
+_after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
+for _hook in (_before_fork, _after_fork_parent, _after_fork_child):
+    _hook.restype = None
+    _hook.argtypes = ()
+
+
+def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork with clone3(2): the child is born in the namespaces that `flags` (`CLONE_NEW…`) ask for.
+
+    Args:
+        flags: `CLONE_NEW…` flags.
+        cgroup_fd: on cgroup v2 the directory of the child's cgroup.
+
+    Returns:
+        In the parent the child's pid and a pidfd of it; in the child `(0, -1)`.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | syscalls.CLONE_PIDFD | (0 if cgroup_fd is None else syscalls.CLONE_INTO_CGROUP),
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=signal.SIGCHLD,
+        cgroup=cgroup_fd or 0,
+    )
+    number = ctypes.c_long(syscalls.SYS_CLONE3)
+    reference, size = ctypes.byref(arguments), ctypes.c_long(ctypes.sizeof(arguments))
+    _before_fork()
+    pid: int = _held_syscall(number, reference, size)
+    if pid == 0:
+        _after_fork_child()
+        return 0, -1
+    _after_fork_parent()
+    if pid < 0:
+        syscalls.raise_errno("clone3")
+    return pid, pidfd.value
+
+
+def execute(path: str, arguments: Sequence[str], environment: Sequence[str]) -> None:
+    """execve(2) with the environment exactly as given, `NAME=value` texts in their order.
+
+    `os.execve` takes a mapping, which would drop repeated or odd entries that a container may be given.
+
+    Raises:
+        OSError: when the program could not be started; otherwise it does not return.
+    """
+
+    def vector(texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
+        return (ctypes.c_char_p * (len(texts) + 1))(*[os.fsencode(text) for text in texts], None)
+
+    syscalls.libc.execve(os.fsencode(path), vector(arguments), vector(environment))
+    syscalls.raise_errno("execve", path)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (PR_SET_PDEATHSIG).
+
+    A change of credentials clears it: call it again after setuid. The caller must then see whether the
+    parent had died before.
+    """
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
+
+
+def join_session_keyring(name: str) -> None:
+    """Leave the inherited session keyring for a new one. A kernel without keyrings has nothing to leave."""
+    number = _SYS_KEYCTL.get(os.uname().machine)
+    if number is None:
+        return
+    try:
+        syscalls.syscall("keyctl", number, _KEYCTL_JOIN_SESSION_KEYRING, os.fsencode(name))
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+            raise
+
+
+def reset_signals() -> None:
+    """Give every signal its default disposition and unblock all: execve keeps what is ignored or blocked."""
+    for number in range(1, signal.NSIG):
+        if number in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # 32 and 33 are libc's own
+            continue
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor above 2 except `kept`."""
+    first = 3
+    for fd in sorted(kept):
+        if fd < first:
+            continue
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
+
+
+def start_time_ticks(pid: int) -> int | None:
+    """When process `pid` started, in clock ticks since boot (proc_pid_stat(5)); None when there is none.
+
+    With the pid it names one process for good, across the pid's reuse.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text[text.rfind(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -1,0 +1,379 @@
+"""The daemon's side: start the launcher, ask it for processes, and talk to their monitors (asyncio)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sampan
+from sampan.errors import Conflict
+from sampan.linux import process, syscalls
+from sampan.runtime import records, sealed, wire
+from sampan.runtime.errors import LaunchError, launch_error
+from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest
+
+_BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.runtime.launcher import main; main({fd})"
+_MONITOR_DIED = "the container's monitor was killed"
+
+
+class Launcher:
+    """The process that forks monitors. It is started again when it has died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Start the launcher, if it does not run."""
+        async with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                await asyncio.to_thread(self._spawn)
+
+    def _spawn(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        ours, theirs = wire.pair()
+        interpreter = sealed.interpreter()
+        source = str(Path(sampan.__file__).resolve().parent.parent)
+        try:
+            self._process = subprocess.Popen(
+                [
+                    interpreter.argv0, "-I", "-S", "-X", "utf8", "-c",
+                    _BOOTSTRAP.format(source=source, fd=theirs.fileno()), "sampan-launcher",
+                ],
+                executable=interpreter.executable,
+                pass_fds=(theirs.fileno(), *interpreter.fds),
+                env={"PATH": os.defpath, **interpreter.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )  # fmt: skip
+        finally:
+            theirs.close()
+            interpreter.close()
+        ours.setblocking(False)
+        self._socket = ours
+
+    async def launch(self, request: LaunchRequest, fds: Sequence[int] = ()) -> Process:
+        """Start a container or an exec.
+
+        Args:
+            request: what to start; its rundir exists.
+            fds: one descriptor for each of its attachments; the caller's own stay open and are to be closed.
+
+        Returns:
+            The process, whose own program runs by now.
+
+        Raises:
+            LaunchError: it was refused; nothing is left of it but its directory.
+        """
+        ours, theirs = wire.pair()
+        try:
+            for attempt in (1, 2):
+                await self.start()
+                assert self._socket is not None
+                try:
+                    await _send(self._socket, wire.encode_request(request), [theirs.fileno(), *fds])
+                    break
+                except (BrokenPipeError, ConnectionResetError):
+                    if attempt == 2 or self._process is None:
+                        ours.close()
+                        raise LaunchError("the launcher does not stay up") from None
+                    await asyncio.to_thread(self._process.wait)
+        finally:
+            theirs.close()
+        launched = Process(request.id, request.rundir, ours, request.kind)
+        try:
+            await asyncio.shield(launched._ready)
+        except asyncio.CancelledError:
+            launched._ready.add_done_callback(lambda ready: _abandon(launched, ready))
+            raise
+        except BaseException:
+            launched.close()
+            raise
+        return launched
+
+    async def close(self) -> None:
+        """End the launcher; monitors live on."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+
+
+def _abandon(launched: Process, ready: asyncio.Future[None]) -> None:
+    """A start that nobody waits for any more is undone."""
+    if not ready.cancelled() and ready.exception() is None:
+        try:
+            launched.signal(signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    launched.close()
+
+
+async def _send(end: socket.socket, message: dict[str, Any], fds: Sequence[int]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            wire.send(end, message, fds, socket.MSG_DONTWAIT)
+            return
+        except BlockingIOError:
+            writable = loop.create_future()
+            loop.add_writer(end.fileno(), lambda: writable.done() or writable.set_result(None))
+            try:
+                await writable
+            finally:
+                loop.remove_writer(end.fileno())
+
+
+class Process:
+    """A running container or exec, through its monitor.
+
+    Attributes:
+        id: the container's or the exec's.
+        pid: of its first process, in this pid namespace.
+        monitor_pid: of its monitor.
+        started_at_ns: when its program ran, nanoseconds since 1970.
+        warnings: what was left out at its start, a line each.
+        timings: where the start's time went, (step, seconds) each.
+        on_detach: called when an attached client typed its detach keys.
+    """
+
+    def __init__(self, identifier: str, rundir: str, connection: socket.socket, kind: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.id = identifier
+        self.pid = 0
+        self.monitor_pid = 0
+        self.started_at_ns = 0
+        self.warnings: list[str] = []
+        self.timings: list[tuple[str, float]] = []
+        self.on_detach: Callable[[], None] | None = None
+        self._kind = kind
+        self._rundir = rundir
+        self._pidfd = -1
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._exit: asyncio.Future[ExitRecord] = loop.create_future()
+        self._replies: dict[int, asyncio.Future[str]] = {}
+        self._seq = 0
+        self._loop = loop
+        self._socket: socket.socket | None = connection
+        connection.setblocking(False)
+        loop.add_reader(connection.fileno(), self._readable)
+
+    async def attach(self, fd: int, attachment: Attachment) -> None:
+        """Hand a client's socket to the monitor; it speaks to the client from then on.
+
+        Args:
+            fd: the client's socket; the caller's own stays open and is to be closed.
+            attachment: which streams, and how.
+
+        Raises:
+            Conflict: the process has ended.
+        """
+        await self._ask({"op": "attach", "attachment": wire.encode_attachment(attachment)}, [fd])
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give the terminal a size in characters.
+
+        Raises:
+            Conflict: the process has ended, or has no terminal.
+        """
+        await self._ask({"op": "resize", "rows": rows, "columns": columns})
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the process itself.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+        if self._pidfd < 0:
+            raise ProcessLookupError(f"{self.id} has ended")
+        syscalls.pidfd_send_signal(self._pidfd, signum)
+
+    async def wait(self) -> ExitRecord:
+        """How the process ended, once it has; any number of callers may wait."""
+        return await asyncio.shield(self._exit)
+
+    @property
+    def exited(self) -> bool:
+        """Whether the end has been seen."""
+        return self._exit.done()
+
+    def close(self) -> None:
+        """Let go of the monitor; the process is not touched. Those who still wait are cancelled."""
+        self._disconnect()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._exit.cancel()
+
+    async def _ask(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        if self._socket is None or self._exit.done():
+            raise Conflict(f"{self._kind} {self.id} is not running")
+        self._seq += 1
+        reply: asyncio.Future[str] = self._loop.create_future()
+        self._replies[self._seq] = reply
+        try:
+            await _send(self._socket, {**message, "seq": self._seq}, fds)
+        except OSError:
+            del self._replies[self._seq]
+            raise Conflict(f"{self._kind} {self.id} is not running") from None
+        error = await reply
+        if error:
+            raise Conflict(f"{self._kind} {self.id}: {error}")
+
+    def _readable(self) -> None:
+        while self._socket is not None:
+            try:
+                message, fds = wire.receive(self._socket)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, fds = None, []
+            if message is None:
+                self._lost()
+                return
+            self._handle(message, fds)
+
+    def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
+        event = message["event"]
+        if event == "running":
+            self.pid, self.monitor_pid = message["pid"], message["monitor_pid"]
+            self.started_at_ns = message["started_at_ns"]
+            self.warnings = message.get("warnings", [])
+            self.timings = [(name, seconds) for name, seconds in message.get("timings", [])]
+            self._pidfd = fds[0]
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif event == "failed":
+            error = launch_error(self._kind, message["stage"], message["text"], message["errno"])
+            if not self._ready.done():
+                self._ready.set_exception(error)
+        elif event == "exited":
+            self._set_exit(wire.decode_exit(message))
+        elif event == "reply":
+            reply = self._replies.pop(message["seq"], None)
+            if reply is not None and not reply.done():
+                reply.set_result(message["error"])
+        elif event == "detached" and self.on_detach is not None:
+            self.on_detach()
+
+    def _set_exit(self, record: ExitRecord) -> None:
+        if not self._exit.done():
+            self._exit.set_result(record)
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_result("is not running")
+        self._replies.clear()
+
+    def _lost(self) -> None:
+        """The monitor has closed: it left after the end, it failed to start anything, or it was killed."""
+        self._disconnect()
+        if not self._ready.done():
+            text = "the monitor died while it started the process"
+            self._ready.set_exception(launch_error(self._kind, "monitor", text, 0))
+        elif not self._exit.done() and self._ready.exception() is None:
+            record = records.read_exit(self._rundir)
+            if record is None:
+                try:
+                    self.signal(signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                record = _record_lost(self._rundir)
+            self._set_exit(record)
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+
+def _record_lost(rundir: str) -> ExitRecord:
+    record = ExitRecord(137, time.time_ns(), error=_MONITOR_DIED)
+    try:
+        directory = os.open(rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return record
+    try:
+        records.write_exit(directory, record)
+    finally:
+        os.close(directory)
+    return record
+
+
+async def adopt(rundir: str) -> Process | ExitRecord | None:
+    """Find a run that an earlier daemon started.
+
+    Args:
+        rundir: its directory.
+
+    Returns:
+        The process if it lives, its record if it has ended (killing what is left if its monitor was killed),
+        None if it never started.
+    """
+    try:
+        directory = os.open(rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    wire.widen(connection)
+    try:
+        # A listening queue that is full answers EAGAIN without a wait, so this may block.
+        await asyncio.to_thread(connection.connect, f"/proc/self/fd/{directory}/{records.SOCKET_NAME}")
+    except OSError:
+        connection.close()
+        return await _find_record(rundir)
+    finally:
+        os.close(directory)
+    found = Process("", rundir, connection, "container")
+    try:
+        await asyncio.shield(found._ready)
+    except LaunchError:
+        found.close()
+        return await _find_record(rundir)
+    state = records.read_state(rundir)
+    if state is not None:
+        found.id, found._kind = state["id"], state["kind"]
+    return found
+
+
+async def _find_record(rundir: str) -> ExitRecord | None:
+    for _ in range(20):
+        record = records.read_exit(rundir)
+        if record is not None:
+            return record
+        state = records.read_state(rundir)
+        if state is None:
+            return None
+        if process.start_time_ticks(state["monitor_pid"]) is None:
+            break
+        await asyncio.sleep(0.05)  # it stopped listening and is about to write
+    record = records.read_exit(rundir)
+    if record is not None:
+        return record
+    pid, ticks = state["pid"], state["pid_start_ticks"]
+    try:
+        pidfd = syscalls.pidfd_open(pid)
+    except ProcessLookupError:
+        return _record_lost(rundir)
+    try:
+        if process.start_time_ticks(pid) == ticks:
+            syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+    return _record_lost(rundir)

@@ -1,0 +1,177 @@
+"""Attached clients: output to them, stdin from them, framing, detach keys (Docker Engine API, ContainerAttach)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from sampan.runtime.protocol import Attachment
+
+READ_BYTES = 65536
+STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def frame(stream: str, data: bytes) -> bytes:
+    """`data` behind the 8-byte header that tells clients which stream it belongs to."""
+    return struct.pack(">B3xI", STREAMS[stream], len(data)) + data
+
+
+class DetachScanner:
+    """Finds the detach keys in what a terminal's user types, across reads.
+
+    Args:
+        keys: the sequence; empty never matches.
+    """
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """What to pass on of `data`, and whether the sequence was completed.
+
+        The beginning of a sequence is held back until it is clear that it is not one.
+        """
+        if not self._keys:
+            return data, False
+        passed = bytearray()
+        for byte in data:
+            if byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    self._matched = 0
+                    return bytes(passed), True
+                continue
+            passed += self._keys[: self._matched]
+            self._matched = 0
+            if byte == self._keys[0]:
+                self._matched = 1
+                if len(self._keys) == 1:
+                    self._matched = 0
+                    return bytes(passed), True
+            else:
+                passed.append(byte)
+        return bytes(passed), False
+
+
+class Session:
+    """One attached client.
+
+    Args:
+        fd: its socket; owned from now on.
+        attachment: what it takes part in.
+        terminal: the process has a terminal: there are no frames, and detach keys count.
+    """
+
+    def __init__(self, fd: int, attachment: Attachment, terminal: bool) -> None:
+        self.sock = socket.socket(fileno=fd)
+        self.fd = fd
+        self.reads = attachment.stdin
+        self.wants = frozenset(
+            name for name, wanted in (("stdout", attachment.stdout), ("stderr", attachment.stderr)) if wanted
+        )
+        self.framed = attachment.framed and not terminal
+        self.scanner = DetachScanner(attachment.detach_keys if terminal else b"")
+        self.prefix = attachment.prefix
+        self.pending = bytearray()
+        self.ending = False  # gets what is pending, then is closed
+        self.dead = False
+        self.half_closed = False  # it will send nothing more, which says nothing of what it still reads
+
+    def send(self, stream: str, data: bytes) -> None:
+        """Send output; what the client does not take at once is kept in `pending`."""
+        if self.dead or self.ending or stream not in self.wants:
+            return
+        if self.framed:
+            data = frame(stream, data)
+        if self.pending:
+            self.pending += data
+            return
+        sent = self._try(data)
+        if sent < len(data) and not self.dead:
+            self.pending += memoryview(data)[sent:]
+
+    def flush(self) -> None:
+        """Send what is pending, as far as the client takes it."""
+        if self.pending and not self.dead:
+            del self.pending[: self._try(self.pending)]
+
+    def _try(self, data: bytes | bytearray) -> int:
+        try:
+            return self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.dead = True
+            self.pending.clear()
+            return 0
+
+    def receive(self) -> bytes | None:
+        """Bytes from the client; empty at the end of its side, None when there is nothing to read now."""
+        try:
+            return self.sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.dead = True
+            return b""
+
+    def close(self) -> None:
+        """Tell the client that nothing more comes, and let go of it."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has left already
+        self.sock.close()
+
+
+class Stdin:
+    """The way into the process's stdin: writes that do not block, and the end of it.
+
+    Args:
+        fd: the pipe's or terminal's descriptor, non-blocking.
+        close: called once when stdin has ended and all was written.
+    """
+
+    def __init__(self, fd: int, close: Callable[[], None]) -> None:
+        self.fd = fd
+        self.pending = bytearray()
+        self.closing = False
+        self.closed = False
+        self._close = close
+
+    def write(self, data: bytes) -> None:
+        """Pass bytes on; what does not fit is kept in `pending`."""
+        if not self.closing:
+            self.pending += data
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending, as far as it fits."""
+        if self.pending and not self.closed:
+            written = _write(self.fd, self.pending)
+            if written < 0:
+                self.pending.clear()
+                self.closing = True
+            else:
+                del self.pending[:written]
+        if self.closing and not self.pending and not self.closed:
+            self.closed = True
+            self._close()
+
+    def end(self) -> None:
+        """No more will come: close when all is written."""
+        self.closing = True
+        self.flush()
+
+
+def _write(fd: int, data: bytes | bytearray) -> int:
+    """Bytes written: 0 when nothing fits, -1 when nobody will read it any more."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return -1

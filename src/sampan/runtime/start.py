@@ -1,0 +1,279 @@
+"""The parent's half of a start: clone, cgroups, hooks, and the wait until the program runs or was refused.
+
+Used by the monitor, and by `sampan-runtime`, which has none. On failure everything made here is undone.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from sampan.errors import SampanError
+from sampan.linux import cgroups, namespaces, process, syscalls
+from sampan.runtime import hooks, init
+from sampan.runtime.bundle import ContainerSpec, ProcessSpec
+from sampan.runtime.init import Entry, Refused
+from sampan.runtime.plan import build_plan
+
+
+@dataclass(slots=True)
+class Started:
+    """A process whose program runs. `terminal` is its master descriptor, when it has one."""
+
+    pid: int
+    pidfd: int
+    terminal: int | None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where a start's time goes: (step, seconds since the previous one)."""
+
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    _last: float = field(default_factory=time.perf_counter)
+
+    def mark(self, name: str) -> None:
+        """End of the step `name`."""
+        now = time.perf_counter()
+        self.steps.append((name, now - self._last))
+        self._last = now
+
+
+def start_container(
+    identifier: str,
+    bundle: str,
+    spec: ContainerSpec,
+    stdio: tuple[int, int, int],
+    filters: tuple[bytes, int] | None,
+    *,
+    terminal_size: tuple[int, int] | None = None,
+    guarded: bool = True,
+    wait: Callable[[], None] | None = None,
+    timings: Timings | None = None,
+) -> Started:
+    """Start a container's first process.
+
+    Args:
+        identifier: the container's id.
+        bundle: its directory; a relative root.path is taken from there.
+        spec: its configuration.
+        stdio: descriptors for 0, 1 and 2, without a terminal.
+        filters: compiled seccomp program and flags.
+        terminal_size: rows and columns.
+        guarded: the container is killed when this process dies.
+        wait: run in the child before its program; the call then returns when the child gets there, having
+            sent `ready` itself.
+        timings: filled in, when given.
+
+    Raises:
+        Refused: with the stage and the text for the user.
+    """
+    if spec.process is None:
+        raise Refused("config", "config.json: process is missing", errno.EINVAL)
+    timings = timings or Timings()
+    manager = cgroups.manager_for(spec.cgroups_path) if spec.cgroups_path else None
+    warnings: list[str] = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    state: dict[str, object] = {
+        "ociVersion": "1.2.0", "id": identifier, "status": "creating", "bundle": bundle,
+        "annotations": spec.annotations,
+    }  # fmt: skip
+    entry = Entry(spec.process, theirs, stdio, filters, identifier, terminal_size, guarded, wait, state)
+    child: tuple[int, int] | None = None
+    try:
+        if manager is not None:
+            try:
+                warnings = manager.create(spec.resources)
+            except OSError as error:
+                where = f": {error.filename}" if error.filename else ""
+                raise Refused("cgroup", f"{error.strerror}{where}", error.errno or 0) from None
+            except SampanError as error:
+                raise Refused("cgroup", error.message) from None
+        timings.mark("cgroups made")
+        plan = build_plan(
+            spec,
+            manager.paths() if manager is not None else {},
+            manager.version if manager is not None else 2,
+        )
+        rootfs = os.path.join(bundle, spec.rootfs)
+        flags = 0
+        for kind, path in spec.namespaces.items():
+            if not path and kind != "cgroup":
+                flags |= namespaces.flag(kind)
+        timings.mark("plan made")
+        joined = spec.namespaces.get("pid")
+        child = _clone(flags, manager, partial(namespaces.join_path, "pid", joined) if joined else None)
+        if child[0] == 0:
+            ours.close()
+            init.run(entry, lambda entry: init.container(entry, spec, rootfs, plan))
+        theirs.close()
+        timings.mark("cloned")
+        pid, pidfd = child
+        _enter_cgroup(manager, pid)
+        _set_oom_score(pid, spec.process)
+        timings.mark("cgroups joined")
+        state["pid"] = pid
+        for name in ("prestart", "createRuntime"):
+            hooks.run_all(spec.hooks.get(name, []), state)
+        _go(ours)
+        terminal = _await_exec(ours)
+        timings.mark("executed")
+        return Started(pid, pidfd, terminal, warnings)
+    except BaseException as error:
+        if child is not None:
+            _reap(*child)
+        if manager is not None:
+            _undo(manager.remove, error)
+        if isinstance(error, OSError):
+            where = f": {error.filename}" if isinstance(error.filename, str) else ""
+            raise Refused("init", f"{error.strerror or error}{where}", error.errno or 0) from None
+        raise
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def start_exec(
+    identifier: str,
+    container_pid: int,
+    spec: ContainerSpec,
+    wanted: ProcessSpec,
+    stdio: tuple[int, int, int],
+    filters: tuple[bytes, int] | None,
+    *,
+    terminal_size: tuple[int, int] | None = None,
+    guarded: bool = True,
+) -> Started:
+    """Start one more process in a running container; arguments as for `start_container`.
+
+    Raises:
+        Refused: with the stage and the text for the user.
+    """
+    manager = cgroups.manager_for(spec.cgroups_path) if spec.cgroups_path else None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    entry = Entry(wanted, theirs, stdio, filters, identifier, terminal_size, guarded)
+    child: tuple[int, int] | None = None
+    target = -1
+    try:
+        target = syscalls.pidfd_open(container_pid)
+        kinds = list(spec.namespaces)
+        join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
+        child = _clone(0, manager, join_pid if "pid" in kinds else None)
+        if child[0] == 0:
+            ours.close()
+            init.run(entry, lambda entry: init.joined(entry, container_pid, target, kinds))
+        theirs.close()
+        pid, pidfd = child
+        _enter_cgroup(manager, pid)
+        _set_oom_score(pid, wanted)
+        _go(ours)
+        return Started(pid, pidfd, _await_exec(ours))
+    except BaseException as error:
+        if child is not None:
+            _reap(*child)
+        if isinstance(error, OSError):
+            raise Refused("init", str(error.strerror or error), error.errno or 0) from None
+        raise
+    finally:
+        if target >= 0:
+            os.close(target)
+        ours.close()
+        theirs.close()
+
+
+def _clone(
+    flags: int, manager: cgroups.Manager | None, join_pid: Callable[[], None] | None
+) -> tuple[int, int]:
+    """Clone into the container's cgroup. A pid namespace that is joined for the child is left again here."""
+    directory = manager.open_dirfd() if manager is not None else None
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if join_pid is not None else -1
+    if join_pid is not None:
+        join_pid()
+    child = process.clone(flags, directory)
+    if child[0] != 0 and own >= 0:
+        syscalls.setns(own, syscalls.CLONE_NEWPID)
+    for fd in (own, directory):
+        if fd is not None and fd >= 0:
+            os.close(fd)
+    return child
+
+
+def _enter_cgroup(manager: cgroups.Manager | None, pid: int) -> None:
+    if manager is None:
+        return
+    try:
+        manager.add(pid)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise Refused("cgroup", f"joining the cgroup: {error.strerror}{where}", error.errno or 0) from None
+
+
+def _set_oom_score(pid: int, wanted: ProcessSpec) -> None:
+    if wanted.oom_score_adj is None:
+        return
+    path = f"/proc/{pid}/oom_score_adj"
+    with open(path, "r+b", buffering=0) as file:
+        if int(file.read()) == wanted.oom_score_adj:
+            return
+        try:
+            file.seek(0)
+            file.write(b"%d" % wanted.oom_score_adj)
+        except PermissionError:
+            if wanted.oom_score_adj == 0:
+                return  # nobody asked; the daemon itself was raised, and may not lower it again
+            raise Refused(
+                "oom",
+                f"oom_score_adj {wanted.oom_score_adj}: lowering it needs CAP_SYS_RESOURCE",
+                errno.EPERM,
+            ) from None
+
+
+def _go(channel: socket.socket) -> None:
+    try:
+        channel.send(b"go")
+    except BrokenPipeError:
+        pass  # it has failed already; its report is waiting
+
+
+def _await_exec(channel: socket.socket) -> int | None:
+    """Read what the child says until the channel closes, which execve does."""
+    terminal: int | None = None
+    while True:
+        data, fds, _, _ = socket.recv_fds(channel, 65536, 1)
+        if fds:
+            terminal = fds[0]
+            os.set_inheritable(terminal, False)
+        if data in (b"", b"ready"):
+            return terminal
+        if data != b"terminal":
+            report: dict[str, Any] = json.loads(data)
+            if terminal is not None:
+                os.close(terminal)
+            raise Refused(report["stage"], report["text"], report["errno"])
+
+
+def _reap(pid: int, pidfd: int) -> None:
+    if pid == 0:
+        return
+    try:
+        syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+def _undo(action: Callable[[], None], cause: BaseException) -> None:
+    try:
+        action()
+    except (OSError, SampanError) as error:
+        cause.add_note(f"and cleaning up failed: {error}")
