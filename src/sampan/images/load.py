@@ -296,7 +296,7 @@ def _blob_document(archive: Archive, descriptor: Descriptor) -> bytes:
 
 
 def _reference(descriptor: Descriptor) -> Reference | None:
-    """The name that an annotation gives; a bare word is a tag without a repository and names nothing."""
+    """The name that an annotation gives; a bare word is a tag without a repository: no name."""
     full = descriptor.annotations.get(_NAME_OF_IMAGE)
     if not full:
         full = descriptor.annotations.get(_NAME_OF_REFERENCE, "")

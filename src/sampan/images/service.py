@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -244,7 +245,7 @@ class ImageService:
             self._on_event("import", image_id, attributes)
         return image_id
 
-    def add_builtin(self, archive: Readable) -> bool:
+    def add_builtin(self, archive: bytes) -> bool:
         """Load an archive into a store that was never used; a built-in image that was removed stays away.
 
         Returns:
@@ -255,7 +256,7 @@ class ImageService:
             return False
         empty = not self._records.ids()
         if empty:
-            load(self._records, archive, _silent)
+            load(self._records, io.BytesIO(archive), _silent)
         database.execute("INSERT OR IGNORE INTO image_facts (key, value) VALUES (?, '')", (_SEEDED,))
         return empty
 
