@@ -198,7 +198,7 @@ def set_process(effective: Iterable[str], permitted: Iterable[str], inheritable:
 
 
 def raise_ambient(names: Iterable[str]) -> None:
-    """Make the ambient set hold these and no others; each must be permitted and inheritable, else it is left out."""
+    """Make the ambient set hold these and no others; what is not permitted and inheritable is left out."""
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _, permitted, inheritable = get_process()
     bits = mask(names) & permitted & inheritable
