@@ -110,9 +110,9 @@ def join_session_keyring(name: str) -> None:
             raise
 
 
-def reset_signals() -> None:
-    """Give every signal its default disposition and unblock all: execve keeps what is ignored or blocked."""
-    for number in range(1, signal.NSIG):
+def reset_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
+    """Give signals their default disposition and unblock all: execve keeps what is ignored or blocked."""
+    for number in numbers:
         if number in (signal.SIGKILL, signal.SIGSTOP, 32, 33):  # 32 and 33 are libc's own
             continue
         signal.signal(number, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """What runs between clone3 and execve: the container's first process, or one more in a running container.
 
-The code is Python in a fork of the launcher. From the moment the root changes nothing may be imported, and
-from the moment it is in the container's pid namespace it may be looked at from inside: it stays non-dumpable.
+The code is Python in a fork of the launcher. From the moment the root changes nothing may be imported (the
+launcher has emptied the import system), and from the moment it is in the container's pid namespace it may be looked at from inside: it stays non-dumpable.
 The order of the steps follows the OCI runtime spec (runtime.md, "Lifecycle") and what each takes away from
 the next: privileges go last, the system call filter very last when `no_new_privs` permits.
 """
@@ -11,15 +11,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import gc
-import importlib.machinery
 import json
 import os
 import select
+import signal
 import socket
 import stat
 import struct
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -42,6 +40,10 @@ from sampan.runtime.operations import Plan
 from sampan.runtime.rootfs import MountedRoot
 
 _DEVPTS_SUPER_MAGIC = 0x1CD1
+# What the interpreter, the launcher and the monitor have changed; the launcher began with defaults.
+_CHANGED_SIGNALS = (
+    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD,
+)  # fmt: skip
 _PLAIN_BIND = MountOptions()
 _SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
 
@@ -98,8 +100,6 @@ class Entry:
 def run(entry: Entry, body: Callable[[Entry], None]) -> NoReturn:
     """Run `body` in the fresh child; it ends in execve, or the parent is told why not."""
     try:
-        gc.disable()
-        _forget_imports()
         body(entry)
         raise Refused("exec", "execve returned")
     except Refused as error:
@@ -115,17 +115,12 @@ def run(entry: Entry, body: Callable[[Entry], None]) -> NoReturn:
         os._exit(1)
 
 
-def _forget_imports() -> None:
-    """An import after the root has changed would load the image's file with our privileges."""
-    sys.path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
-    sys.meta_path[:] = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
-
-
-def container(entry: Entry, spec: ContainerSpec, rootfs: str, plan: Plan) -> None:
+def container(
+    entry: Entry, spec: ContainerSpec, rootfs: str, plan: Plan, enter_cgroups: Callable[[], None]
+) -> None:
     """Become the first process of a container. Runs in the namespaces that clone made."""
     _start(entry)
+    enter_cgroups()
     for kind, path in spec.namespaces.items():
         if path and kind not in ("pid", "mount"):
             namespaces.join_path(kind, path)
@@ -133,19 +128,11 @@ def container(entry: Entry, spec: ContainerSpec, rootfs: str, plan: Plan) -> Non
         namespaces.join_path("mount", spec.namespaces["mount"])
     if spec.namespaces.get("network") == "":
         _raise_loopback()
-    joined = False
-
-    def join_cgroup() -> None:
-        nonlocal joined
-        if joined:
-            return
-        joined = True
-        if entry.channel.recv(16) != b"go":
-            os._exit(1)  # the parent gave up; nobody listens
-        if spec.namespaces.get("cgroup") == "":
-            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-
-    root = MountedRoot(rootfs, spec.rootfs_propagation, join_cgroup)
+    if entry.channel.recv(16) != b"go":
+        os._exit(1)  # the parent gave up; nobody listens
+    if spec.namespaces.get("cgroup") == "":
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    root = MountedRoot(rootfs, spec.rootfs_propagation)
     try:
         plan.execute(root)
     except OSError as error:
@@ -172,14 +159,13 @@ def container(entry: Entry, spec: ContainerSpec, rootfs: str, plan: Plan) -> Non
     _become(entry)
 
 
-def joined(entry: Entry, pid: int, pidfd: int, kinds: list[str]) -> None:
+def joined(entry: Entry, pid: int, pidfd: int, kinds: list[str], enter_cgroups: Callable[[], None]) -> None:
     """Become one more process of a running container, whose pid namespace the child was born in."""
     _start(entry)
-    namespaces.join_process(pid, pidfd, [kind for kind in kinds if kind not in ("pid", "cgroup")])
+    enter_cgroups()
     if entry.channel.recv(16) != b"go":
-        os._exit(1)
-    if "cgroup" in kinds:
-        syscalls.setns(pidfd, syscalls.CLONE_NEWCGROUP)
+        os._exit(1)  # the parent gave up; nobody listens
+    namespaces.join_process(pid, pidfd, [kind for kind in kinds if kind != "pid"])
     if entry.process.terminal:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _open_terminal(entry, root)
@@ -192,7 +178,7 @@ def joined(entry: Entry, pid: int, pidfd: int, kinds: list[str]) -> None:
 def _start(entry: Entry) -> None:
     if entry.guarded:
         process.die_with_parent()
-    process.reset_signals()
+    process.reset_signals(_CHANGED_SIGNALS)
     os.setsid()
     try:
         process.join_session_keyring(f"_ses.{entry.session}")

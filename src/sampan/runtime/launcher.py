@@ -10,14 +10,17 @@ import encodings.ascii
 import encodings.latin_1
 import encodings.utf_8  # noqa: F401  (codecs are looked up by import when first used)
 import gc
+import importlib.machinery
 import json
 import os
 import signal
 import socket
+import sys
+import time
 from typing import Any
 
 from sampan.errors import SampanError
-from sampan.linux import capabilities, cgroups, seccomp, syscalls
+from sampan.linux import capabilities, cgroups, process, seccomp, syscalls
 from sampan.runtime import bundle, monitor, wire
 from sampan.runtime.start import Timings
 
@@ -63,6 +66,7 @@ def main(fd: int) -> None:
     """Serve launch requests from the socket `fd` until its other end closes."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl_name("sampan-launcher")
+    process.reset_signals()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)  # an ignored SIGCHLD reaps monitors
     syscalls.close_range(3, fd - 1) if fd > 3 else None
@@ -72,6 +76,7 @@ def main(fd: int) -> None:
     wire.widen(requests)
     _warm_up()
     filters = Filters()
+    forget_imports()
     gc.disable()
     gc.freeze()
     while True:
@@ -90,8 +95,19 @@ def main(fd: int) -> None:
 
 def _warm_up() -> None:
     """Look up what never changes and import what is imported late, so that no monitor has to."""
-    cgroups.manager_for("/sampan")
+    manager = cgroups.manager_for("/sampan")
+    if manager.version == 2:
+        manager.exists()
+    time.strftime("%Y", time.gmtime())
     capabilities.last_cap()
+
+
+def forget_imports() -> None:
+    """Let nothing be imported from files any more: what runs in a container's root would load the image's."""
+    sys.path = []
+    sys.path_hooks = []
+    sys.path_importer_cache = {}
+    sys.meta_path = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
 
 
 def _launch(

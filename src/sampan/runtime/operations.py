@@ -18,7 +18,7 @@ from sampan.runtime.bundle import DeviceSpec
 
 
 class Root(Protocol):
-    """What operations need of the kernel: a root file system, and mounts upon it. Tests record these calls."""
+    """What operations need of the kernel: a root, and mounts upon it. Tests record these calls."""
 
     def open(self, path: str, follow: bool = True) -> int:
         """Open `path` beneath the root with O_PATH."""
@@ -60,10 +60,6 @@ class Root(Protocol):
         """Copy what the descriptor `covered` holds into the directory `path` beneath the root."""
         ...
 
-    def join_cgroup(self) -> None:
-        """Wait until this process is in its cgroups, then enter a cgroup namespace if one is wanted."""
-        ...
-
     def cover(self, path: str, target: int) -> None:
         """Hide the directory `path`, open as `target`, behind an empty one that is read-only."""
         ...
@@ -95,7 +91,7 @@ def _names(options: MountOptions, names: list[str]) -> str:
 
 @dataclass(slots=True)
 class MountFilesystem:
-    """Mount a new file system. With `plain` no link may lead to its place: other code trusts what is there."""
+    """Mount a new file system. With `plain` no link may lead to its place, which other code trusts."""
 
     fstype: str
     source: str
@@ -153,17 +149,6 @@ class BindMount:
 
     def describe(self) -> str:
         return f"bind {self.source} to {self.destination}{_names(self.options, self.names)}"
-
-
-@dataclass(slots=True)
-class JoinCgroup:
-    """From here on the process is in its cgroups, and a cgroup namespace starts there."""
-
-    def execute(self, root: Root) -> None:
-        root.join_cgroup()
-
-    def describe(self) -> str:
-        return "wait to be in the cgroups"
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""From config.json to the list of steps that furnish the container's root (config-linux.md, "Default Filesystems").
+"""From config.json to the steps that furnish the container's root (config-linux.md, "Default Filesystems").
 
 Pure: nothing is done here, so that the plan can be printed and tested without root.
 """
@@ -11,7 +11,6 @@ from sampan.linux.mounts import MountOptions, parse_options
 from sampan.runtime.bundle import ContainerSpec, DeviceSpec, MountSpec
 from sampan.runtime.operations import (
     BindMount,
-    JoinCgroup,
     MakeDevice,
     MakeDirectory,
     MakeLink,
@@ -50,12 +49,8 @@ def build_plan(spec: ContainerSpec, cgroup_paths: Mapping[str, str], cgroup_vers
         cgroup_version: 1 or 2.
     """
     steps: list[Operation] = []
-    joined = False
     for mount in spec.mounts:
         if mount.type == "cgroup":
-            if not joined:
-                steps.append(JoinCgroup())
-                joined = True
             steps += _cgroup(mount, spec, cgroup_paths, cgroup_version)
             continue
         options = parse_options(mount.options)
@@ -73,8 +68,6 @@ def build_plan(spec: ContainerSpec, cgroup_paths: Mapping[str, str], cgroup_vers
         steps += [MakeDevice(device) for device in DEFAULT_DEVICES if device.path not in given]
         steps += [MakeDevice(device) for device in spec.devices]
         steps += [MakeLink(target, path) for target, path in _LINKS]
-    if not joined:
-        steps.append(JoinCgroup())
     if spec.process is not None and spec.process.cwd != "/":
         steps.append(MakeDirectory(spec.process.cwd))
     steps += [MakeReadonly(path) for path in spec.readonly_paths]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
 
 from sampan.linux import beneath, mounts, syscalls
 from sampan.linux.mounts import MountOptions
@@ -25,11 +24,9 @@ class MountedRoot:
         path: the directory on the host.
         propagation: of the whole namespace, an OCI `rootfsPropagation`; "" is rslave, so that nothing
             mounted here reaches the host.
-        join_cgroup: what `JoinCgroup` does.
     """
 
-    def __init__(self, path: str, propagation: str, join_cgroup: Callable[[], None]) -> None:
-        self._join_cgroup = join_cgroup
+    def __init__(self, path: str, propagation: str) -> None:
         self._empty: int | None = None
         self._propagation = propagation
         self._legacy = False
@@ -173,9 +170,6 @@ class MountedRoot:
         finally:
             os.close(source)
             os.close(target)
-
-    def join_cgroup(self) -> None:
-        self._join_cgroup()
 
     def cover(self, path: str, target: int) -> None:
         """One empty file system serves all masks of a container."""

@@ -1,4 +1,4 @@
-"""Attached clients: output to them, stdin from them, framing, detach keys (Docker Engine API, ContainerAttach)."""
+"""Attached clients: output to them, stdin from them, framing, detach keys (Engine API, ContainerAttach)."""
 
 from __future__ import annotations
 

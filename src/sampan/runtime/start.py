@@ -111,16 +111,17 @@ def start_container(
                 flags |= namespaces.flag(kind)
         timings.mark("plan made")
         joined = spec.namespaces.get("pid")
-        child = _clone(flags, manager, partial(namespaces.join_path, "pid", joined) if joined else None)
+        join_pid = partial(namespaces.join_path, "pid", joined) if joined else None
+        entrance = _cgroup_entry(manager)
+        child = _clone(flags, manager, entrance, join_pid)
         if child[0] == 0:
             ours.close()
-            init.run(entry, lambda entry: init.container(entry, spec, rootfs, plan))
+            init.run(entry, lambda entry: init.container(entry, spec, rootfs, plan, entrance.join))
         theirs.close()
         timings.mark("cloned")
         pid, pidfd = child
-        _enter_cgroup(manager, pid)
         _set_oom_score(pid, spec.process)
-        timings.mark("cgroups joined")
+        timings.mark("parent done")
         state["pid"] = pid
         for name in ("prestart", "createRuntime"):
             hooks.run_all(spec.hooks.get(name, []), state)
@@ -167,13 +168,13 @@ def start_exec(
         target = syscalls.pidfd_open(container_pid)
         kinds = list(spec.namespaces)
         join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
-        child = _clone(0, manager, join_pid if "pid" in kinds else None)
+        entrance = _cgroup_entry(manager)
+        child = _clone(0, manager, entrance, join_pid if "pid" in kinds else None)
         if child[0] == 0:
             ours.close()
-            init.run(entry, lambda entry: init.joined(entry, container_pid, target, kinds))
+            init.run(entry, lambda entry: init.joined(entry, container_pid, target, kinds, entrance.join))
         theirs.close()
         pid, pidfd = child
-        _enter_cgroup(manager, pid)
         _set_oom_score(pid, wanted)
         _go(ours)
         return Started(pid, pidfd, _await_exec(ours))
@@ -190,31 +191,72 @@ def start_exec(
         theirs.close()
 
 
+@dataclass(slots=True)
+class _CgroupEntry:
+    """How a new process gets into its cgroups.
+
+    It is born in its unified one (CLONE_INTO_CGROUP), and writes itself into the `tasks` file of each v1
+    hierarchy: moving only oneself takes no lock of the whole system, where a write of another's pid to
+    `cgroup.procs` waits for an RCU grace period (Linux kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+    """
+
+    directory: int | None
+    tasks: tuple[str, ...]
+
+    def close(self) -> None:
+        if self.directory is not None:
+            os.close(self.directory)
+
+    def join(self) -> None:
+        for path in self.tasks:
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(fd, b"0")
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise Refused("cgroup", f"{path}: {error.strerror}", error.errno or 0) from None
+
+
+def _cgroup_entry(manager: cgroups.Manager | None) -> _CgroupEntry:
+    if manager is None:
+        return _CgroupEntry(None, ())
+    if manager.version == 2:
+        return _CgroupEntry(manager.open_dirfd(), ())
+    paths = manager.paths()
+    unified = paths.pop("", None)
+    directory = os.open(unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unified else None
+    return _CgroupEntry(directory, tuple(f"{path}/tasks" for path in dict.fromkeys(paths.values())))
+
+
 def _clone(
-    flags: int, manager: cgroups.Manager | None, join_pid: Callable[[], None] | None
+    flags: int,
+    manager: cgroups.Manager | None,
+    entry: _CgroupEntry,
+    join_pid: Callable[[], None] | None,
 ) -> tuple[int, int]:
     """Clone into the container's cgroup. A pid namespace that is joined for the child is left again here."""
-    directory = manager.open_dirfd() if manager is not None else None
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if join_pid is not None else -1
     if join_pid is not None:
         join_pid()
-    child = process.clone(flags, directory)
-    if child[0] != 0 and own >= 0:
-        syscalls.setns(own, syscalls.CLONE_NEWPID)
-    for fd in (own, directory):
-        if fd is not None and fd >= 0:
-            os.close(fd)
-    return child
-
-
-def _enter_cgroup(manager: cgroups.Manager | None, pid: int) -> None:
-    if manager is None:
-        return
+    late = False
     try:
-        manager.add(pid)
+        child = process.clone(flags, entry.directory)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise Refused("cgroup", f"joining the cgroup: {error.strerror}{where}", error.errno or 0) from None
+        if entry.directory is None or error.errno not in (errno.EINVAL, errno.E2BIG):
+            raise
+        late = True  # CLONE_INTO_CGROUP came with kernel 5.7
+        child = process.clone(flags)
+    if child[0] != 0:
+        if late and manager is not None:
+            manager.add(child[0])
+        if own >= 0:
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+    entry.close()
+    if own >= 0:
+        os.close(own)
+    return child
 
 
 def _set_oom_score(pid: int, wanted: ProcessSpec) -> None:

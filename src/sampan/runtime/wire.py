@@ -69,7 +69,9 @@ def encode_attachment(attachment: Attachment) -> dict[str, Any]:
 def decode_attachment(value: dict[str, Any]) -> Attachment:
     """An `Attachment` from JSON."""
     return Attachment(
-        *value["streams"],
+        stdin=value["streams"][0],
+        stdout=value["streams"][1],
+        stderr=value["streams"][2],
         framed=value["framed"],
         detach_keys=base64.b64decode(value["detach_keys"]),
         prefix=base64.b64decode(value["prefix"]),
