@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cache
 
 _V1_CONTROLLERS = frozenset(
-    "cpu cpuacct cpuset memory devices freezer blkio pids hugetlb net_cls net_prio".split()
-    + ["perf_event", "rdma", "misc"]
+    (
+        *("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"),
+        *("net_cls", "net_prio", "perf_event", "rdma", "misc"),
+    )
 )
 
 
