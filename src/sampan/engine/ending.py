@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
+from pathlib import Path
 
 from sampan.engine import starting
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
@@ -87,12 +89,17 @@ async def _settle(core: Core, container: Container, process: Process | None) -> 
 
 def release(core: Core, container: Container) -> None:
     """Take down what a run leaves: cgroup and rundir, the network sandbox, the mounts. Idempotent."""
-    rundir = core.rundir(container.id)
-    with contextlib.suppress(OSError):
-        umount2(str(rundir / "shm"), MNT_DETACH)
-    remove_run(str(rundir), core.cgroups_path(container))
+    clear_run(core.rundir(container.id), core.cgroups_path(container))
     core.networks.remove_sandbox(container.id)
     core.driver.unmount(container.id)
+
+
+def clear_run(rundir: Path, cgroups_path: str) -> None:
+    """Remove a run's processes, cgroup and directory, our own files in it included."""
+    remove_run(str(rundir), cgroups_path)
+    if os.path.ismount(rundir / "shm"):
+        umount2(str(rundir / "shm"), MNT_DETACH)
+    shutil.rmtree(rundir, ignore_errors=True)
 
 
 def _restarts(live: Live, record: ExitRecord) -> bool:

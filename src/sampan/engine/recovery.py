@@ -9,7 +9,7 @@ import time
 from sampan.engine import ending, execs, starting
 from sampan.engine.core import Core, Live, in_thread
 from sampan.errors import SampanError
-from sampan.runtime import ExitRecord, Process, adopt, remove_run
+from sampan.runtime import ExitRecord, Process, adopt
 
 _log = logging.getLogger("sampan.engine")
 
@@ -46,7 +46,7 @@ def _adopted(core: Core, live: Live, process: Process) -> None:
     live.process = process
     live.ended.clear()
     if not state.running:
-        state.status, state.started_at_ns = "running", time.time_ns()
+        state.status, state.started_at_ns = "running", process.started_at_ns
         state.exit_code, state.error, state.finished_at_ns = 0, "", 0
     state.pid = process.pid
     core.store.save(live.container)
@@ -77,7 +77,7 @@ def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
             live = core.containers.get(rundir.name)
             if live is None:
                 parent = core.options.cgroup_parent.rstrip("/")
-                remove_run(str(rundir), f"{parent}/{rundir.name}")
+                ending.clear_run(rundir, f"{parent}/{rundir.name}")
             elif rundir.name not in running and rundir.name not in ended:
                 ending.release(core, live.container)
     known = set(core.containers)

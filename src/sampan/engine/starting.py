@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shutil
-import time
 from contextlib import ExitStack
 
 from sampan.engine import ending
@@ -24,7 +23,7 @@ from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from sampan.network import write_hostname, write_hosts, write_resolv_conf
-from sampan.runtime import LaunchError, LaunchRequest, remove_run
+from sampan.runtime import LaunchError, LaunchRequest
 
 
 async def start(core: Core, live: Live) -> None:
@@ -87,7 +86,7 @@ async def start_locked(core: Core, live: Live) -> None:
     live.process = process
     live.ended.clear()
     state = container.state
-    state.status, state.pid, state.started_at_ns = "running", process.pid, time.time_ns()
+    state.status, state.pid, state.started_at_ns = "running", process.pid, process.started_at_ns
     state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
     core.store.save(container)
     core.publish(live, "start")
@@ -142,9 +141,9 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> N
     with ExitStack() as undo:
         rundir = core.rundir(container.id)
         if rundir.exists():
-            remove_run(str(rundir), core.cgroups_path(container))
+            ending.clear_run(rundir, core.cgroups_path(container))
         rundir.mkdir(mode=0o710, parents=True)
-        undo.callback(remove_run, str(rundir), core.cgroups_path(container))
+        undo.callback(ending.clear_run, rundir, core.cgroups_path(container))
         rootfs = core.driver.mount(container.id)
         undo.callback(core.driver.unmount, container.id)
         undo.callback(core.networks.remove_sandbox, container.id)
@@ -179,7 +178,7 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> N
 def _undo_start(core: Core, container: Container) -> None:
     core.networks.remove_sandbox(container.id)
     container.networks, container.sandbox_key = {}, ""
-    remove_run(str(core.rundir(container.id)), core.cgroups_path(container))
+    ending.clear_run(core.rundir(container.id), core.cgroups_path(container))
     core.driver.unmount(container.id)
 
 
