@@ -8,6 +8,8 @@ import struct
 import termios
 
 _TIOCGPTPEER = 0x5441
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTN = 0x80045430
 
 
 def open_pair(ptmx: int) -> tuple[int, int, str]:
@@ -21,8 +23,8 @@ def open_pair(ptmx: int) -> tuple[int, int, str]:
     Returns:
         Master, slave and the slave's name in its devpts, a decimal number.
     """
-    fcntl.ioctl(ptmx, termios.TIOCSPTLCK, struct.pack("i", 0))
-    (number,) = struct.unpack("I", fcntl.ioctl(ptmx, termios.TIOCGPTN, b"\0" * 4))
+    fcntl.ioctl(ptmx, _TIOCSPTLCK, struct.pack("i", 0))
+    (number,) = struct.unpack("I", fcntl.ioctl(ptmx, _TIOCGPTN, b"\0" * 4))
     slave = fcntl.ioctl(ptmx, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return ptmx, slave, str(number)
 

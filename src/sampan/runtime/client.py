@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import sampan
 from sampan.errors import Conflict
@@ -30,6 +30,7 @@ class Launcher:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
+        self._complaints: BinaryIO | None = None  # an unnamed file: what a launcher that dies has to say
 
     async def start(self) -> None:
         """Start the launcher, if it does not run."""
@@ -42,6 +43,8 @@ class Launcher:
             self._socket.close()
         ours, theirs = wire.pair()
         interpreter = sealed.interpreter()
+        if self._complaints is None:
+            self._complaints = open(os.memfd_create("launcher"), "r+b", buffering=0)  # noqa: SIM115
         source = str(Path(sampan.__file__).resolve().parent.parent)
         try:
             self._process = subprocess.Popen(
@@ -54,7 +57,7 @@ class Launcher:
                 env={"PATH": os.defpath, **interpreter.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._complaints,
                 start_new_session=True,
                 cwd="/",
             )  # fmt: skip
@@ -88,7 +91,7 @@ class Launcher:
                 except (BrokenPipeError, ConnectionResetError):
                     if attempt == 2 or self._process is None:
                         ours.close()
-                        raise LaunchError("the launcher does not stay up") from None
+                        raise LaunchError(f"the launcher does not stay up{self._last_words()}") from None
                     await asyncio.to_thread(self._process.wait)
         finally:
             theirs.close()
@@ -103,8 +106,17 @@ class Launcher:
             raise
         return launched
 
+    def _last_words(self) -> str:
+        if self._complaints is None:
+            return ""
+        lines = os.pread(self._complaints.fileno(), 65536, 0).decode(errors="replace").splitlines()
+        return f": {lines[-1]}" if lines else ""
+
     async def close(self) -> None:
         """End the launcher; monitors live on."""
+        if self._complaints is not None:
+            self._complaints.close()
+            self._complaints = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -123,6 +135,11 @@ def _abandon(launched: Process, ready: asyncio.Future[None]) -> None:
     launched.close()
 
 
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def _send(end: socket.socket, message: dict[str, Any], fds: Sequence[int]) -> None:
     loop = asyncio.get_running_loop()
     while True:
@@ -130,8 +147,8 @@ async def _send(end: socket.socket, message: dict[str, Any], fds: Sequence[int])
             wire.send(end, message, fds, socket.MSG_DONTWAIT)
             return
         except BlockingIOError:
-            writable = loop.create_future()
-            loop.add_writer(end.fileno(), lambda: writable.done() or writable.set_result(None))
+            writable: asyncio.Future[None] = loop.create_future()
+            loop.add_writer(end.fileno(), _wake, writable)
             try:
                 await writable
             finally:
@@ -351,11 +368,12 @@ async def adopt(rundir: str) -> Process | ExitRecord | None:
 
 
 async def _find_record(rundir: str) -> ExitRecord | None:
+    state = records.read_state(rundir)
     for _ in range(20):
         record = records.read_exit(rundir)
         if record is not None:
             return record
-        state = records.read_state(rundir)
+        state = state or records.read_state(rundir)
         if state is None:
             return None
         if process.start_time_ticks(state["monitor_pid"]) is None:
@@ -364,6 +382,8 @@ async def _find_record(rundir: str) -> ExitRecord | None:
     record = records.read_exit(rundir)
     if record is not None:
         return record
+    if state is None:
+        return None
     pid, ticks = state["pid"], state["pid_start_ticks"]
     try:
         pidfd = syscalls.pidfd_open(pid)
