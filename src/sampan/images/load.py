@@ -123,8 +123,8 @@ def _images(archive: Archive) -> list[_Found]:
         return _layout(archive)
     if archive.find("repositories") is not None:
         raise InvalidArchive(
-            "this archive has the format of Docker before 1.10 (`repositories` without `manifest.json`), which"
-            " is not supported: load and save it again with a newer engine"
+            "this archive has the format of Docker before 1.10 (`repositories` without `manifest.json`),"
+            " which is not supported: load and save it again with a newer engine"
         )
     raise InvalidArchive("this is not an archive of images: it has neither manifest.json nor index.json")
 

@@ -29,21 +29,30 @@ def make_init_layer(home: Path) -> None:
 
 
 def fill(root: Path) -> None:
-    """Put what is missing into `root`, an empty directory or a copy of an image; links are not followed."""
-    for name in DIRECTORIES:
+    """Put what is missing into `root`, an empty directory or a copy of an image; links are not followed.
+
+    What is made has the time 0, and directories that were there keep theirs: nothing here tells of a change.
+    """
+    times = {}
+    for path in (root, root / "dev", root / "etc"):
+        if not path.is_symlink() and path.is_dir():
+            info = path.stat()
+            times[path] = (info.st_atime_ns, info.st_mtime_ns)
+    for name in (*DIRECTORIES, *FILES, *LINKS):
         path = root / name
-        if _plain_parents(root, path) and not os.path.lexists(path):
-            path.mkdir()
-            path.chmod(0o755)
-    for name in FILES:
-        path = root / name
-        if _plain_parents(root, path) and not os.path.lexists(path):
+        if not _plain_parents(root, path) or os.path.lexists(path):
+            continue
+        times[path] = (0, 0)
+        if name in LINKS:
+            path.symlink_to(LINKS[name])
+        elif name in FILES:
             path.touch()
             path.chmod(0o700 if name == ".dockerenv" else 0o755)
-    for name, target in LINKS.items():
-        path = root / name
-        if _plain_parents(root, path) and not os.path.lexists(path):
-            path.symlink_to(target)
+        else:
+            path.mkdir()
+            path.chmod(0o755)
+    for path, moments in times.items():
+        os.utime(path, ns=moments, follow_symlinks=False)
 
 
 def _plain_parents(root: Path, path: Path) -> bool:

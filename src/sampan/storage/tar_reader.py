@@ -153,10 +153,9 @@ def members(source: Source) -> Iterator[Member]:
         name = name.partition(b"\0")[0]
         if prefix[0] and magic == b"ustar\x0000":
             name = prefix.partition(b"\0")[0] + b"/" + name
-        if kind in (b"\0", b"7"):
+        old_style = kind == b"\0"
+        if old_style or kind == b"7":
             kind = REGULAR
-        if kind == REGULAR and (long_name or name).endswith(b"/"):
-            kind = DIRECTORY
         member = Member(
             name=long_name or name,
             kind=kind,
@@ -175,6 +174,8 @@ def members(source: Source) -> Iterator[Member]:
             member.sparse, member.real_size = _old_sparse(source, block)
         if extension or sparse_pairs:
             _extend(member, extension, sparse_pairs, source)
+        if old_style and member.name.endswith(b"/"):
+            member.kind = DIRECTORY
         if member.kind in _WITHOUT_DATA:
             member.size = member.real_size = 0
         extension, sparse_pairs, long_name, long_link = {}, [], b"", b""
@@ -195,11 +196,11 @@ def _number(field: bytes, what: str) -> int:
     if not digits:
         return 0
     if not digits.isdigit():
-        raise InvalidLayer(f"a header of the archive has no number for its {what}")
+        raise InvalidLayer(f"not a tar archive: a header has no number for its {what}")
     try:
         return int(digits, 8)
     except ValueError:
-        raise InvalidLayer(f"a header of the archive has no octal number for its {what}") from None
+        raise InvalidLayer(f"not a tar archive: a header has no octal number for its {what}") from None
 
 
 def _pax(data: bytes) -> tuple[dict[str, bytes], list[tuple[bytes, bytes]]]:
@@ -253,8 +254,6 @@ def _extend(
             member.xattrs[key[len(_XATTR) :]] = value
     if b"\0" in member.name or b"\0" in member.link:
         raise InvalidLayer("a name in the archive holds a NUL byte")
-    if member.kind == REGULAR and member.name.endswith(b"/"):
-        member.kind = DIRECTORY
     if pairs or "GNU.sparse.map" in records or records.get("GNU.sparse.major") == b"1":
         _pax_sparse(member, records, pairs, source)
 

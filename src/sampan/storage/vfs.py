@@ -41,7 +41,9 @@ class RemovingWhiteouts:
             info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return
-        if path not in unpacker.written:
+        below = path + b"/"
+        brought = path in unpacker.written or any(known.startswith(below) for known in unpacker.written)
+        if not brought:
             unpacker.remove(parent, path, name)
         elif stat.S_ISDIR(info.st_mode):
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
