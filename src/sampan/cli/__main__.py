@@ -1,0 +1,5 @@
+"""`python -m sampan.cli` is `sampan`."""
+
+from sampan.cli import main
+
+main()

@@ -1,0 +1,229 @@
+"""From the words of a command line to a command, its exit code, and the way every failure is shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli.failures import CommandError, ConnectionFailed, Exit, UsageError
+from sampan.cli.flags import Command, Flag, HelpWanted, Problem, Values, check_count, parse, usage_error, usage_line
+from sampan.cli.tree import ALIASES, GROUPS, TOP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.cli.client import Client
+
+GLOBAL_FLAGS = (
+    Flag("debug", "bool", "Enable debug mode", "D"),
+    Flag("host", "list", "Daemon socket to connect to", "H"),
+    Flag("log-level", "string", 'Logging level ("debug", "info", "warn", "error", "fatal")', "l", "info"),
+    Flag("tls", "bool", "Use TLS; implied by --tlsverify"),
+    Flag("tlscacert", "string", "Trust only certificates signed by this CA"),
+    Flag("tlscert", "string", "Path of the TLS certificate"),
+    Flag("tlskey", "string", "Path of the TLS key"),
+    Flag("tlsverify", "bool", "Use TLS and verify the daemon"),
+    Flag("version", "bool", "Print version information and quit", "v"),
+)
+_ROOT_USAGE = "[OPTIONS] COMMAND [ARG...]"
+
+
+class App:
+    """What every command is given: the global options and, once asked for, the daemon."""
+
+    def __init__(self, options: Values) -> None:
+        self.options = options
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The daemon; connected (and started, where it may be) at the first request."""
+        if self._client is None:
+            from sampan.cli.client import Client
+            from sampan.cli.hosts import chosen_host
+
+            self._client = Client(chosen_host(self.options))
+        return self._client
+
+
+def out(text: str) -> None:
+    """Write to standard output."""
+    sys.stdout.write(text)
+
+
+def line(text: str) -> None:
+    """Write one line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def warn(text: str) -> None:
+    """Write one line to standard error, after what standard output has been given."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+
+
+def run_process() -> None:
+    """Run `sys.argv` and end the process at once, without the interpreter's own tear-down."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and stream.encoding != "utf-8":
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    code = 1
+    try:
+        code = dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 141  # as a program that SIGPIPE ended
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        sys.stderr.write(f"sampan: {describe(error)}\n")
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def describe(error: OSError) -> str:
+    """An OSError as Go would print it: what, where, why."""
+    reason = (error.strerror or str(error)).lower()
+    return f"open {error.filename}: {reason}" if error.filename else reason
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run one command line; returns the exit code, having shown every failure."""
+    try:
+        return _dispatch(words)
+    except Exit as end:
+        return end.code
+    except UsageError as error:
+        warn(error.message)
+        return error.code
+    except CommandError as error:
+        warn(error.message)
+        return error.code
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    try:
+        options, rest = parse(GLOBAL_FLAGS, words, interspersed=False)
+    except HelpWanted:
+        return _help([])
+    except Problem as problem:
+        raise usage_error("", _ROOT_USAGE, str(problem)) from None
+    if options.on("version"):
+        from sampan import __version__
+
+        line(f"Sampan version {__version__}")
+        return 0
+    if not rest or rest == ["help"]:
+        return _help([])
+    if rest[0] == "help":
+        return _help(rest[1:])
+    command, path, arguments = find(rest)
+    if command is None:
+        return _group(path, arguments)
+    return invoke(App(options), command, path, arguments)
+
+
+def invoke(app: App, command: Command, path: str, words: Sequence[str]) -> int:
+    """Parse the words after a command's name and do it."""
+    try:
+        values, arguments = parse(command.flags, words, command.interspersed)
+    except HelpWanted:
+        from sampan.cli.help import command_help
+
+        out(command_help(command, path))
+        return 0
+    except Problem as problem:
+        raise usage_error(path, usage_line(command, path), str(problem)) from None
+    check_count(command, path, len(arguments))
+    try:
+        return command.action(app, values, arguments)
+    except (Exit, UsageError):
+        raise
+    except ConnectionFailed as error:
+        raise _hinted(command, path, error) from None
+    except CommandError as error:
+        raise _hinted(command, path, error) from None
+    except ValueError as error:
+        raise _hinted(command, path, CommandError(str(error))) from None
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except OSError as error:
+        raise _hinted(command, path, CommandError(describe(error))) from None
+
+
+def _hinted(command: Command, path: str, error: CommandError) -> CommandError:
+    """The error as this command shows it: run and create name the program and hint at their help."""
+    if not command.with_help:
+        return error
+    code = error.code if error.code != 1 else command.failure
+    return CommandError(f"sampan: {error.message}\n\nRun 'sampan {path} --help' for more information", code)
+
+
+def find(words: Sequence[str]) -> tuple[Command | None, str, list[str]]:
+    """The command that a line names, the name it was called by, and the words after it.
+
+    No command means a group alone, or followed by a word that it has no command for.
+    """
+    name = words[0]
+    if name in TOP:
+        return _load(TOP[name][0], name), name, list(words[1:])
+    if name in GROUPS:
+        if len(words) > 1:
+            sub = ALIASES.get(name, {}).get(words[1], words[1])
+            module = GROUPS[name][1].get(sub)
+            if module is not None:
+                return _load(module, sub), f"{name} {sub}", list(words[2:])
+        return None, name, list(words[1:])
+    raise CommandError(
+        f"sampan: unknown command: sampan {name}{_guess(name, [*TOP, *GROUPS])}\n\n"
+        "Run 'sampan --help' for more information"
+    )
+
+
+def _load(module: str, name: str) -> Command:
+    module, _, key = module.partition(":")
+    loaded = __import__(f"sampan.cli.commands.{module}", fromlist=["COMMAND"])
+    if key:
+        found: Command = loaded.COMMANDS[key]
+    else:
+        found = loaded.COMMAND
+    return found
+
+
+def _group(path: str, words: Sequence[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        return _help([path])
+    if words[0].startswith("-"):
+        flag = words[0].split("=", 1)[0]
+        text = f"unknown flag: {flag}" if flag.startswith("--") else f"unknown shorthand flag: {flag[1:2]!r} in {flag}"
+        raise usage_error(path, f"{path} COMMAND", text)
+    raise CommandError(
+        f"sampan: unknown command: sampan {path} {words[0]}{_guess(words[0], list(GROUPS[path][1]))}\n\n"
+        f"Usage:  sampan {path} COMMAND\n\nRun 'sampan {path} --help' for more information"
+    )
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _help(words: Sequence[str]) -> int:
+    from sampan.cli.help import command_help, group_help, root_help
+
+    if not words:
+        out(root_help())
+        return 0
+    command, path, rest = find(words)
+    if command is not None:
+        out(command_help(command, path))
+    elif rest:
+        return _group(path, rest)
+    else:
+        out(group_help(path))
+    return 0

@@ -1,0 +1,1 @@
+"""What `run` and `create` share: flags, and the request body that they make."""

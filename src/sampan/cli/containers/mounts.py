@@ -1,0 +1,147 @@
+"""`--mount` fields and `-v` texts as the API takes them."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.containers.limits import comma_separated
+from sampan.cli.values import size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TYPES = ("bind", "volume", "tmpfs", "npipe", "cluster", "image")
+_BARE = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
+
+
+def _switch(key: str, value: str) -> bool:
+    lowered = value.lower()
+    if lowered in ("1", "t", "true"):
+        return True
+    if lowered in ("0", "f", "false"):
+        return False
+    raise ValueError(f"invalid value for {key}: {value}")
+
+
+def parse_mount(text: str) -> dict[str, Any]:
+    """One `--mount`.
+
+    Raises:
+        ValueError: wrong fields, in docker's words.
+    """
+    mount: dict[str, Any] = {"Type": "volume"}
+    for field in comma_separated(text):
+        key, equals, value = field.partition("=")
+        key = key.lower()
+        if not equals and key not in _BARE:
+            raise ValueError(f"invalid field '{field}' must be a key=value pair")
+        if not equals:
+            value = "true"
+        _mount_field(mount, key, value, field)
+    kind = mount["Type"]
+    if not kind:
+        raise ValueError("type is required")
+    if not mount.get("Target"):
+        raise ValueError("target is required")
+    for options, owner in (("VolumeOptions", "volume"), ("BindOptions", "bind"), ("TmpfsOptions", "tmpfs")):
+        if options in mount and kind != owner and not (owner == "volume" and kind == "cluster"):
+            raise ValueError(f"cannot mix '{owner}-*' options with mount type '{kind}'")
+    bind = mount.get("BindOptions", {})
+    if bind.get("ReadOnlyNonRecursive") and not mount.get("ReadOnly"):
+        raise ValueError("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+    if bind.get("ReadOnlyForceRecursive"):
+        if not mount.get("ReadOnly"):
+            raise ValueError("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+        if bind.get("Propagation") != "rprivate":
+            raise ValueError(
+                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+            )
+    return mount
+
+
+def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> None:
+    def options(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = mount.setdefault(name, {})
+        return found
+
+    if key == "type":
+        mount["Type"] = value.lower()
+    elif key in ("source", "src"):
+        if value == "." or value.startswith(("./", "../")) or value == "..":
+            value = os.path.abspath(value)
+        mount["Source"] = value
+    elif key in ("target", "dst", "destination"):
+        mount["Target"] = value
+    elif key in ("readonly", "ro"):
+        mount["ReadOnly"] = _switch(key, value)
+    elif key == "consistency":
+        mount["Consistency"] = value.lower()
+    elif key == "bind-propagation":
+        options("BindOptions")["Propagation"] = value.lower()
+    elif key == "bind-nonrecursive":
+        options("BindOptions")["NonRecursive"] = _switch(key, value)
+    elif key == "bind-create-src":
+        options("BindOptions")["CreateMountpoint"] = _switch(key, value)
+    elif key == "bind-recursive":
+        if value == "disabled":
+            options("BindOptions")["NonRecursive"] = True
+        elif value == "writable":
+            options("BindOptions")["ReadOnlyNonRecursive"] = True
+        elif value == "readonly":
+            options("BindOptions")["ReadOnlyForceRecursive"] = True
+        elif value != "enabled":
+            raise ValueError(
+                f"invalid value for {key}: {value} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+            )
+    elif key == "volume-subpath":
+        options("VolumeOptions")["Subpath"] = value
+    elif key == "volume-nocopy":
+        options("VolumeOptions")["NoCopy"] = _switch(key, value)
+    elif key == "volume-label":
+        name, _, label = value.partition("=")
+        options("VolumeOptions").setdefault("Labels", {})[name] = label
+    elif key == "volume-driver":
+        options("VolumeOptions").setdefault("DriverConfig", {})["Name"] = value
+    elif key == "volume-opt":
+        name, _, option = value.partition("=")
+        options("VolumeOptions").setdefault("DriverConfig", {}).setdefault("Options", {})[name] = option
+    elif key == "image-subpath":
+        options("ImageOptions")["Subpath"] = value
+    elif key == "tmpfs-size":
+        try:
+            options("TmpfsOptions")["SizeBytes"] = size(value)
+        except ValueError:
+            raise ValueError(f"invalid value for {key}: {value}") from None
+    elif key == "tmpfs-mode":
+        try:
+            options("TmpfsOptions")["Mode"] = int(value, 8)
+        except ValueError:
+            raise ValueError(f"invalid value for {key}: {value}") from None
+    else:
+        raise ValueError(f"unexpected key '{key}' in '{field}'")
+    if mount["Type"] not in _TYPES:
+        raise ValueError(f"invalid value for type: {mount['Type']}")
+
+
+def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """`-v` texts as binds and anonymous volumes; relative sources are made absolute."""
+    binds, volumes = [], {}
+    for text in given:
+        source, colon, rest = text.partition(":")
+        if not colon:
+            if not text:
+                raise ValueError("invalid empty volume spec")
+            volumes[text] = {}
+            continue
+        if source in (".", "..") or source.startswith(("./", "../")):
+            source = os.path.abspath(source)
+        elif source.startswith("~/"):
+            source = os.path.expanduser(source)
+        binds.append(f"{source}:{rest}")
+    return binds, {target: {} for target in volumes}
+
+
+def parse_tmpfs(given: list[str]) -> dict[str, str]:
+    """`--tmpfs` texts by target."""
+    return {target: options for target, _, options in (one.partition(":") for one in given)}

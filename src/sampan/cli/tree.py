@@ -1,0 +1,97 @@
+"""The table of commands: name, module below `commands`, one line of summary. Nothing is imported from here."""
+
+from __future__ import annotations
+
+# Command -> (module, summary). A module holds one Command per key it serves in its COMMANDS.
+TOP: dict[str, tuple[str, str]] = {
+    "run": ("run", "Create and run a new container from an image"),
+    "exec": ("exec", "Execute a command in a running container"),
+    "ps": ("ps", "List containers"),
+    "images": ("images", "List images"),
+    "version": ("version", "Show the Sampan version information"),
+    "info": ("info", "Display system-wide information"),
+    "attach": ("attach", "Attach local standard input, output, and error streams to a running container"),
+    "create": ("create", "Create a new container"),
+    "events": ("events", "Get real time events from the server"),
+    "history": ("history", "Show the history of an image"),
+    "import": ("import_", "Import the contents from a tarball to create a filesystem image"),
+    "inspect": ("inspect", "Return low-level information on objects of any kind"),
+    "kill": ("kill", "Kill one or more running containers"),
+    "load": ("load", "Load an image from a tar archive or STDIN"),
+    "logs": ("logs", "Fetch the logs of a container"),
+    "rename": ("rename", "Rename a container"),
+    "restart": ("restart", "Restart one or more containers"),
+    "rm": ("rm", "Remove one or more containers"),
+    "rmi": ("rmi", "Remove one or more images"),
+    "save": ("save", "Save one or more images to a tar archive (streamed to STDOUT by default)"),
+    "start": ("start", "Start one or more stopped containers"),
+    "stop": ("stop", "Stop one or more running containers"),
+    "tag": ("tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "wait": ("wait", "Block until one or more containers stop, then print their exit codes"),
+}
+
+COMMON = ("run", "exec", "ps", "images", "version", "info")
+
+GROUPS: dict[str, tuple[str, dict[str, str]]] = {
+    # group -> (summary, {subcommand: module, or "module:key" where the module serves several})
+    "container": (
+        "Manage containers",
+        {
+            "attach": "attach",
+            "create": "create",
+            "exec": "exec",
+            "inspect": "inspect:container inspect",
+            "kill": "kill",
+            "logs": "logs",
+            "ls": "ps",
+            "prune": "prune:container prune",
+            "rename": "rename",
+            "restart": "restart",
+            "rm": "rm",
+            "run": "run",
+            "start": "start",
+            "stop": "stop",
+            "wait": "wait",
+        },
+    ),
+    "image": (
+        "Manage images",
+        {
+            "history": "history",
+            "import": "import_",
+            "inspect": "inspect:image inspect",
+            "load": "load",
+            "ls": "images",
+            "prune": "prune:image prune",
+            "rm": "rmi",
+            "save": "save",
+            "tag": "tag",
+        },
+    ),
+    "network": (
+        "Manage networks",
+        {"inspect": "inspect:network inspect", "ls": "network_ls"},
+    ),
+    "system": (
+        "Manage the engine",
+        {"events": "events", "info": "info"},
+    ),
+    "volume": (
+        "Manage volumes",
+        {
+            "create": "volume_create",
+            "inspect": "inspect:volume inspect",
+            "ls": "volume_ls",
+            "prune": "prune:volume prune",
+            "rm": "volume_rm",
+        },
+    ),
+}
+
+# Other names of subcommands.
+ALIASES: dict[str, dict[str, str]] = {
+    "container": {"list": "ls", "ps": "ls", "remove": "rm"},
+    "image": {"list": "ls", "remove": "rm"},
+    "network": {"list": "ls"},
+    "volume": {"list": "ls", "remove": "rm"},
+}
