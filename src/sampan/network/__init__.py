@@ -1,1 +1,20 @@
-"""Networks, addresses, and the files that name them."""
+"""Networks: bridge, host and none, address pools, the firewall, and the files that hold a container's names."""
+
+from __future__ import annotations
+
+from sampan.network.files import write_hostname, write_hosts, write_resolv_conf
+from sampan.network.model import BridgeOptions, Endpoint, Network, Sandbox, describe
+from sampan.network.service import NetworkService, check_mac
+
+__all__ = [
+    "BridgeOptions",
+    "Endpoint",
+    "Network",
+    "NetworkService",
+    "Sandbox",
+    "check_mac",
+    "describe",
+    "write_hostname",
+    "write_hosts",
+    "write_resolv_conf",
+]

@@ -1,0 +1,250 @@
+"""nf_tables: tables, chains and rules, put in place as one transaction (Linux `include/uapi/linux/netfilter/nf_tables.h`).
+
+Only what a small firewall of our own needs. A rule is a list of expressions, each a function here named as
+`nft --debug=netlink` prints it; what `nft` does with a rule's text is written out by the caller.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+
+from sampan.linux.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    Message,
+    Netlink,
+    attribute,
+    attributes,
+    be32,
+    nested,
+    text,
+)
+
+_SUBSYSTEM = 10 << 8
+_BATCH_BEGIN = 0x10
+_BATCH_END = 0x11
+_NEWTABLE = _SUBSYSTEM | 0
+_GETTABLE = _SUBSYSTEM | 1
+_DELTABLE = _SUBSYSTEM | 2
+_NEWCHAIN = _SUBSYSTEM | 3
+_GETCHAIN = _SUBSYSTEM | 4
+_NEWRULE = _SUBSYSTEM | 6
+
+_NFTA_LIST_ELEM = 1
+_REGISTER = 1
+_REGISTER_VERDICT = 0
+_NF_ACCEPT = 1
+_NF_DROP = 0
+
+HOOK_FORWARD = 2
+HOOK_POSTROUTING = 4
+PRIORITY_FILTER = 0
+PRIORITY_SRCNAT = 100
+
+_META_IIFNAME = 6
+_META_OIFNAME = 7
+_CT_STATE = 0
+CT_ESTABLISHED = 2
+CT_RELATED = 4
+_IP_SOURCE_OFFSET = 12
+
+Expression = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule: expressions evaluated left to right until one does not match."""
+
+    expressions: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A base chain with its rules; its policy is to accept.
+
+    Attributes:
+        kind: "filter" or "nat".
+        hook: `HOOK_…`.
+        priority: `PRIORITY_…`.
+    """
+
+    name: str
+    kind: str
+    hook: int
+    priority: int
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignChain:
+    """Somebody's base chain at the forward hook, as far as it matters to us."""
+
+    family: int
+    table: str
+    name: str
+
+
+def _head(family: int, resource: int = 0) -> bytes:
+    return struct.pack(">BBH", family, 0, resource)
+
+
+def _expression(name: str, *members: bytes) -> Expression:
+    return nested(_NFTA_LIST_ELEM, text(1, name), nested(2, *members))
+
+
+def _value(kind: int, data: bytes) -> bytes:
+    return nested(kind, attribute(1, data))
+
+
+def _compare(data: bytes, equal: bool) -> Expression:
+    return _expression("cmp", be32(1, _REGISTER), be32(2, 0 if equal else 1), _value(3, data))
+
+
+def _meta(key: int) -> Expression:
+    return _expression("meta", be32(2, key), be32(1, _REGISTER))
+
+
+def _mask(mask: bytes) -> Expression:
+    return _expression(
+        "bitwise",
+        be32(1, _REGISTER),
+        be32(2, _REGISTER),
+        be32(3, len(mask)),
+        _value(4, mask),
+        _value(5, b"\0" * len(mask)),
+    )
+
+
+def _interface(key: int, name: str, equal: bool) -> tuple[Expression, ...]:
+    return (_meta(key), _compare(name.encode().ljust(16, b"\0"), equal))
+
+
+def iifname(name: str, *, equal: bool = True) -> tuple[Expression, ...]:
+    """`iifname "name"`, or `iifname != "name"`."""
+    return _interface(_META_IIFNAME, name, equal)
+
+
+def oifname(name: str, *, equal: bool = True) -> tuple[Expression, ...]:
+    """`oifname "name"`, or `oifname != "name"`."""
+    return _interface(_META_OIFNAME, name, equal)
+
+
+def ip_saddr(network: ipaddress.IPv4Network) -> tuple[Expression, ...]:
+    """`ip saddr network`, for a table of family ip."""
+    load = _expression("payload", be32(1, _REGISTER), be32(2, 1), be32(3, _IP_SOURCE_OFFSET), be32(4, 4))
+    return (load, _mask(network.netmask.packed), _compare(network.network_address.packed, True))
+
+
+def ct_state(states: int) -> tuple[Expression, ...]:
+    """`ct state …`; states are `CT_…` joined by |."""
+    mask = struct.pack("=I", states)  # the kernel keeps it in the machine's byte order
+    load = _expression("ct", be32(2, _CT_STATE), be32(1, _REGISTER))
+    return (load, _mask(mask), _compare(b"\0" * 4, False))
+
+
+def _verdict(code: int) -> tuple[Expression, ...]:
+    data = nested(2, nested(2, be32(1, code)))
+    return (_expression("immediate", be32(1, _REGISTER_VERDICT), data),)
+
+
+def accept() -> tuple[Expression, ...]:
+    """`accept`: done with this chain; another table's chain may still drop."""
+    return _verdict(_NF_ACCEPT)
+
+
+def drop() -> tuple[Expression, ...]:
+    """`drop`."""
+    return _verdict(_NF_DROP)
+
+
+def masquerade() -> tuple[Expression, ...]:
+    """`masquerade`: the source address becomes that of the interface the packet leaves by."""
+    return (_expression("masq"),)
+
+
+def table_messages(name: str, chains: tuple[Chain, ...]) -> list[Message]:
+    """A table of family ip, replaced whole: made if missing, deleted, made anew with these chains."""
+    head = _head(socket.AF_INET)
+    made = Message(
+        _NEWTABLE,
+        NLM_F_ACK | NLM_F_CREATE,
+        head + text(1, name) + be32(2, 0),
+        f"create nftables table {name}",
+    )
+    messages = [made, _delete(name), made]
+    for chain in chains:
+        hook = nested(4, be32(1, chain.hook), be32(2, chain.priority))
+        body = head + text(1, name) + text(3, chain.name) + hook + be32(5, _NF_ACCEPT) + text(7, chain.kind)
+        messages.append(
+            Message(_NEWCHAIN, NLM_F_ACK | NLM_F_CREATE, body, f"create nftables chain {name} {chain.name}")
+        )
+        for rule in chain.rules:
+            body = head + text(1, name) + text(2, chain.name) + nested(4, *rule.expressions)
+            flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
+            messages.append(
+                Message(_NEWRULE, flags, body, f"add a rule to nftables chain {name} {chain.name}")
+            )
+    return messages
+
+
+def _delete(name: str) -> Message:
+    return Message(
+        _DELTABLE, NLM_F_ACK, _head(socket.AF_INET) + text(1, name), f"delete nftables table {name}"
+    )
+
+
+def batch(messages: list[Message]) -> list[Message]:
+    """Wrap messages into one transaction: all of it happens, or nothing."""
+    mark = _head(socket.AF_UNSPEC, _SUBSYSTEM >> 8)
+    begin = Message(_BATCH_BEGIN, 0, mark, "begin an nftables transaction")
+    return [begin, *messages, Message(_BATCH_END, 0, mark, "commit an nftables transaction")]
+
+
+def replace_table(name: str, chains: tuple[Chain, ...]) -> None:
+    """Put our table in place, in one transaction; no packet sees it half made.
+
+    Raises:
+        OSError: what the kernel says; EPROTONOSUPPORT, EOPNOTSUPP or ENOENT when it lacks a part of nf_tables.
+    """
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        netlink.transact(batch(table_messages(name, chains)))
+
+
+def delete_table(name: str) -> None:
+    """Delete our table; one that is not there is fine."""
+    made = table_messages(name, ())[0]  # so that deleting never fails for want of it
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        netlink.transact(batch([made, _delete(name)]))
+
+
+def table_exists(name: str) -> bool:
+    """Whether a table of family ip has this name."""
+    request = Message(_GETTABLE, NLM_F_DUMP, _head(socket.AF_INET), "list nftables tables")
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        return any(
+            dict(attributes(body[4:])).get(1, b"").rstrip(b"\0") == name.encode()
+            for _, body in netlink.dump(request)
+        )
+
+
+def dropping_forward_chains() -> list[ForeignChain]:
+    """Base chains at the forward hook of families ip and inet whose policy is to drop."""
+    request = Message(_GETCHAIN, NLM_F_DUMP, _head(socket.AF_UNSPEC), "list nftables chains")
+    found = []
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        for _, body in netlink.dump(request):
+            members = dict(attributes(body[4:]))
+            hook = dict(attributes(members.get(4, b""))).get(1, b"")
+            policy = members.get(5, b"")
+            if body[0] not in (1, socket.AF_INET) or hook != struct.pack(">I", HOOK_FORWARD):
+                continue
+            if policy == struct.pack(">I", _NF_DROP):
+                names = [members.get(kind, b"").rstrip(b"\0").decode(errors="replace") for kind in (1, 3)]
+                found.append(ForeignChain(body[0], *names))
+    return found

@@ -1,0 +1,212 @@
+"""The three files that give a container its names: hosts, hostname and resolv.conf, with Docker's content.
+
+hosts(5), hostname(5), resolv.conf(5). Each is put in place by a rename, mode 0644: whatever lies at the path,
+a symbolic link for one, is replaced and never written through.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from sampan.errors import InvalidParameter
+
+_LOOPBACK_RECORDS = (
+    ("127.0.0.1", "localhost"),
+    ("::1", "localhost ip6-localhost ip6-loopback"),
+    ("fe00::", "ip6-localnet"),
+    ("ff00::", "ip6-mcastprefix"),
+    ("ff02::1", "ip6-allnodes"),
+    ("ff02::2", "ip6-allrouters"),
+)
+_FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
+_HOSTS = Path("/etc/hosts")
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
+_SYSTEMD_STUB = ["127.0.0.53"]
+_HOST_GATEWAY = "host-gateway"
+
+
+def write_hosts(
+    path: Path,
+    *,
+    hostname: str,
+    domainname: str = "",
+    addresses: Sequence[str] = (),
+    extra_hosts: Sequence[str] = (),
+    host_mode: bool = False,
+    host_gateway: str = "",
+    host_path: Path = _HOSTS,
+) -> None:
+    """Write a container's /etc/hosts.
+
+    Args:
+        path: the file to write.
+        addresses: the container's own, each given its names.
+        extra_hosts: `name:address`; the address may be `host-gateway`.
+        host_mode: the container shares the host's network: the host's own file, unless there are extra hosts.
+        host_gateway: the address that `host-gateway` stands for.
+        host_path: the host's file.
+
+    Raises:
+        InvalidParameter: for an extra host that is no name and address.
+    """
+    if host_mode and not extra_hosts:
+        try:
+            content = host_path.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        _write(path, content)
+        return
+    records = list(_LOOPBACK_RECORDS)
+    records += [parse_extra_host(entry, host_gateway) for entry in extra_hosts]
+    fqdn = f"{hostname}.{domainname}" if domainname else hostname
+    bare = fqdn.partition(".")[0]
+    names = fqdn if bare == fqdn else f"{fqdn} {bare}"
+    records += [(address, names) for address in addresses if fqdn]
+    _write(path, "".join(f"{address}\t{name}\n" for address, name in records).encode())
+
+
+def parse_extra_host(entry: str, host_gateway: str) -> tuple[str, str]:
+    """Address and name of one `--add-host`.
+
+    Raises:
+        InvalidParameter: with Docker's words.
+    """
+    name, colon, address = entry.partition(":")
+    if not colon or not name or any(character.isspace() for character in name):
+        raise InvalidParameter(f'bad format for add-host: "{entry}"')
+    if address == _HOST_GATEWAY:
+        if not host_gateway:
+            raise InvalidParameter(
+                "unable to derive the IP value for host-gateway: there is no bridge network"
+            )
+        address = host_gateway
+    try:
+        return str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))), name
+    except ValueError as error:
+        raise InvalidParameter(f'invalid IP address in add-host: "{address}"') from error
+
+
+def write_hostname(path: Path, hostname: str) -> None:
+    """Write a container's /etc/hostname."""
+    _write(path, f"{hostname}\n".encode())
+
+
+def write_resolv_conf(
+    path: Path,
+    *,
+    servers: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    host_mode: bool = False,
+    host_path: Path | None = None,
+) -> None:
+    """Write a container's /etc/resolv.conf: the host's, suited to a network namespace of its own.
+
+    The host's loopback resolvers (and IPv6 ones, the bridge having no IPv6) cannot be reached from there and
+    are left out; when none remains, two public ones take their place.
+
+    Args:
+        servers, search, options: replace the host's, each where given; a search of "." means none.
+        host_mode: the container shares the host's network, so that every resolver can be reached.
+        host_path: the host's file; by default /etc/resolv.conf, or systemd-resolved's own list when the
+            former names only its stub.
+
+    Raises:
+        InvalidParameter: when a server is not an IP address.
+    """
+    source = host_path or (_RESOLV_CONF if host_mode else _host_resolv_conf())
+    host = _parse_resolv_conf(_read(source))
+    notes = []
+    if servers:
+        for server in servers:
+            if _address(server) is None:
+                raise InvalidParameter(f"bad nameserver address: {server} is not an IP address")
+        host["nameserver"] = list(servers)
+    elif not host_mode:
+        host["nameserver"] = [server for server in host["nameserver"] if _reachable(server)]
+        if not host["nameserver"]:
+            host["nameserver"] = list(_FALLBACK_SERVERS)
+            notes.append("# Used default nameservers.")
+    if search:
+        host["search"] = [domain for domain in search if domain != "."]
+    if options:
+        host["options"] = list(options)
+    lines = [f"nameserver {server}" for server in host["nameserver"]]
+    lines += [f"{name} {' '.join(host[name])}" for name in ("search", "options") if host[name]]
+    lines += host["other"]
+    given = (("nameservers", servers), ("search", search), ("options", options))
+    overrides = " ".join(name for name, values in given if values)
+    head = ["# Generated by Sampan, anew at each start of the container.", ""]
+    tail = ["", f"# Based on host file: '{source}'", *notes, f"# Overrides: [{overrides}]", ""]
+    _write(path, "\n".join([*head, *lines, *tail]).encode())
+
+
+def host_nameservers() -> list[ipaddress.IPv4Address]:
+    """The IPv4 resolvers this machine uses, loopback ones left out."""
+    found = [_address(server) for server in _parse_resolv_conf(_read(_host_resolv_conf()))["nameserver"]]
+    return [
+        address for address in found if isinstance(address, ipaddress.IPv4Address) and not address.is_loopback
+    ]
+
+
+def _host_resolv_conf() -> Path:
+    if (
+        _parse_resolv_conf(_read(_RESOLV_CONF))["nameserver"] == _SYSTEMD_STUB
+        and _SYSTEMD_RESOLV_CONF.exists()
+    ):
+        return _SYSTEMD_RESOLV_CONF
+    return _RESOLV_CONF
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _parse_resolv_conf(content: str) -> dict[str, list[str]]:
+    parsed: dict[str, list[str]] = {"nameserver": [], "search": [], "options": [], "other": []}
+    for line in content.splitlines():
+        words = line.split()
+        if not words or words[0][0] in "#;":
+            continue
+        if words[0] == "nameserver":
+            parsed["nameserver"] += [word for word in words[1:2] if _address(word) is not None]
+        elif words[0] in ("search", "domain"):
+            parsed["search"] = words[1:] or parsed["search"]
+        elif words[0] == "options":
+            parsed["options"] += words[1:]
+        else:
+            parsed["other"].append(line)
+    return parsed
+
+
+def _address(server: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(server)
+    except ValueError:
+        return None
+
+
+def _reachable(server: str) -> bool:
+    address = _address(server)
+    return isinstance(address, ipaddress.IPv4Address) and not address.is_loopback
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, 0o644)  # whatever the umask says
+            file.write(content)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
