@@ -1,4 +1,4 @@
-"""Netlink messages and a socket that sends many of them at once (netlink(7), Linux `include/uapi/linux/netlink.h`).
+"""Netlink messages and a socket that sends many of them at once: netlink(7).
 
 Why not pyroute2: it reads and writes these messages well, but importing even its three message classes for
 links, addresses and routes brings in 370 modules, 13.6 MB of memory (Pss) and 90 to 195 ms, measured with
@@ -126,7 +126,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class Netlink:
-    """A socket of one protocol, in the network namespace of the thread that makes it, wherever it is used later.
+    """A socket of one protocol, in the network namespace of the thread that makes it, whoever uses it later.
 
     Args:
         protocol: `NETLINK_ROUTE` or `NETLINK_NETFILTER`.

@@ -1,5 +1,6 @@
-"""nf_tables: tables, chains and rules, put in place as one transaction (Linux `include/uapi/linux/netfilter/nf_tables.h`).
+"""nf_tables: tables, chains and rules, put in place as one transaction.
 
+The numbers are those of Linux `include/uapi/linux/netfilter/nf_tables.h`.
 Only what a small firewall of our own needs. A rule is a list of expressions, each a function here named as
 `nft --debug=netlink` prints it; what `nft` does with a rule's text is written out by the caller.
 """
@@ -210,7 +211,7 @@ def replace_table(name: str, chains: tuple[Chain, ...]) -> None:
     """Put our table in place, in one transaction; no packet sees it half made.
 
     Raises:
-        OSError: what the kernel says; EPROTONOSUPPORT, EOPNOTSUPP or ENOENT when it lacks a part of nf_tables.
+        OSError: what the kernel says; EPROTONOSUPPORT, EOPNOTSUPP or ENOENT when it lacks a part.
     """
     with Netlink(NETLINK_NETFILTER) as netlink:
         netlink.transact(batch(table_messages(name, chains)))

@@ -95,7 +95,7 @@ def _new(body: bytes, what: str) -> Message:
 
 
 def create_bridge(name: str, mac_address: str, mtu: int) -> Message:
-    """Make a bridge, down. A MAC address of its own keeps it from changing with the ports that come and go."""
+    """Make a bridge, down. A MAC address of its own does not change with the ports that come and go."""
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     body += text(_IFLA_IFNAME, name) + attribute(_IFLA_ADDRESS, _mac(mac_address)) + u32(_IFLA_MTU, mtu)
     body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge"))
@@ -158,7 +158,7 @@ def set_no_ipv6_address(name: str) -> Message:
 
 
 def set_isolated(index: int, name: str) -> Message:
-    """Let a bridge port reach the bridge itself and no other isolated port (`bridge link set … isolated on`)."""
+    """Let a bridge port reach the bridge and no other isolated port (`bridge link set … isolated on`)."""
     body = _IFINFO.pack(socket.AF_BRIDGE, 0, index, 0, 0)
     body += nested(_IFLA_PROTINFO, u8(_IFLA_BRPORT_ISOLATED, 1))
     return Message(_RTM_SETLINK, NLM_F_ACK, body, f"isolate bridge port {name}")
@@ -232,7 +232,7 @@ def addresses(netlink: Netlink) -> list[Address]:
 
 
 def routes(netlink: Netlink) -> list[ipaddress.IPv4Network]:
-    """The destinations of all IPv4 routes in all tables, default routes and the host's own addresses left out."""
+    """The destinations of all IPv4 routes in all tables, but for default and local ones."""
     request = Message(
         _RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "list routes"
     )

@@ -1,4 +1,4 @@
-"""Networks: bridge, host and none, address pools, the firewall, and the files that hold a container's names."""
+"""Networks: bridge, host and none, address pools, the firewall, the files with a container's names."""
 
 from __future__ import annotations
 

@@ -122,7 +122,10 @@ def enable_forwarding() -> str | None:
             return None
         _IP_FORWARD.write_text("1")
     except OSError as error:
-        return f"IPv4 forwarding is disabled and cannot be enabled ({error.strerror}): containers reach the host only"
+        return (
+            f"IPv4 forwarding is disabled and cannot be enabled ({error.strerror}): "
+            "containers reach the host only"
+        )
     return None
 
 
@@ -163,7 +166,7 @@ def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> list[
             "containers have no outbound NAT"
         ]
     return [
-        f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow interface "
-        f"{name} there if containers cannot reach other machines"
+        f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "
+        f"interface {name} there if containers cannot reach other machines"
         for chain in others
     ]

@@ -1,7 +1,7 @@
 """Make and remove one container's network namespace: the kernel half of a sandbox.
 
-A namespace is kept by binding its file to a path (network_namespaces(7), `ip netns` does the same). It is made
-by a thread that ends afterwards, since a thread cannot leave a namespace and be of use to others.
+A namespace is kept by binding its file to a path (network_namespaces(7), as `ip netns` does). It is made by
+a thread that ends afterwards, since a thread cannot leave a namespace and be of use to others.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _build(host: Netlink, path: Path, port: Port | None) -> None:
 
 
 def _disable_ipv6(inside: Netlink) -> None:
-    """No IPv6 on `eth0`, the bridge having none; `lo` keeps ::1. /proc/sys/net is that of the calling thread."""
+    """No IPv6 on `eth0`, the bridge having none; `lo` keeps ::1. /proc/sys/net is the calling thread's."""
     try:
         with open(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6", "wb", buffering=0) as file:
             file.write(b"1")

@@ -142,7 +142,8 @@ class NetworkService:
         if link is not None and wanted is not None and wanted not in present and made:
             if has_live and remembered in present:
                 self.warnings.append(
-                    f"--bip {wanted} takes effect when no container runs at the daemon's start; {name} keeps {remembered}"
+                    f"--bip {wanted} takes effect when no container runs at the daemon's start; "
+                    f"{name} keeps {remembered}"
                 )
                 return remembered
             netlink.transact([rtnetlink.delete_link(name)], tolerate=_NO_DEVICE)
@@ -270,8 +271,8 @@ class NetworkService:
     def remove_sandbox(self, container_id: str) -> None:
         """Let a container's namespace go; idempotent and quick.
 
-        Its veth goes with the namespace (the kernel waits about 20 ms for readers of the device), or is deleted
-        when a process keeps the namespace; the address is free again only then.
+        Its veth goes with the namespace (the kernel waits about 20 ms for readers of it), or is deleted when
+        a process keeps the namespace; the address is free again only then.
         """
         namespace.remove(self._netns_dir / container_id)
         rows = self._database.execute(
@@ -288,7 +289,7 @@ class NetworkService:
                 self._reaper.start()
 
     def _reap(self) -> None:
-        """Wait until veths are gone, delete those that stay, give addresses back; ends when nothing is left."""
+        """Wait until veths are gone, delete those that stay, give addresses back; then end."""
         while True:
             with self._condition:
                 if not self._leaving:

@@ -1,1 +1,7 @@
-"""Named volumes."""
+"""Named volumes of the local driver."""
+
+from __future__ import annotations
+
+from sampan.volumes.service import Volume, VolumeService, describe
+
+__all__ = ["Volume", "VolumeService", "describe"]
