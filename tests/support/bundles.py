@@ -13,7 +13,9 @@ from typing import Any
 
 from sampan.runtime import Attachment, ExitRecord, Launcher, LaunchRequest, LogSpec, Process, remove_run
 
-APPLETS = "sh true false cat ls echo sleep env id mount ps seq yes head stty tty kill touch wc printf dd pwd".split()
+APPLETS = (
+    "sh true false cat ls echo sleep env id mount ps yes head stty tty kill touch wc printf dd pwd".split()
+)
 CAPABILITIES = [
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
     "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
@@ -60,7 +62,7 @@ def process(args: list[str], **changes: Any) -> dict[str, Any]:
         "cwd": "/",
         "env": ["PATH=/bin:/usr/bin", "HOME=/root"],
         "user": {"uid": 0, "gid": 0},
-        "capabilities": {name: CAPABILITIES for name in ("bounding", "effective", "permitted")},
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
         "oomScoreAdj": 0,
         **changes,
     }

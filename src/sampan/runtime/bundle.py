@@ -1,4 +1,4 @@
-"""A bundle's config.json as dataclasses, checked once at the edge (OCI runtime spec 1.2, config.md, config-linux.md).
+"""A bundle's config.json as dataclasses, checked once at the edge (OCI runtime spec 1.2, config.md).
 
 What the runtime cannot do is refused here by its name in the spec; nothing is read and then ignored.
 """

@@ -48,5 +48,6 @@ def message(kind: str, text: str) -> str:
         return f"OCI runtime exec failed: exec failed: unable to start container process: {text}"
     return (
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        f"sampan-runtime create failed: unable to start container process: error during container init: {text}"
+        "sampan-runtime create failed: unable to start container process: "
+        f"error during container init: {text}"
     )

@@ -1,4 +1,4 @@
-"""Hooks: programs that the bundle wants run at points of the container's life (OCI runtime spec, config.md)."""
+"""Hooks: programs that the bundle wants run at points of the container's life (OCI runtime spec, hooks)."""
 
 from __future__ import annotations
 

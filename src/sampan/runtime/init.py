@@ -1,7 +1,8 @@
 """What runs between clone3 and execve: the container's first process, or one more in a running container.
 
 The code is Python in a fork of the launcher. From the moment the root changes nothing may be imported (the
-launcher has emptied the import system), and from the moment it is in the container's pid namespace it may be looked at from inside: it stays non-dumpable.
+launcher has emptied the import system), and from the moment it is in the container's pid namespace it may be
+looked at from inside: it stays non-dumpable.
 The order of the steps follows the OCI runtime spec (runtime.md, "Lifecycle") and what each takes away from
 the next: privileges go last, the system call filter very last when `no_new_privs` permits.
 """
@@ -194,7 +195,7 @@ def _raise_loopback() -> None:
 
 
 def _open_terminal(entry: Entry, root: int, console: MountedRoot | None = None) -> None:
-    """Make a terminal in the container's own devpts, give its master to the parent, and take its other end."""
+    """Make a terminal in the container's own devpts, give its master to the parent, take its other end."""
     try:
         ptmx = beneath.open_path(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY, follow=False)
         if procfs.filesystem_magic(ptmx) != _DEVPTS_SUPER_MAGIC:

@@ -1,8 +1,8 @@
 """A container's log in Docker's json-file format: one JSON object a line, rotated by size.
 
-Each line of output becomes `{"log":"…\\n","stream":"stdout","time":"…"}`; one longer than 16 KiB is split, and
-only its last piece ends in a newline, as does a last line that had none. Rotated files are `.1` (the newest),
-`.2`, …, with `.gz` behind when compressed.
+Each line of output becomes `{"log":"…\\n","stream":"stdout","time":"…"}`; one longer than 16 KiB is
+split, and only its last piece ends in a newline; a last line that had none gets none. Rotated files are `.1`
+(the newest), `.2`, …, with `.gz` behind when compressed.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import encodings.ascii
 import encodings.latin_1
 import encodings.utf_8  # noqa: F401  (codecs are looked up by import when first used)
 import gc
+import importlib
 import importlib.machinery
-import json
 import os
 import signal
 import socket
@@ -23,43 +23,6 @@ from sampan.errors import SampanError
 from sampan.linux import capabilities, cgroups, process, seccomp, syscalls
 from sampan.runtime import bundle, monitor, wire
 from sampan.runtime.start import Timings
-
-_FILTER_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
-    "SECCOMP_FILTER_FLAG_LOG": 2,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-}
-_CACHED_FILTERS = 64
-
-
-class Filters:
-    """Compiled seccomp programs by the JSON text they came from: most containers share one."""
-
-    def __init__(self) -> None:
-        self._programs: dict[str, tuple[bytes, int]] = {}
-
-    def get(self, section: dict[str, Any] | None) -> tuple[bytes, int] | None:
-        """The program and load flags of a `linux.seccomp` section; None for none.
-
-        Raises:
-            SampanError: for a section that cannot be compiled.
-        """
-        if not section:
-            return None
-        key = json.dumps(section)
-        found = self._programs.get(key)
-        if found is None:
-            flags = 0
-            for name in section.get("flags") or []:
-                if name not in _FILTER_FLAGS:
-                    raise SampanError(f"config.json: linux.seccomp: unknown flag {name}")
-                flags |= _FILTER_FLAGS[name]
-            if section.get("listenerPath"):
-                raise SampanError("config.json: linux.seccomp.listenerPath is not supported")
-            if len(self._programs) >= _CACHED_FILTERS:
-                self._programs.pop(next(iter(self._programs)))
-            found = self._programs[key] = (seccomp.compile_filter(section), flags)
-        return found
 
 
 def main(fd: int) -> None:
@@ -75,7 +38,6 @@ def main(fd: int) -> None:
     requests.set_inheritable(False)
     wire.widen(requests)
     _warm_up()
-    filters = Filters()
     forget_imports()
     gc.disable()
     gc.freeze()
@@ -86,7 +48,7 @@ def main(fd: int) -> None:
         timings = Timings()
         daemon = socket.socket(fileno=fds[0])
         try:
-            _launch(requests, message, daemon, fds[1:], filters, timings)
+            _launch(requests, message, daemon, fds[1:], timings)
         finally:
             daemon.close()
             for attached in fds[1:]:
@@ -97,7 +59,7 @@ def _warm_up() -> None:
     """Look up what never changes and import what is imported late, so that no monitor has to."""
     manager = cgroups.manager_for("/sampan")
     if manager.version == 2:
-        manager.exists()
+        importlib.import_module("sampan.linux.device_filter")
     time.strftime("%Y", time.gmtime())
     capabilities.last_cap()
 
@@ -115,13 +77,14 @@ def _launch(
     message: dict[str, Any],
     daemon: socket.socket,
     fds: list[int],
-    filters: Filters,
     timings: Timings,
 ) -> None:
     try:
         request = wire.decode_request(message)
         config = bundle.load(request.bundle)
-        program = filters.get((config.get("linux") or {}).get("seccomp"))
+        profile = (config.get("linux") or {}).get("seccomp")
+        # Compiled here, not in the fork, as equal profiles are then compiled once.
+        program = (seccomp.compile_filter(profile), seccomp.flags_of(profile)) if profile else None
         timings.mark("config read")
         pid = os.fork()
     except (SampanError, OSError, ValueError) as error:

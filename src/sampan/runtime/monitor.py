@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sampan.errors import SampanError
@@ -204,7 +205,7 @@ class Monitor:
         for fd in ours.values():
             os.set_blocking(fd, False)
         for stream, fd in ours.items():
-            self._watch(fd, select.EPOLLIN, lambda _, stream=stream, fd=fd: self._on_output(stream, fd))
+            self._watch(fd, select.EPOLLIN, partial(self._on_output, stream, fd))
 
     def _write_state(self) -> None:
         records.write_state(
@@ -274,7 +275,7 @@ class Monitor:
 
     # --- output ---
 
-    def _on_output(self, stream: str, fd: int) -> None:
+    def _on_output(self, stream: str, fd: int, _: int) -> None:
         try:
             data = os.read(fd, _READ_BYTES)
         except BlockingIOError:

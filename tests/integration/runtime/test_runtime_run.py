@@ -1,4 +1,4 @@
-"""Containers through launcher, monitor and init: what runs, how it ends, and what it says when it does not run."""
+"""Containers through launcher, monitor and init: what runs, how it ends, what is said when it does not."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_detach_keys_leave_it_running() -> None:
         detached = asyncio.Event()
         run.process.on_detach = detached.set
         run.client.mine.sendall(b"echo a\x10b\n\x10")
-        await run.client.read(b"$ ")
+        await run.client.read(b"# ")
         run.client.mine.setblocking(True)
         run.client.mine.sendall(b"\x11")
         await run.client.read()

@@ -1,0 +1,237 @@
+"""What a hostile image or process tries against the runtime, and what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from sampan.runtime import LaunchError
+from support.bundles import MOUNTS, Box, Runner, in_box, process
+
+pytestmark = pytest.mark.root
+
+ENVIRONMENT_MARK = "SAMPAN_TEST_SECRET_OF_THE_HOST"
+
+
+def test_no_descriptor_environment_or_directory_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT_MARK, "x")
+
+    async def body(runner: Runner) -> None:
+        script = "ls -l /proc/self/fd; echo --; env; echo --; ls -l /proc/self/cwd /proc/self/root; ls /"
+        output, _ = await runner.run(["sh", "-c", script])
+        descriptors, environment, rest = output.decode().split("--\n")
+        links = [line.split(" -> ")[1] for line in descriptors.splitlines() if " -> " in line]
+        assert all(link in ("/dev/null", "/") or link.startswith(("pipe:", "/proc/")) for link in links)
+        names = {line.partition("=")[0] for line in environment.splitlines()}
+        assert names <= {"PATH", "HOME", "PWD", "SHLVL", "OLDPWD"}
+        assert ENVIRONMENT_MARK not in output.decode()
+        assert "work" not in rest.split()
+
+    in_box(body)
+
+
+def test_the_interpreter_cannot_be_overwritten(tmp_path: Path) -> None:
+    """As in CVE-2019-5736: a program that is a link to /proc/self/exe, and a process that waits for our execs."""
+    real = Path(os.path.realpath(sys.executable))
+    before = hashlib.sha256(real.read_bytes()).digest()
+
+    async def body(runner: Runner) -> None:
+        (runner.box.rootfs / "bin/evil").symlink_to("/proc/self/exe")
+        # Whatever runs here looks at every process that appears, and tries to write to its executable.
+        watcher = (
+            "echo up; while :; do for p in /proc/[0-9]*; do "
+            "case $p in /proc/1) ;; *) { echo evil > $p/exe && echo WROTE $p; } 2>/dev/null;; esac; done; done"
+        )
+        runner.box.config(["sh", "-c", watcher], capabilities=None)
+        main = await runner.launch()
+        await main.client.read(b"up")
+        for number in range(20):
+            program = "/bin/evil" if number % 2 else "/bin/true"
+            try:
+                run = await runner.launch(
+                    kind="exec", container_pid=main.process.pid, process_object=process([program])
+                )
+            except LaunchError:
+                continue
+            await run.process.wait()
+            await runner.remove(run)
+        await asyncio.sleep(0.2)
+        main.process.signal(9)
+        assert b"WROTE" not in await main.client.read()
+
+    in_box(body)
+    assert hashlib.sha256(real.read_bytes()).digest() == before
+
+
+def test_the_launcher_runs_sealed() -> None:
+    async def body(runner: Runner) -> None:
+        await runner.launcher.start()
+        await runner.run(["true"])
+        assert runner.launcher._process is not None
+        pid = runner.launcher._process.pid
+        with pytest.raises(OSError):
+            os.open(f"/proc/{pid}/exe", os.O_WRONLY)
+        libraries = [
+            line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "libpython" in line
+        ]
+        assert not any(line.endswith(os.path.realpath(sys.executable)) for line in libraries)
+        for name in os.listdir(f"/proc/{pid}/map_files"):
+            path = f"/proc/{pid}/map_files/{name}"
+            if "python3" in os.readlink(path).rpartition("/")[2]:
+                with pytest.raises(OSError):
+                    os.open(path, os.O_WRONLY)
+
+    in_box(body)
+
+
+def test_masked_and_readonly_paths_hold() -> None:
+    async def body(runner: Runner) -> None:
+        script = (
+            "exec 2>&1; wc -c < /proc/keys; ls -A /proc/acpi /sys/firmware; "
+            "echo 1 > /proc/sys/kernel/domainname; echo h > /proc/sysrq-trigger; "
+            "chmod 0 /proc/keys; echo x > /proc/acpi/x; mount -t tmpfs x /proc/acpi"
+        )
+        output, _ = await runner.run(["sh", "-c", script])
+        lines = output.decode().splitlines()
+        if Path("/proc/keys").exists():
+            assert lines[0] == "0"
+        for path in ("/proc/sys/kernel/domainname", "/proc/sysrq-trigger"):
+            if not Path(path).exists():
+                continue
+            assert any(path in line and "Read-only" in line for line in lines)
+        assert any("/proc/keys" in line and "Read-only" in line for line in lines)
+        assert stat.S_IMODE(os.stat("/dev/null").st_mode) == 0o666
+
+    in_box(body)
+
+
+def test_a_replaced_null_device_masks_nothing() -> None:
+    """CVE-2025-31133: /dev/null of the image's own choice must not be what covers a masked path."""
+
+    async def body(runner: Runner) -> None:
+        mounts = [mount for mount in MOUNTS if mount["destination"] in ("/proc", "/sys")]
+        target = runner.box.rootfs / "dev"
+        target.mkdir()
+        (target / "null").symlink_to("/proc/sys/kernel/core_pattern")
+        with pytest.raises(LaunchError, match="/dev/null in the container is not the null device"):
+            await runner.run(["true"], changes={"mounts": mounts})
+
+    in_box(body)
+
+
+@pytest.mark.parametrize("place", ["proc", "sys"])
+def test_a_link_in_place_of_proc_or_sys_is_refused(place: str) -> None:
+    async def body(runner: Runner) -> None:
+        (runner.box.rootfs / "elsewhere").mkdir()
+        (runner.box.rootfs / place).symlink_to("/elsewhere")
+        with pytest.raises(LaunchError, match="must be an ordinary directory"):
+            await runner.run(["true"])
+
+    in_box(body)
+
+
+def test_links_in_the_image_stay_inside(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+
+    async def body(runner: Runner) -> None:
+        (runner.box.rootfs / "dev").symlink_to("/etc")
+        (runner.box.rootfs / "data").symlink_to(str(outside))
+        (runner.box.rootfs / "up").symlink_to("../../../../../../.." + str(outside))
+        (runner.box.rootfs / "loop").symlink_to("loop")
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "file").write_text("bound")
+        binds = [
+            {"destination": f"/{name}/inner", "type": "bind", "source": str(source), "options": ["rbind"]}
+            for name in ("data", "up")
+        ]
+        script = f"cat /data/inner/file; ls {outside}; ls -l /etc/null; cat /etc/passwd"
+        output, _ = await runner.run(["sh", "-c", script], changes={"mounts": [*MOUNTS, *binds]})
+        assert b"bound" in output and b"inner" in output and b"1,   3" in output
+        assert list(outside.iterdir()) == []
+        assert Path("/etc/passwd").exists() and not Path("/etc/null").exists()
+        looping = [{"destination": "/loop/x", "type": "bind", "source": str(source), "options": ["rbind"]}]
+        with pytest.raises(LaunchError):
+            await runner.run(["true"], changes={"mounts": [*MOUNTS, *looping]})
+
+    in_box(body)
+
+
+@pytest.mark.parametrize("cwd", [f"/proc/self/fd/{number}" for number in range(3, 12)])
+def test_a_working_directory_outside_is_refused(cwd: str) -> None:
+    """CVE-2024-21626: a descriptor of the host's, entered as working directory."""
+
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sleep", "60"])
+        main = await runner.launch()
+        with pytest.raises(LaunchError):
+            await runner.launch(
+                kind="exec", container_pid=main.process.pid, process_object=process(["pwd"], cwd=cwd)
+            )
+
+    in_box(body)
+
+
+def test_modules_in_the_image_are_never_imported() -> None:
+    async def body(runner: Runner) -> None:
+        library = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        for place in (f"usr/lib/{library}", f"root/lib/{library}", "work/main/src"):
+            directory = runner.box.rootfs / place
+            directory.mkdir(parents=True)
+            for module in ("os", "errno", "struct", "traceback", "encodings", "sampan", "linecache"):
+                (directory / f"{module}.py").write_text("open('/tmp/imported','w').close()")
+        await runner.run(["true"], cwd="/work/main/src")
+        with pytest.raises(LaunchError):
+            await runner.run(["nope"])
+        assert not (runner.box.rootfs / "tmp/imported").exists()
+
+    in_box(body)
+
+
+def test_the_memory_copy_works_where_overlay_does_not() -> None:
+    import subprocess
+
+    from sampan.runtime import sealed
+
+    for kind in ("overlay", "memory"):
+        interpreter = sealed.interpreter(kind)
+        try:
+            code = "import json, os; os.open('/proc/self/exe', os.O_RDONLY); print(json.__name__)"
+            done = subprocess.run(
+                [interpreter.argv0, "-I", "-S", "-c", code],
+                executable=interpreter.executable,
+                pass_fds=interpreter.fds,
+                env=interpreter.environment,
+                capture_output=True,
+                check=True,
+            )
+        finally:
+            interpreter.close()
+        assert done.stdout == b"json\n"
+
+
+def test_nothing_is_left_of_a_failed_start() -> None:
+    box = Box()
+    before = Path("/proc/self/mountinfo").read_text()
+
+    async def body(runner: Runner) -> None:
+        for changes in (
+            {"mounts": [{"destination": "/x", "type": "nosuchfs", "source": "x", "options": []}]},
+            {"linux": {"sysctl": {"net.core.nothing": "1"}}},
+            {"hooks": {"createContainer": [{"path": "/bin/false"}]}},
+        ):
+            with pytest.raises(LaunchError):
+                await runner.run(["true"], changes=changes)
+            assert not list(Path("/sys/fs/cgroup").glob(f"*{box.cgroup}"))
+
+    in_box(body, box)
+    assert Path("/proc/self/mountinfo").read_text() == before
+    assert shutil.which("busybox")
