@@ -1,0 +1,177 @@
+"""A request's body on its way from the socket to a handler, or to a worker thread, with back-pressure.
+
+The event loop feeds it; one reader, a coroutine or a thread, takes from it. Past `HIGH_BYTES` unread the
+connection stops reading from its socket until the reader has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO, cast
+
+from sampan.errors import InvalidParameter
+
+HIGH_BYTES = 1 << 20
+LOW_BYTES = 1 << 18
+
+
+class Body:
+    """The bytes of one request's body.
+
+    Args:
+        loop: the loop that feeds it.
+        wanted: called once, in the loop, when somebody starts to read (time for `100 Continue`).
+        resume: called in the loop when there is room again after `feed` said that there is none.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, wanted: Callable[[], None], resume: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._wanted: Callable[[], None] | None = wanted
+        self._resume = resume
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._full = False
+        self._condition = threading.Condition(threading.Lock())
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self.complete = False
+
+    # --- the connection's side, in the loop ---
+
+    def feed(self, data: bytes) -> bool:
+        """Add received bytes; False asks the caller to stop reading until `resume` is called."""
+        with self._condition:
+            self._pieces.append(data)
+            self._size += len(data)
+            self._full = self._size > HIGH_BYTES
+            full = self._full
+            self._condition.notify()
+        self._wake()
+        return not full
+
+    def finish(self) -> None:
+        """The whole body has been fed."""
+        with self._condition:
+            self.complete = True
+            self._condition.notify()
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The rest will never come: readers get `error` once they have read what is there."""
+        with self._condition:
+            if not self.complete and self._error is None:
+                self._error = error
+            self._condition.notify()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- the reader's side ---
+
+    def _take(self) -> bytes | None:
+        """What is there, b"" at the end, None when one must wait; called with the lock held."""
+        if self._pieces:
+            data = self._pieces.popleft()
+            self._size -= len(data)
+            if self._full and self._size < LOW_BYTES:
+                self._full = False
+                self._loop.call_soon_threadsafe(self._resume)
+            return data
+        if self._error is not None:
+            raise self._error
+        return b"" if self.complete else None
+
+    def take_now(self) -> bytes:
+        """All that has been received and not read yet, without waiting."""
+        with self._condition:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._size = 0
+            if self._full:
+                self._full = False
+                self._loop.call_soon(self._resume)
+        return data
+
+    async def read_some(self) -> bytes:
+        """The next bytes, b"" at the end.
+
+        Raises:
+            ConnectionError: the client went away in the middle.
+            InvalidParameter: the body is not well-formed HTTP.
+        """
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            wanted()
+        while True:
+            with self._condition:
+                data = self._take()
+            if data is not None:
+                return data
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self.read_some():
+            yield data
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            InvalidParameter: it is longer than `limit_bytes`.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        while data := await self.read_some():
+            size += len(data)
+            if size > limit_bytes:
+                raise InvalidParameter(f"the request body is larger than {limit_bytes} bytes")
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def read_in_thread(self) -> bytes:
+        """As `read_some`, for a thread other than the loop's; blocks."""
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            self._loop.call_soon_threadsafe(wanted)
+        with self._condition:
+            while (data := self._take()) is None:
+                self._condition.wait()
+        return data
+
+    def stream(self) -> BinaryIO:
+        """The body as a file for a worker thread; its reads block and end with b""."""
+        return cast("BinaryIO", io.BufferedReader(_RawBody(self), HIGH_BYTES))
+
+
+class _RawBody(io.RawIOBase):
+    """A `Body` behind the interface of a raw file."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not self._rest:
+            try:
+                self._rest = memoryview(self._body.read_in_thread())
+            except InvalidParameter as error:
+                raise OSError(error.message) from error
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count

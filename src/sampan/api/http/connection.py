@@ -1,0 +1,478 @@
+"""One HTTP/1.1 connection: h11 reads the requests (RFC 9112), a task per request runs the handler.
+
+Requests are answered one after the other; what a client pipelines waits unread. While a handler runs the
+socket is still read, so that a client's departure is seen. The transport is a socket's or `tls.TlsPump`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import h11
+
+from sampan.api.http.body import Body
+from sampan.api.http.query import Query
+from sampan.api.http.request import ClientGone, Hijacked, Request
+from sampan.api.http.response import Response, StreamResponse, ThreadStreamResponse, dump_json
+from sampan.api.http.thread_writer import ThreadWriter
+from sampan.api.http.versions import split_version
+from sampan.errors import InvalidParameter, NotFound
+
+if TYPE_CHECKING:
+    from sampan.api.http.server import HttpServer
+
+log = logging.getLogger("sampan.http")
+
+HEAD_LIMIT_BYTES = 128 << 10
+HEAD_TIMEOUT_S = 30.0
+IDLE_TIMEOUT_S = 300.0
+PIPELINE_LIMIT_BYTES = 64 << 10
+DRAIN_LIMIT_BYTES = 256 << 10
+LINGER_S = 5.0
+WRITE_HIGH_BYTES = 512 << 10
+
+
+class Connection(asyncio.Protocol):
+    """The server's end of one client connection.
+
+    Args:
+        server: the server it belongs to.
+    """
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.gone = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT_BYTES)
+        self._transport: Any = None
+        self._body: Body | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._cancellable = False
+        self._paused = False
+        self._hijacked = False
+        self._lingering = False
+        self._close_wanted = False
+        self._eof = False
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._writable = True
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what asyncio calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self.server.connections.add(self)
+        self._set_deadline(HEAD_TIMEOUT_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        try:
+            self._h11.receive_data(data)
+        except RuntimeError:  # h11 refuses data behind what it took for the end
+            self._transport.abort()
+            return
+        self._advance()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if self._lingering or self._task is None:
+            return False
+        self._client_gone()
+        return True  # the answer to a complete request is still sent
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._eof = True
+        self.resume_writing()
+        if not self._hijacked:
+            self._client_gone()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(None)
+
+    # --- time ---
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self._loop.time() + seconds if seconds else 0.0
+        if self._deadline and (self._timer is None or self._timer.when() > self._deadline):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if not self._deadline or self._transport.is_closing():
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        elif self._lingering or not self._h11.trailing_data[0]:
+            self._transport.abort()
+        else:
+            self._refuse(408, "the request did not arrive in time")
+
+    # --- reading ---
+
+    def _advance(self) -> None:
+        while not self._hijacked and not self._lingering:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                self._malformed(error)
+                return
+            if event is h11.NEED_DATA:
+                late = self._deadline > self._loop.time() + HEAD_TIMEOUT_S
+                if late and self._task is None and self._h11.trailing_data[0]:
+                    self._set_deadline(HEAD_TIMEOUT_S)  # these were the first bytes of the next head
+                return
+            if event is h11.PAUSED:
+                if len(self._h11.trailing_data[0]) > PIPELINE_LIMIT_BYTES:
+                    self._pause_reading()
+                return
+            if isinstance(event, h11.Request):
+                self._start(event)
+            elif isinstance(event, h11.Data):
+                if self._body is not None and not self._body.feed(bytes(event.data)):
+                    self._pause_reading()
+            elif isinstance(event, h11.EndOfMessage):
+                if self._body is not None:
+                    self._body.finish()
+            else:
+                return
+
+    def _pause_reading(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused and not self._transport.is_closing() and not self._hijacked:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _client_gone(self) -> None:
+        self.gone.set()
+        if self._body is not None:
+            self._body.fail(ConnectionResetError("the client went away in the middle of its request"))
+        if self._task is not None and self._cancellable:
+            self._task.cancel()
+
+    def _malformed(self, error: h11.RemoteProtocolError) -> None:
+        if self._task is None:
+            self._refuse(error.error_status_hint, f"malformed request: {error}")
+        elif self._body is not None:
+            self._body.fail(InvalidParameter(f"malformed request body: {error}"))
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what could not be read as a request, and hang up."""
+        body = dump_json({"message": message})
+        head = (
+            f"HTTP/1.1 {status} {_REASONS.get(status, 'Bad Request')}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close without a reset eating the answer: the client's remaining bytes are read and dropped."""
+        self._lingering = True
+        self._resume_reading()
+        if self._eof or self._transport.is_closing():
+            self._transport.close()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:
+            self._transport.abort()
+            return
+        self._set_deadline(LINGER_S)
+
+    # --- one request ---
+
+    def _start(self, event: h11.Request) -> None:
+        self._set_deadline(0)
+        self._body = Body(self._loop, self._send_continue, self._resume_reading)
+        self._cancellable = False
+        self.server.request_started()
+        self._task = self._loop.create_task(self._serve(event, self._body))
+
+    async def _serve(self, event: h11.Request, body: Body) -> None:
+        try:
+            response = await self._answer(event, body)
+            if response is not None:
+                await self._send(response, event.method == b"HEAD")
+            elif not self._hijacked:
+                self._transport.abort()
+        except asyncio.CancelledError:
+            self._transport.abort()
+        except ConnectionError:
+            self._transport.abort()
+        finally:
+            self._task = None
+            self.server.request_finished()
+        await self._next(body)
+
+    async def _answer(self, event: h11.Request, body: Body) -> Response | None:
+        method = event.method.decode("ascii")
+        try:
+            try:
+                request = self._parse(method, event, body)
+                found = self.server.router.match(method, request.path)
+                if found is None:
+                    raise NotFound("page not found")
+                handler, request.params = found
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("%s %s", method, request.path)
+                return await handler(request)
+            except (ClientGone, ConnectionError):
+                if self.gone.is_set():
+                    return None
+                raise
+        except Exception as error:  # the boundary: each becomes an answer, unexpected ones are logged
+            return self.server.error_response(error, f"{method} {event.target.decode('latin-1')}")
+
+    def _parse(self, method: str, event: h11.Request, body: Body) -> Request:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in event.headers:
+            name, value = raw_name.decode("ascii"), raw_value.decode("utf-8", "replace")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if "content-length" in headers and "transfer-encoding" in headers:
+            self._close_wanted = True
+            raise InvalidParameter("a request has Content-Length or Transfer-Encoding, never both")
+        target = event.target.decode("latin-1").partition("#")[0]
+        if not target.startswith("/"):  # absolute form, as proxies send it
+            scheme, mark, rest = target.partition("://")
+            if not mark or scheme.lower() not in ("http", "https"):
+                raise NotFound("page not found")
+            target = "/" + rest.partition("/")[2]
+        raw_path, _, raw_query = target.partition("?")
+        version, path = split_version(unquote(raw_path, errors="strict" if "%" in raw_path else "replace"))
+        return Request(self, method, path, Query(raw_query), headers, version, body)
+
+    def _send_continue(self) -> None:
+        if self._h11.they_are_waiting_for_100_continue and not self._transport.is_closing():
+            self._write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
+
+    async def _next(self, body: Body) -> None:
+        """Between two requests: make sure the body is over, then look for the next one."""
+        if self._hijacked or self._transport.is_closing():
+            return
+        dropped = 0
+        try:
+            while not body.complete and dropped <= DRAIN_LIMIT_BYTES:
+                if self._h11.they_are_waiting_for_100_continue:
+                    break
+                data = body.take_now()
+                if not data:
+                    data = await asyncio.wait_for(body.read_some(), LINGER_S)
+                dropped += len(data)
+        except (OSError, InvalidParameter, TimeoutError):
+            self._linger()
+            return
+        if self._hijacked or self._transport.is_closing():
+            return
+        if self._close_wanted or not body.complete or self._h11.our_state is not h11.DONE:
+            self._linger()
+            return
+        if self._eof:
+            self._transport.close()
+            return
+        self._body = None
+        self._h11.start_next_cycle()
+        self._resume_reading()
+        self._set_deadline(IDLE_TIMEOUT_S)
+        self._advance()
+
+    # --- writing ---
+
+    def _write(self, data: bytes | None) -> None:
+        if data:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        if self._transport.is_closing():
+            raise BrokenPipeError("the client is gone")
+        if not self._writable:
+            self._write_waiter = self._loop.create_future()
+            try:
+                await self._write_waiter
+            finally:
+                self._write_waiter = None
+            if self._transport.is_closing():
+                raise BrokenPipeError("the client is gone")
+
+    def send_head(self, response: Response, length: int | None) -> bytes:
+        """The encoded head of `response`, for a body of `length` bytes or (None) of chunks."""
+        headers = list(self.server.headers)
+        if response.content_type:
+            headers.append(("Content-Type", response.content_type))
+        headers.extend(response.headers.items())
+        if length is not None and response.status not in (204, 304):
+            headers.append(("Content-Length", str(length)))
+        if self._close_wanted or self.server.stopping:
+            headers.append(("Connection", "close"))
+        status = response.status
+        reason = _REASONS.get(status, "")
+        encoded = self._h11.send(h11.Response(status_code=status, headers=headers, reason=reason))
+        return encoded or b""
+
+    def write_piece(self, data: bytes) -> None:
+        """Send a piece of a body whose head is out."""
+        if data and not self._transport.is_closing():
+            self._write(self._h11.send(h11.Data(data=data)))
+
+    async def _send(self, response: Response, head_only: bool) -> None:
+        if self._transport.is_closing():
+            raise BrokenPipeError("the client is gone")
+        if isinstance(response, ThreadStreamResponse) and not head_only:
+            await self._send_from_thread(response)
+        elif isinstance(response, StreamResponse) and not head_only:
+            await self._send_stream(response)
+        else:
+            whole = not isinstance(response, (StreamResponse, ThreadStreamResponse))
+            data = self.send_head(response, len(response.body) if whole else None)
+            if response.body and not head_only and response.status not in (204, 304):
+                data += self._h11.send(h11.Data(data=response.body)) or b""
+            self._transport.write(data + (self._h11.send(h11.EndOfMessage()) or b""))
+
+    async def _send_stream(self, response: StreamResponse) -> None:
+        pieces = response.pieces
+        try:
+            self._write(self.send_head(response, None))
+            self._cancellable = True
+            if self.gone.is_set():
+                raise BrokenPipeError("the client is gone")
+            async for piece in pieces:
+                self.write_piece(piece)
+                await self.drain()
+            self._cancellable = False
+            self._write(self._h11.send(h11.EndOfMessage()))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as error:
+            log.error("stream cut short: %s", self.server.describe(error))
+            self._transport.abort()
+        finally:
+            self._cancellable = False
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _send_from_thread(self, response: ThreadStreamResponse) -> None:
+        writer = ThreadWriter(self._loop)
+        work = self._loop.run_in_executor(None, writer.run, response.writer)
+        started = False
+        try:
+            while (piece := await writer.next_piece()) is not None:
+                if not started:
+                    started = True
+                    self._write(self.send_head(response, None))
+                self.write_piece(piece)
+                await self.drain()
+        except BaseException:
+            writer.abandon()
+            await asyncio.shield(asyncio.wait((work,)))
+            work.exception()
+            raise
+        try:
+            await work
+        except Exception as error:
+            if not started:
+                await self._send(self.server.error_response(error, "answer"), head_only=False)
+                return
+            log.error("answer cut short: %s", self.server.describe(error))
+            self._transport.abort()
+            return
+        if not started:
+            self._write(self.send_head(response, None))
+        self._write(self._h11.send(h11.EndOfMessage()))
+
+    # --- hijack ---
+
+    async def hijack(self, request: Request, content_type: str) -> Hijacked:
+        """See `Request.hijack`."""
+        upgrade = request.upgrade
+        early = b""
+        if request.body.complete:
+            early = request.body.take_now()
+        elif upgrade:
+            await request.body.read(DRAIN_LIMIT_BYTES)
+        else:
+            early = request.body.take_now()
+        if self._eof and self._transport.is_closing():
+            raise ClientGone
+        self._hijacked = True
+        # From here to the last line no byte may be read: it would be lost to whom the socket goes next.
+        self._pause_reading()
+        prefix = early + self._h11.trailing_data[0]
+        if not upgrade:
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
+        elif upgrade == "tcp":
+            head = (
+                f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\n"
+                "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            )
+        else:
+            head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+        self._transport.set_write_buffer_limits(high=0)
+        self._transport.write(head.encode("latin-1"))
+        while self._transport.get_write_buffer_size():
+            self._writable = False
+            await self.drain()
+        if self._transport.is_closing():
+            raise ClientGone
+        detach = getattr(self._transport, "detach", None)
+        if detach is not None:
+            return Hijacked(await detach(), prefix)
+        own: socket.socket = self._transport.get_extra_info("socket").dup()
+        self._transport.close()  # closes its own descriptor only; the connection lives on in the dup
+        return Hijacked(own, prefix)
+
+    # --- stopping ---
+
+    def stop(self, now: bool) -> None:
+        """Leave: at once when idle, streaming, or told `now`; else after the present answer."""
+        if self._hijacked:
+            return
+        if self._task is None:
+            self._transport.close()
+        elif now or self._cancellable:
+            self._task.cancel()
+        else:
+            self._close_wanted = True
+
+
+_REASONS = {
+    200: "OK",
+    201: "Created",
+    204: "No Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    408: "Request Timeout",
+    409: "Conflict",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}

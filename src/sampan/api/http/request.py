@@ -1,0 +1,202 @@
+"""One request as a handler sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
+
+from sampan.api.http.body import Body
+from sampan.api.http.query import Query
+from sampan.api.http.response import RAW_STREAM
+from sampan.api.http.versions import NEWEST, OLDEST, ApiVersion
+from sampan.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from sampan.api.http.connection import Connection
+
+T = TypeVar("T")
+
+JSON_LIMIT_BYTES = 4 << 20
+
+
+@dataclass(slots=True)
+class ServerInfo:
+    """What the server says of itself.
+
+    Attributes:
+        version: Sampan's version.
+        hosts: the addresses it listens on, as URLs.
+        debug: whether debugging is on (it can change while the daemon runs).
+        labels: the engine's labels.
+    """
+
+    version: str = "0"
+    hosts: list[str] = field(default_factory=list)
+    debug: bool = False
+    labels: list[str] = field(default_factory=list)
+    api_version: ApiVersion = NEWEST
+    min_api_version: ApiVersion = OLDEST
+
+
+@dataclass(slots=True)
+class Hijacked:
+    """A client's connection after HTTP has left it.
+
+    Attributes:
+        socket: the connection, or for TLS one end of a socket pair that stands for it; the receiver closes
+            it. It is non-blocking, and as that flag lives in the open file description, whoever gets the
+            descriptor by SCM_RIGHTS has it non-blocking too and must not change it under another's feet.
+        prefix: bytes the client has sent behind its request already.
+    """
+
+    socket: socket.socket
+    prefix: bytes
+
+
+class ClientGone(Exception):
+    """The client went away while a handler waited; nobody is left to answer."""
+
+
+class Request:
+    """A request's head, its body, and the way back to the connection.
+
+    Attributes:
+        method: "GET", "POST", …
+        path: decoded, without the version prefix.
+        params: the parameters of the route's pattern.
+        query: the query part.
+        headers: names in lower case; a repeated header's values are joined by ", ".
+        api_version: what the client asked for, else the newest.
+        engine: the engine that the server was given.
+        server: what the server says of itself.
+        body: the body as an asynchronous iterator of bytes.
+    """
+
+    __slots__ = (
+        "_connection",
+        "api_version",
+        "body",
+        "engine",
+        "headers",
+        "method",
+        "params",
+        "path",
+        "query",
+        "server",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        path: str,
+        query: Query,
+        headers: dict[str, str],
+        api_version: ApiVersion,
+        body: Body,
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.api_version = api_version
+        self.body = body
+        self.params: dict[str, str] = {}
+        self.engine: Any = connection.server.engine
+        self.server: ServerInfo = connection.server.info
+
+    # --- body ---
+
+    async def read(self, limit: int = JSON_LIMIT_BYTES) -> bytes:
+        """The whole body.
+
+        Raises:
+            InvalidParameter: it is longer than `limit` bytes.
+        """
+        return await self.body.read(limit)
+
+    async def json(self, limit: int = JSON_LIMIT_BYTES) -> Any:
+        """The body as JSON; None when it is empty.
+
+        Raises:
+            InvalidParameter: another content type, longer than `limit` bytes, or not JSON.
+        """
+        data = await self.body.read(limit)
+        if not data.strip():
+            return None
+        content_type = self.headers.get("content-type", "")
+        if content_type.split(";", 1)[0].strip().lower() != "application/json":
+            raise InvalidParameter(
+                f"unsupported Content-Type header ({content_type}): must be 'application/json'"
+            )
+        try:
+            return json.loads(data, parse_constant=_no_constant)
+        except RecursionError:
+            raise InvalidParameter("invalid JSON: nested too deeply") from None
+        except ValueError as error:
+            raise InvalidParameter(f"invalid JSON: {error}") from None
+
+    def body_stream(self) -> BinaryIO:
+        """The body as a file for a worker thread; reads raise OSError when the client goes away."""
+        return self.body.stream()
+
+    # --- the connection ---
+
+    @property
+    def upgrade(self) -> str:
+        """The protocol the client wants to change to, in lower case ("tcp", "h2c"); "" for none."""
+        if "upgrade" not in self.headers.get("connection", "").lower():
+            return ""
+        return self.headers.get("upgrade", "").strip().lower()
+
+    async def hijack(self, content_type: str = RAW_STREAM) -> Hijacked:
+        """Answer, and take the connection out of the server's hands.
+
+        A client that asked for an upgrade gets `101 UPGRADED` with the protocol it named, another one
+        `200 OK` and the raw stream behind it. What can fail should fail before: from here on an error can
+        only be told on the stream. The handler returns None afterwards.
+
+        Args:
+            content_type: of the stream; not sent when the upgrade is to a protocol of its own (h2c).
+
+        Raises:
+            ClientGone: the client has left already.
+        """
+        return await self._connection.hijack(self, content_type)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has closed its side."""
+        return self._connection.gone.is_set()
+
+    async def disconnected(self) -> None:
+        """Return when the client has closed its side."""
+        await self._connection.gone.wait()
+
+    async def unless_gone(self, work: Awaitable[T]) -> T:
+        """The result of `work`, which is cancelled when the client goes away first.
+
+        Raises:
+            ClientGone: then; let it pass through, the server expects it.
+        """
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._connection.gone.wait())
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise ClientGone
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,92 @@
+"""What a handler answers with: a small whole body, a stream of pieces, or a file written by a thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, BinaryIO
+
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+
+class Response:
+    """A complete answer.
+
+    Args:
+        status: the HTTP status.
+        body: all of the body.
+        content_type: empty for an answer without a body.
+        headers: further headers.
+    """
+
+    def __init__(
+        self,
+        status: int = 200,
+        body: bytes = b"",
+        content_type: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers: dict[str, str] = dict(headers or {})
+
+
+class StreamResponse(Response):
+    """An answer whose pieces are sent as they come; see `stream`."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], status: int, content_type: str) -> None:
+        super().__init__(status, b"", content_type)
+        self.pieces = pieces
+
+
+class ThreadStreamResponse(Response):
+    """An answer that a worker thread writes; see `thread_stream`."""
+
+    def __init__(self, writer: Callable[[BinaryIO], None], status: int, content_type: str) -> None:
+        super().__init__(status, b"", content_type)
+        self.writer = writer
+
+
+def dump_json(value: Any) -> bytes:
+    """JSON as Docker writes it: UTF-8, compact, a line feed behind it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with `value` as JSON."""
+    return Response(status, dump_json(value), "application/json", headers)
+
+
+def empty(status: int = 204, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer without a body."""
+    return Response(status, b"", "", headers)
+
+
+def text(body: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with plain text."""
+    return Response(status, body.encode(), "text/plain; charset=utf-8", headers)
+
+
+def stream(
+    pieces: AsyncIterator[bytes], content_type: str = "application/json", status: int = 200
+) -> Response:
+    """Answer with pieces sent the moment they come, the head before the first of them.
+
+    When the client goes away the task that iterates is cancelled, so the iterator's `finally` runs. An
+    exception out of the iterator cuts the body short (no last chunk), which clients take for an error.
+    """
+    return StreamResponse(pieces, status, content_type)
+
+
+def thread_stream(
+    writer: Callable[[BinaryIO], None], content_type: str = "application/x-tar", status: int = 200
+) -> Response:
+    """Answer with what `writer` writes to the file it is given, in a worker thread.
+
+    Nothing is sent before the first byte is written (or the writer returns), so an error raised until then
+    still becomes a proper error answer; a later one cuts the body short. Writes block while the client is
+    slow, and raise `BrokenPipeError` once it has gone.
+    """
+    return ThreadStreamResponse(writer, status, content_type)

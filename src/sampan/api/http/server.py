@@ -1,0 +1,134 @@
+"""The HTTP server: listening sockets, the connections that came in by them, errors turned into answers."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from typing import Any
+
+from sampan.api.http.connection import Connection
+from sampan.api.http.request import ServerInfo
+from sampan.api.http.response import Response, empty, json_response
+from sampan.api.http.routing import Router
+from sampan.api.http.tls import TlsPump
+from sampan.errors import InvalidParameter, SampanError
+
+log = logging.getLogger("sampan.http")
+
+BACKLOG = 1024
+
+
+class HttpServer:
+    """Serves a router on any number of sockets.
+
+    Args:
+        router: the routes.
+        engine: what handlers find as `request.engine`.
+        info: what handlers find as `request.server`.
+    """
+
+    def __init__(self, router: Router, engine: Any = None, info: ServerInfo | None = None) -> None:
+        self.router = router
+        self.engine = engine
+        self.info = info or ServerInfo()
+        self.headers = (
+            ("Api-Version", str(self.info.api_version)),
+            ("Docker-Experimental", "false"),
+            ("Ostype", "linux"),
+            ("Server", f"Sampan/{self.info.version} (linux)"),
+        )
+        self.connections: set[Connection] = set()
+        self.stopping = False
+        self._servers: list[asyncio.AbstractServer] = []
+        self._active = 0
+        self._last_activity = asyncio.get_running_loop().time()
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Accept connections on a bound socket, unix or TCP; `tls` wraps them in TLS."""
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+
+        def factory() -> asyncio.Protocol:
+            return Connection(self) if tls is None else TlsPump(tls, Connection(self))
+
+        if sock.family == socket.AF_UNIX:
+            server: asyncio.AbstractServer = await loop.create_unix_server(
+                factory, sock=sock, backlog=BACKLOG
+            )
+        else:
+            server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+        self._servers.append(server)
+
+    # --- activity, for those who wonder whether the daemon is still needed ---
+
+    def request_started(self) -> None:
+        """A handler begins."""
+        self._active += 1
+
+    def request_finished(self) -> None:
+        """A handler has answered."""
+        self._active -= 1
+        self._last_activity = asyncio.get_running_loop().time()
+
+    def idle_seconds(self) -> float:
+        """How long there has been neither a request nor an open connection; 0.0 while there is one."""
+        now = asyncio.get_running_loop().time()
+        if self._active or self.connections:
+            self._last_activity = now
+        return now - self._last_activity
+
+    # --- errors ---
+
+    def error_response(self, error: BaseException, where: str) -> Response:
+        """The answer that tells a client of `error`; the unexpected goes to the log with its traceback."""
+        if isinstance(error, SampanError):
+            if error.status == 304:
+                return empty(304)
+            if error.status >= 500:
+                log.error("%s: %s", where, error.message)
+            return json_response({"message": error.message}, error.status)
+        if isinstance(error, UnicodeDecodeError):
+            return json_response({"message": "the path is not UTF-8"}, InvalidParameter.status)
+        log.error("%s: %s", where, self.describe(error), exc_info=error)
+        return json_response({"message": self.describe(error)}, 500)
+
+    def describe(self, error: BaseException) -> str:
+        """One line for a person."""
+        if isinstance(error, SampanError):
+            return error.message
+        if isinstance(error, OSError):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                place = f" (writing {error.filename})" if error.filename else ""
+                return f"no space left on the device{place}: free some, `sampan system prune` may help"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return "too many open files: raise the daemon's limit (LimitNOFILE in its unit, ulimit -n)"
+            if error.errno is not None:
+                place = f"{error.filename}: " if error.filename else ""
+                return f"{place}{error.strerror}"
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        return f"internal error: {line}"
+
+    # --- stopping ---
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Stop listening, end streams, let other requests finish for `grace_s` seconds, cut the rest."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.stop(now=False)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        while self.connections and loop.time() < end:
+            await asyncio.sleep(0.02)
+            if not self._active:
+                break
+        for connection in list(self.connections):
+            connection.stop(now=True)
+        for _ in range(50):
+            if not self.connections and not self._active:
+                break
+            await asyncio.sleep(0.02)
