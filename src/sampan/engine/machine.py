@@ -8,6 +8,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.linux.cgroups import Features
+
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -69,3 +71,33 @@ def apparmor_supported() -> bool:
         return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
     except OSError:
         return False
+
+
+_CAP_SYS_RESOURCE = 24
+
+
+def missing_features(features: Features) -> list[str]:
+    """What this machine cannot do, a line each, in the words that `docker info` users know."""
+    lacking = [
+        (features.memory, "No memory limit support"),
+        (features.swap, "No swap limit support"),
+        (features.cpu_shares, "No cpu shares support"),
+        (features.cpu_cfs, "No cpu cfs quota support"),
+        (features.cpuset, "No cpuset support"),
+        (features.pids, "No pids limit support"),
+        (features.blkio_throttle, "No blkio throttle support"),
+        (ipv4_forwarding(), "IPv4 forwarding is disabled"),
+        (seccomp_supported(), "No seccomp support: containers run without a system call filter"),
+        (
+            _effective_capabilities() >> _CAP_SYS_RESOURCE & 1 == 1,
+            "No CAP_SYS_RESOURCE: hard limits (--ulimit, --oom-score-adj) cannot be raised above the daemon's own",
+        ),
+    ]
+    return [f"WARNING: {text}" for present, text in lacking if not present]
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

@@ -231,12 +231,14 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         addresses=addresses,
         extra_hosts=host_config.extra_hosts or [],
         host_mode=on_host,
+        host_gateway=core.networks.gateway,
     )
     write_resolv_conf(
         directory / "resolv.conf",
         servers=host_config.dns or ([] if on_host else options.dns),
         search=host_config.dns_search or ([] if on_host else options.dns_search),
         options=host_config.dns_options or ([] if on_host else options.dns_opts),
+        host_mode=on_host,
     )
 
 

@@ -11,7 +11,13 @@ from sampan.api.http import Request, Response, Routes, empty, json_response, tex
 from sampan.api.shapes.times import rfc3339
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
-from sampan.engine.machine import apparmor_supported, ipv4_forwarding, machine, seccomp_supported
+from sampan.engine.machine import (
+    apparmor_supported,
+    ipv4_forwarding,
+    machine,
+    missing_features,
+    seccomp_supported,
+)
 from sampan.errors import Unsupported
 from sampan.linux import cgroups
 
@@ -167,7 +173,7 @@ async def info(request: Request) -> Response:
         "InitCommit": {"ID": ""},
         "SecurityOptions": security,
         "CDISpecDirs": [],
-        "Warnings": [*features.warnings, *engine.networks.warnings, *engine.options.warnings] or None,
+        "Warnings": [*missing_features(features), *engine.networks.warnings, *engine.options.warnings],
     }
     return json_response(shape)
 
