@@ -19,10 +19,12 @@ import sys
 import time
 from typing import Any
 
-from sampan.errors import SampanError
+from sampan.errors import InvalidParameter, SampanError
 from sampan.linux import capabilities, cgroups, process, seccomp, syscalls
 from sampan.runtime import bundle, monitor, wire
-from sampan.runtime.start import Timings
+from sampan.runtime.monitor import Order
+from sampan.runtime.protocol import LaunchRequest
+from sampan.runtime.start import Timings, plan_container
 
 
 def main(fd: int) -> None:
@@ -72,6 +74,30 @@ def forget_imports() -> None:
     sys.meta_path = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
 
 
+def prepare(request: LaunchRequest) -> Order:
+    """Read and check everything about a launch that can be, here rather than in the fork.
+
+    What the fork only reads stays shared with the launcher's memory, and equal seccomp profiles are compiled
+    once.
+
+    Raises:
+        SampanError: the configuration is refused.
+    """
+    config = bundle.load(request.bundle)
+    spec = bundle.parse_config(config)
+    if request.kind == "exec":
+        process = bundle.parse_process(bundle.load_json(f"{request.rundir}/process.json"))
+        plan = None
+    else:
+        if spec.process is None:
+            raise InvalidParameter("config.json: process is missing")
+        process = spec.process
+        plan = plan_container(spec)
+    profile = spec.seccomp
+    filters = (seccomp.compile_filter(profile), seccomp.flags_of(profile)) if profile else None
+    return Order(request, spec, process, plan, filters)
+
+
 def _launch(
     requests: socket.socket,
     message: dict[str, Any],
@@ -81,14 +107,15 @@ def _launch(
 ) -> None:
     try:
         request = wire.decode_request(message)
-        config = bundle.load(request.bundle)
-        profile = (config.get("linux") or {}).get("seccomp")
-        # Compiled here, not in the fork, as equal profiles are then compiled once.
-        program = (seccomp.compile_filter(profile), seccomp.flags_of(profile)) if profile else None
+        order = prepare(request)
         timings.mark("config read")
         pid = os.fork()
-    except (SampanError, OSError, ValueError) as error:
-        wire.send(daemon, {"event": "failed", "stage": "config", "text": str(error), "errno": 0})
+    except SampanError as error:
+        wire.send(daemon, {"event": "failed", "stage": "config", "text": error.message, "errno": 0})
+        return
+    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
+        text = f"config.json: {type(error).__name__}: {error}"
+        wire.send(daemon, {"event": "failed", "stage": "config", "text": text, "errno": 0})
         return
     if pid:
         return
@@ -96,7 +123,7 @@ def _launch(
     try:
         requests.close()
         timings.mark("monitor forked")
-        status = monitor.main(request, config, program, daemon, fds, timings)
+        status = monitor.main(order, daemon, fds, timings)
     except BaseException as error:
         text = f"the monitor failed: {type(error).__name__}: {error}"
         wire.send(daemon, {"event": "failed", "stage": "monitor", "text": text, "errno": 0})

@@ -14,20 +14,22 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from sampan.errors import SampanError
 from sampan.linux import cgroups, process, syscalls, terminals
-from sampan.runtime import bundle, hooks, records, wire
-from sampan.runtime.bundle import ContainerSpec
+from sampan.runtime import hooks, records, wire
+from sampan.runtime.bundle import ContainerSpec, ProcessSpec
 from sampan.runtime.init import Refused
 from sampan.runtime.jsonlog import JsonLog
+from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest
 from sampan.runtime.sessions import Session, Stdin
 from sampan.runtime.start import Started, Timings, start_container, start_exec
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
 _PIPE_BYTES = 256 * 1024
 _DRAIN_S = 2.0  # how long output is awaited that a foreign process holds open after the end, as Docker does
 _DRAIN_BYTES = 8 << 20
@@ -37,33 +39,41 @@ _STREAK_READS = 16
 _STREAK_PAUSE_S = 0.001
 
 
-def main(
-    request: LaunchRequest,
-    config: dict[str, Any],
-    filters: tuple[bytes, int] | None,
-    daemon: socket.socket,
-    fds: Sequence[int],
-    timings: Timings,
-) -> int:
+@dataclass(slots=True)
+class Order:
+    """A launch request and what the launcher has made of its configuration.
+
+    Attributes:
+        request: what the daemon asked for.
+        spec: the container's configuration.
+        process: the program to run: the container's, or the exec's.
+        plan: the steps for a container's root.
+        filters: compiled seccomp program and flags.
+    """
+
+    request: LaunchRequest
+    spec: ContainerSpec
+    process: ProcessSpec
+    plan: Plan | None
+    filters: tuple[bytes, int] | None
+
+
+def main(order: Order, daemon: socket.socket, fds: Sequence[int], timings: Timings) -> int:
     """Be the monitor of one run; returns the exit status of the monitor itself.
 
     Args:
-        request: what to run.
-        config: the bundle's config.json.
-        filters: the compiled seccomp program.
+        order: what to run.
         daemon: the connection to the daemon that asked.
         fds: the attachments' descriptors.
         timings: where the time goes, told to the daemon.
     """
     os.setsid()
     syscalls.prctl_name("sampan-monitor")
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    rundir = os.open(request.rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    monitor = Monitor(request, rundir)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # those that end a process stay ignored, as in the launcher
+    rundir = os.open(order.request.rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    monitor = Monitor(order, rundir)
     try:
-        monitor.start(config, filters, daemon, fds, timings)
+        monitor.start(daemon, fds, timings)
     except Refused as error:
         failure = {"event": "failed", "stage": error.stage, "text": error.text, "errno": error.number}
         try:
@@ -79,8 +89,10 @@ def main(
 class Monitor:
     """The streams, clients and connections of one run."""
 
-    def __init__(self, request: LaunchRequest, rundir: int) -> None:
-        self._request = request
+    def __init__(self, order: Order, rundir: int) -> None:
+        self._order = order
+        self._request = order.request
+        self._spec = order.spec
         self._rundir = rundir
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -100,33 +112,14 @@ class Monitor:
 
     # --- start ---
 
-    def start(
-        self,
-        config: dict[str, Any],
-        filters: tuple[bytes, int] | None,
-        daemon: socket.socket,
-        fds: Sequence[int],
-        timings: Timings,
-    ) -> None:
+    def start(self, daemon: socket.socket, fds: Sequence[int], timings: Timings) -> None:
         """Start the process, listen, and tell the daemon.
 
         Raises:
             Refused: it could not be started; nothing is left of it.
         """
         request = self._request
-        try:
-            self._spec = bundle.parse_config(config)
-            if request.kind == "exec":
-                self._process = bundle.parse_process(bundle.load_json(f"{request.rundir}/process.json"))
-            elif self._spec.process is not None:
-                self._process = self._spec.process
-            else:
-                raise Refused("config", "config.json: process is missing")
-        except SampanError as error:
-            raise Refused("config", error.message) from None
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Refused("config", f"config.json: {type(error).__name__}: {error}") from None
-        self._terminal = self._process.terminal
+        self._terminal = self._order.process.terminal
         try:
             if request.log is not None:
                 self._log = JsonLog(request.log)
@@ -136,7 +129,7 @@ class Monitor:
         timings.mark("monitor ready")
         stdio, ours = self._make_pipes()
         try:
-            started = self._start_process(stdio, filters, timings)
+            started = self._start_process(stdio, timings)
         finally:
             for fd in stdio:
                 if fd > 2:
@@ -152,18 +145,16 @@ class Monitor:
         warnings = started.warnings + self._run_hooks("poststart")
         self._connect(daemon, {"warnings": warnings, "timings": timings.steps})
 
-    def _start_process(
-        self, stdio: tuple[int, int, int], filters: tuple[bytes, int] | None, timings: Timings
-    ) -> Started:
-        request = self._request
+    def _start_process(self, stdio: tuple[int, int, int], timings: Timings) -> Started:
+        request, order = self._request, self._order
         if request.kind == "exec":
             return start_exec(
-                request.id, request.container_pid, self._spec, self._process, stdio, filters,
+                request.id, request.container_pid, order.spec, order.process, stdio, order.filters,
                 terminal_size=request.terminal_size,
             )  # fmt: skip
         return start_container(
-            request.id, request.bundle, self._spec, stdio, filters, terminal_size=request.terminal_size,
-            timings=timings,
+            request.id, request.bundle, order.spec, stdio, order.filters, plan=order.plan,
+            terminal_size=request.terminal_size, timings=timings,
         )  # fmt: skip
 
     def _listen(self) -> None:
@@ -498,8 +489,6 @@ class Monitor:
         except (OSError, SampanError):
             return False  # the cgroup was removed under us; nothing is known
 
-    _spec: ContainerSpec
-    _process: bundle.ProcessSpec
     _pid: int
     _pidfd: int
     _started_at_ns: int

@@ -21,6 +21,7 @@ from sampan.linux import cgroups, namespaces, process, syscalls
 from sampan.runtime import hooks, init
 from sampan.runtime.bundle import ContainerSpec, ProcessSpec
 from sampan.runtime.init import Entry, Refused
+from sampan.runtime.operations import Plan
 from sampan.runtime.plan import build_plan
 
 
@@ -48,6 +49,14 @@ class Timings:
         self._last = now
 
 
+def plan_container(spec: ContainerSpec) -> Plan:
+    """The steps that furnish a container's root on this machine."""
+    if not spec.cgroups_path:
+        return build_plan(spec, {}, 2)
+    manager = cgroups.manager_for(spec.cgroups_path)
+    return build_plan(spec, manager.paths(), manager.version)
+
+
 def start_container(
     identifier: str,
     bundle: str,
@@ -58,6 +67,7 @@ def start_container(
     terminal_size: tuple[int, int] | None = None,
     guarded: bool = True,
     wait: Callable[[], None] | None = None,
+    plan: Plan | None = None,
     timings: Timings | None = None,
 ) -> Started:
     """Start a container's first process.
@@ -72,6 +82,7 @@ def start_container(
         guarded: the container is killed when this process dies.
         wait: run in the child before its program; the call then returns when the child gets there, having
             sent `ready` itself.
+        plan: the steps for its root, if they were planned before.
         timings: filled in, when given.
 
     Raises:
@@ -99,24 +110,19 @@ def start_container(
             except SampanError as error:
                 raise Refused("cgroup", error.message) from None
         timings.mark("cgroups made")
-        plan = build_plan(
-            spec,
-            manager.paths() if manager is not None else {},
-            manager.version if manager is not None else 2,
-        )
+        steps = plan or plan_container(spec)
         rootfs = os.path.join(bundle, spec.rootfs)
         flags = 0
         for kind, path in spec.namespaces.items():
             if not path and kind != "cgroup":
                 flags |= namespaces.flag(kind)
-        timings.mark("plan made")
         joined = spec.namespaces.get("pid")
         join_pid = partial(namespaces.join_path, "pid", joined) if joined else None
         entrance = _cgroup_entry(manager)
         child = _clone(flags, manager, entrance, join_pid)
         if child[0] == 0:
             ours.close()
-            init.run(entry, lambda entry: init.container(entry, spec, rootfs, plan, entrance.join))
+            init.run(entry, lambda entry: init.container(entry, spec, rootfs, steps, entrance.join))
         theirs.close()
         timings.mark("cloned")
         pid, pidfd = child
