@@ -9,6 +9,7 @@ from sampan.images.content import BlobWriter
 from sampan.images.instructions import apply_changes
 from sampan.images.records import ImageRecords
 from sampan.oci import media_types
+from sampan.oci.digest import sha256
 from sampan.oci.image import (
     Descriptor,
     History,
@@ -72,10 +73,11 @@ def import_image(
         kind, whole = peek(stream)
         tee = _Tee(whole, writer)
         _, plain = decompressed(tee)
-        hashing = Hashing(plain)
-        with ReadAhead(hashing) as ahead, records.driver.prepare_layer(None, ahead) as layer:
+        hashing = Hashing(plain) if kind else None  # a plain archive is hashed on its way into the blob
+        with ReadAhead(hashing or plain) as ahead, records.driver.prepare_layer(None, ahead) as layer:
             tee.drain()
-            diff_id, blob = hashing.digest, writer.digest
+            blob = writer.digest
+            diff_id = hashing.digest if hashing else blob
             lease.add(blob, f"layer:{diff_id}")
             writer.commit()
             layer.commit(diff_id)
@@ -91,16 +93,18 @@ def import_image(
             comment=message,
         )
         data = encode_image(document)
-        image_id = records.content.put(data)
+        image_id = sha256(data)
         lease.add(image_id)
+        records.content.put(data)
         manifest = encode_manifest(
             Manifest(
                 config=Descriptor(media_types.OCI_CONFIG, image_id, len(data)),
                 layers=[Descriptor(media_types.layer_type(kind), blob, writer.size)],
             )
         )
-        manifest_digest = records.content.put(manifest)
+        manifest_digest = sha256(manifest)
         lease.add(manifest_digest)
+        records.content.put(manifest)
         records.driver.sync()
         with records.database.transaction():
             records.add(image_id, document, manifest_digest, [blob])

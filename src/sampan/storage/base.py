@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -267,10 +268,13 @@ class DirectoryDriver:
 
 def remove_tree(path: Path) -> None:
     """Delete a directory and all below it, never through a link; what is gone already is no error."""
-    shutil.rmtree(path, ignore_errors=False, onerror=_vanished)
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=_vanished)
+    else:
+        shutil.rmtree(path, onerror=_vanished)
 
 
 def _vanished(_function: object, _path: str, information: object) -> None:
     error = information[1] if isinstance(information, tuple) else information
-    if not isinstance(error, FileNotFoundError):
-        raise error if isinstance(error, BaseException) else OSError(str(error))
+    if isinstance(error, BaseException) and not isinstance(error, FileNotFoundError):
+        raise error
