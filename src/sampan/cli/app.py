@@ -78,6 +78,10 @@ def run_process() -> None:
         code = 130
     except OSError as error:
         sys.stderr.write(f"sampan: {describe(error)}\n")
+    except Exception as error:
+        sys.stderr.write(f"sampan: internal error: {type(error).__name__}: {error}\n")
+        if os.environ.get("SAMPAN_DEBUG"):
+            sys.excepthook(type(error), error, error.__traceback__)
     try:
         sys.stderr.flush()
     finally:

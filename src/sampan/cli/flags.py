@@ -220,10 +220,10 @@ def _long(values: Values, long: dict[str, Flag], word: str, words: Sequence[str]
     name, equals, text = word[2:].partition("=")
     if not name or name[0] == "-":
         raise Problem(f"bad flag syntax: {word}")
+    if name == "help":
+        raise HelpWanted
     flag = long.get(name)
     if flag is None:
-        if name == "help":
-            raise HelpWanted
         raise Problem(f"unknown flag: --{name}")
     if not equals:
         if flag.kind == "bool":

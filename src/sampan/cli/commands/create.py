@@ -1,0 +1,34 @@
+"""`sampan create`: create a container without starting it."""
+
+from __future__ import annotations
+
+from sampan.cli.app import line
+from sampan.cli.containers.creating import create
+from sampan.cli.containers.options import CREATE_FLAGS
+from sampan.cli.flags import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.app import App
+    from sampan.cli.flags import Values
+
+
+def run(app: App, values: Values, arguments: list[str]) -> int:
+    """Create a container and print its id."""
+    container, _ = create(app, values, arguments, detached=False)
+    line(container)
+    return 0
+
+
+COMMAND = Command(
+    "create",
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create a new container",
+    CREATE_FLAGS,
+    run,
+    least=1,
+    aliases=("container create", "create"),
+    interspersed=False,
+    failure=1,
+    with_help=True,
+)

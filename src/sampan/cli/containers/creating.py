@@ -1,0 +1,80 @@
+"""Create a container, pulling its image when it is missing and the policy says so."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.app import warn
+from sampan.cli.containers.config import create_body
+from sampan.cli.failures import ApiError, CommandError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.app import App
+    from sampan.cli.flags import Values
+
+
+def create(app: App, values: Values, arguments: list[str], detached: bool) -> tuple[str, dict[str, Any]]:
+    """Create what the flags describe; returns its id and the request's body."""
+    image, command = arguments[0], arguments[1:]
+    body = create_body(values, image, command, detached)
+    if not _is_id_like(image):
+        from sampan.cli.reference import split
+
+        split(image)
+    cidfile = values.text("cidfile")
+    if cidfile and os.path.exists(cidfile):
+        raise CommandError(
+            f"container ID file found, make sure the other container isn't running or delete {cidfile}"
+        )
+    policy, quiet = values.text("pull"), values.on("quiet")
+    if policy == "always":
+        _pull(app, values, image, quiet)
+    query = {"name": values.text("name") or None, "platform": values.text("platform") or None}
+    try:
+        answer = app.client.call("POST", "/containers/create", query, body)
+    except ApiError as error:
+        if error.status != 404 or policy != "missing" or not error.detail.lower().startswith("no such image"):
+            raise
+        if not quiet:
+            from sampan.cli.reference import familiar
+
+            warn(f"Unable to find image '{familiar(image)}' locally")
+        _pull(app, values, image, quiet)
+        answer = app.client.call("POST", "/containers/create", query, body)
+    for warning in answer.get("Warnings") or ():
+        warn(f"WARNING: {warning}")
+    if cidfile:
+        try:
+            with open(cidfile, "x") as file:
+                file.write(answer["Id"])
+        except OSError as error:
+            app.client.request("DELETE", f"/containers/{answer['Id']}", {"force": True}).read()
+            raise CommandError(
+                f"failed to create the container ID file: open {cidfile}: {(error.strerror or '').lower()}"
+            ) from None
+    return answer["Id"], body
+
+
+def _is_id_like(image: str) -> bool:
+    return image.startswith("sha256:") or (len(image) == 64 and set(image) <= set("0123456789abcdef"))
+
+
+def _pull(app: App, values: Values, image: str, quiet: bool) -> None:
+    from sampan.cli.progress import show_progress
+    from sampan.cli.reference import split
+
+    name, tag, digest = split(image)
+    answer = app.client.request(
+        "POST",
+        "/images/create",
+        {
+            "fromImage": name,
+            "tag": digest or tag or "latest",
+            "platform": values.text("platform") or None,
+        },
+        b"",
+    )
+    show_progress(answer.values(), 2, quiet)
