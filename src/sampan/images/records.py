@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,6 @@ from sampan.images.image import TABLES, Image
 from sampan.oci.image import DOCUMENT_LIMIT_BYTES, ImageDocument, parse_image
 from sampan.oci.reference import Reference, parse
 from sampan.storage import Driver
-
-_log = logging.getLogger(__name__)
 
 
 class ImageRecords:
@@ -36,7 +33,6 @@ class ImageRecords:
         self._documents: dict[str, ImageDocument] = {}
         self._layer_locks: dict[str, threading.Lock] = {}
         database.script(TABLES)
-        self._repair()
 
     # --- reading ---
 
@@ -253,16 +249,9 @@ class ImageRecords:
             if not lock.locked():
                 self._layer_locks.pop(layer_id, None)
 
-    def _repair(self) -> None:
-        """Drop records whose blobs or layers a crash or a hand took away."""
-        for image_id in self.ids():
-            missing = next((name for name in self._references(image_id) if not self._is_here(name)), None)
-            if missing is None:
-                continue
-            names = ", ".join(name.familiar for name in self.names(image_id)) or image_id
-            _log.warning("image %s is dropped: %s is missing from the store", names, missing)
-            with self.database.transaction():
-                self.database.execute("DELETE FROM images WHERE id = ?", (image_id,))
+    def missing(self, image_id: str) -> list[str]:
+        """Which of the blobs and layers (`layer:` before their id) of an image are not in the store."""
+        return [name for name in self._references(image_id) if not self._is_here(name)]
 
     def _is_here(self, name: str) -> bool:
         if name.startswith("layer:"):

@@ -16,6 +16,7 @@ from sampan.images.importing import import_image
 from sampan.images.load import load
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Lines, Removal, Users
+from sampan.images.repair import repair
 from sampan.images.save import save
 from sampan.oci.reference import Reference, parse
 from sampan.storage import Driver
@@ -52,6 +53,7 @@ class ImageService:
         self, root: Path, driver: Driver, database: Database, on_event: OnEvent | None = None
     ) -> None:
         self._records = ImageRecords(root, driver, database)
+        repair(self._records)
         self._on_event = on_event
 
     # --- finding ---

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from sampan.storage.tar_writer import TarWriter, kind_of
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _HIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.", "system.", "security.selinux")
 
 # Called with (writer, directory descriptor, name, path, metadata); True when it has dealt with the file.
@@ -100,18 +100,29 @@ def _write_file(
         link = os.readlink(name, dir_fd=directory) if kind == b"2" else b""
         _header(writer, path, info, _xattrs(f"/proc/self/fd/{directory}/".encode() + name), link)
         return
-    try:
-        fd = os.open(name, _FILE, dir_fd=directory)
-    except FileNotFoundError:
+    fd = _open_regular(directory, name)
+    if fd is None:
         return
     try:
         info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            return
         _header(writer, path, info, _xattrs(fd))
         writer.file(fd, info.st_size)
     finally:
         os.close(fd)
+
+
+def _open_regular(directory: int, name: bytes) -> int | None:
+    """A regular file for reading. What a container puts in its place meanwhile, say a device, stays closed."""
+    try:
+        handle = os.open(name, _LOOK, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
 
 
 def _header(

@@ -334,10 +334,25 @@ def test_records_without_content_are_dropped_at_start(store: Store, caplog: pyte
     assert "image a:latest is dropped" in caplog.text
     with pytest.raises(NoSuchImage, match="No such image: a:latest"):
         again.resolve("a")
-    again.collect_garbage()
     assert len(store.driver.layers()) == 1
     assert len(store.blobs()) == 3
     assert os.listdir(store.root / "content/ingest") == []
+
+
+def test_another_driver_unpacks_the_layers_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.load(store_archive := _archive_of(store))
+    store.driver = open_driver("vfs", store.root)
+    again = store.open()
+    assert "a:latest: its layers were unpacked again for vfs" in caplog.text
+    top = again.resolve("a").top_layer
+    assert top is not None
+    assert store.driver.has_layer(top)
+    assert store_archive == store.save("a")
+
+
+def _archive_of(store: Store) -> bytes:
+    store.images.import_(io.BytesIO(LOWER), "a")
+    return store.save("a")
 
 
 def test_the_built_in_image_comes_once(make: Callable[[str], Store]) -> None:

@@ -132,7 +132,8 @@ def test_later_members_of_an_archive_replace_earlier_ones(driver: Driver) -> Non
             entry("a", data=b"1"), entry("a", data=b"22"), entry("d/x/y"), entry("d", data=b"file"),
             entry("l", "symlink", linkname="d"), entry("l", "dir"), entry("l/in"), entry("f"),
             entry("f", "dir"), entry("f/in"), entry("lib", "symlink", linkname="usr/lib"),
-            entry("usr/lib", "dir"), entry("lib/so", data=b"s"), entry("abs", "symlink", linkname="/usr"), entry("abs/local"),
+            entry("usr/lib", "dir"), entry("lib/so", data=b"s"), entry("abs", "symlink", linkname="/usr"),
+            entry("abs/local"),
         ),
     ) as root:  # fmt: skip
         assert (root / "a").read_bytes() == b"22"
