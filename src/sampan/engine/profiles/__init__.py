@@ -1,0 +1,1 @@
+"""What a container may do unless it is told otherwise, as data."""
