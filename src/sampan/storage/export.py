@@ -112,7 +112,7 @@ def _write_file(
 
 
 def _open_regular(directory: int, name: bytes) -> int | None:
-    """A regular file for reading. What a container puts in its place meanwhile, say a device, stays closed."""
+    """A regular file for reading. What a container puts in its place, say a device, stays closed."""
     try:
         handle = os.open(name, _LOOK, dir_fd=directory)
     except FileNotFoundError:

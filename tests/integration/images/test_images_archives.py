@@ -20,7 +20,7 @@ import zstandard
 from sampan.database import Database
 from sampan.images import Image, ImageService, NoSuchImage
 from sampan.storage import Driver, open_driver
-from support.images import busybox_tar
+from support.images import busybox_tar, debian_tar
 from support.layers import entry, layer, tree
 
 pytestmark = pytest.mark.root
@@ -221,6 +221,20 @@ def test_nested_indexes_choose_this_machine(store: Store, tmp_path: Path) -> Non
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     assert store.images.resolve("x/y:1").architecture == machine
     assert len(store.images.list()) == 1
+
+
+def test_debian_is_what_tar_unpacks(store: Store, tmp_path: Path) -> None:
+    with debian_tar().open("rb") as file:
+        store.images.import_(file, "debian")
+    (tmp_path / "theirs").mkdir()
+    options = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", tmp_path / "theirs"]
+    run("tar", *options, "-xpf", debian_tar())
+    top = store.images.resolve("debian").top_layer
+    assert top is not None
+    ours = tree(store.root / "overlay2/layers" / top[7:] / "diff")
+    theirs = tree(tmp_path / "theirs")
+    assert len(ours) > 5000
+    assert {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)} == set()
 
 
 def test_umoci_unpacks_the_same_tree(store: Store, tmp_path: Path) -> None:
