@@ -336,11 +336,11 @@ async def rename(core: Core, live: Live, name: str) -> None:
     core.publish(live, "rename", oldName=f"/{old}")
 
 
-async def wait(core: Core, live: Live, condition: str) -> tuple[int, str]:
+async def wait(core: Core, live: Live, condition: str) -> int:
     """Wait until a container is `not-running`, has its `next-exit`, or is `removed`.
 
     Returns:
-        Its exit code, and an error text when the end was not its own.
+        Its exit code.
     """
     if condition == "removed":
         await live.removed.wait()
@@ -348,4 +348,4 @@ async def wait(core: Core, live: Live, condition: str) -> tuple[int, str]:
         await asyncio.shield(live.next_exit)
     elif live.container.state.running or live.container.state.status == "restarting":
         await live.ended.wait()
-    return live.container.state.exit_code, live.container.state.error
+    return live.container.state.exit_code

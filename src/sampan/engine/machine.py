@@ -90,7 +90,7 @@ def missing_features(features: Features) -> list[str]:
         (seccomp_supported(), "No seccomp support: containers run without a system call filter"),
         (
             _effective_capabilities() >> _CAP_SYS_RESOURCE & 1 == 1,
-            "No CAP_SYS_RESOURCE: hard limits (--ulimit, --oom-score-adj) cannot be raised above the daemon's own",
+            "No CAP_SYS_RESOURCE: limits (--ulimit, --oom-score-adj) can only be lowered",
         ),
     ]
     return [f"WARNING: {text}" for present, text in lacking if not present]

@@ -176,11 +176,7 @@ async def wait(request: Request) -> Response:
 
     async def answer() -> AsyncIterator[bytes]:
         yield b""
-        code, error = await waiting
-        shape: dict[str, Any] = {"StatusCode": code}
-        if error:
-            shape["Error"] = {"Message": error}
-        yield dump_json(shape)
+        yield dump_json({"StatusCode": await waiting})
 
     return stream(answer())
 

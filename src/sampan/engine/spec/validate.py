@@ -1,7 +1,7 @@
 """`docker create`'s checks of options: what is wrong or not offered is refused by name, in Docker's words.
 
-What this kernel cannot limit is discarded with a warning, as Docker does; defaults that Docker shows in inspect
-are filled in.
+What this kernel cannot limit is discarded with a warning, as Docker does; defaults that Docker shows in
+inspect are filled in.
 """
 
 from __future__ import annotations
