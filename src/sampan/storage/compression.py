@@ -21,6 +21,7 @@ from isal import isal_zlib
 from sampan.storage.errors import InvalidLayer
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
+from sampan.storage.zstd_frames import FrameWalk
 
 PIECE = 1 << 20
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"))
@@ -116,6 +117,7 @@ class Decompressing:
         self._done = False
         self._rest = b""
         self._zstd: Readable | None = None
+        self._frames = FrameWalk() if kind == "zstd" else None
         self._current: bz2.BZ2Decompressor | lzma.LZMADecompressor | _Gzip | None = None
         if kind == "zstd":
             reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
@@ -149,6 +151,10 @@ class Decompressing:
         """Read compressed bytes, counted."""
         data = self._stream.read(size)
         self._in += len(data)
+        if self._frames is not None:
+            self._frames.feed(data)
+            if not data and not self._frames.complete:
+                raise EOFError("it ends too early")
         return data
 
     def _read(self, size: int) -> bytes:

@@ -14,10 +14,11 @@ import zstandard
 
 from sampan.storage import InvalidLayer, Limits
 from sampan.storage.compression import Hashing, ReadAhead, decompressed
+from sampan.storage.zstd_frames import FrameWalk
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
     "": bytes,
@@ -35,8 +36,7 @@ def test_reads_several_members_one_after_the_other(kind: str) -> None:
     assert hashing.count == len(data)
 
 
-# A zstd stream that is cut, or that has no checksum, shows itself by its archive or its digest.
-@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("kind", [kind for kind in COMPRESS if kind])
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_refuses_damaged_data(kind: str, damage: str) -> None:
     whole = COMPRESS[kind](os.urandom(200_000))
@@ -44,6 +44,27 @@ def test_refuses_damaged_data(kind: str, damage: str) -> None:
     _, plain = decompressed(io.BytesIO(broken))
     with pytest.raises(InvalidLayer), ReadAhead(plain) as ahead:
         ahead.read()
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("size", [0, 100, 70_000, 3_000_000])
+def test_knows_where_zstd_frames_end(checksum: bool, size: int) -> None:
+    compressor = zstandard.ZstdCompressor(write_checksum=checksum)
+    skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
+    frames = [compressor.compress(os.urandom(size // 2) + bytes(size // 2)), skippable]
+    stream = io.BytesIO()
+    with compressor.stream_writer(stream, closefd=False) as writer:
+        writer.write(os.urandom(size))
+    whole = b"".join((*frames, stream.getvalue(), frames[0]))
+    for piece in (7, 1000, len(whole)):
+        walk = FrameWalk()
+        for at in range(0, len(whole), piece):
+            walk.feed(whole[at : at + piece])
+        assert walk.complete
+    for cut in (1, 3, len(frames[0]) - 1):
+        walk = FrameWalk()
+        walk.feed(whole[:-cut])
+        assert not walk.complete
 
 
 @pytest.mark.parametrize("kind", [kind for kind in COMPRESS if kind])
