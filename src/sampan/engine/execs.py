@@ -154,6 +154,17 @@ def watch(core: Core, live: Live, session: Exec, process: Process) -> None:
     core.spawn(asyncio.create_task(until_end(), name=f"exec {session.id[:12]}"))
 
 
+async def settle(session: Exec) -> None:
+    """Wait for the record of a process that has ended already.
+
+    A client learns of the end by its stream and asks for the exit code at once; it must not be told that the
+    process still runs only because its monitor's word has not arrived yet.
+    """
+    if session.process is not None and not session.process.alive:
+        session.ended = await session.process.wait()
+        session.process = None
+
+
 async def resize(session: Exec, rows: int, columns: int) -> None:
     """Change the size of the process's terminal.
 

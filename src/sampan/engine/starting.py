@@ -124,10 +124,8 @@ def _joins(core: Core, container: Container) -> dict[str, Container]:
             continue
         other = core.get(mode.removeprefix("container:")).container
         if not other.state.running:
-            verb = {"network": "network", "pid": "PID", "ipc": "IPC"}[kind]
-            raise Conflict(
-                f"cannot join {verb} namespace of a non running container: {other.name} ({other.id[:12]})"
-            )
+            what = {"network": "network", "pid": "PID namespace", "ipc": "IPC namespace"}[kind]
+            raise Conflict(f"cannot join {what} of a non running container: {other.id}")
         if kind == "ipc" and other.host_config.ipc_mode not in ("shareable", "host"):
             raise InvalidParameter(
                 f"cannot join IPC of a container {other.id[:12]}: non-shareable IPC (hint: use "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -222,6 +223,13 @@ class Process:
     async def wait(self) -> ExitRecord:
         """How the process ended, once it has; any number of callers may wait."""
         return await asyncio.shield(self._exit)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the kernel still has the process; its record follows its end by a moment."""
+        if self._pidfd < 0:
+            return False
+        return not select.select([self._pidfd], [], [], 0)[0]
 
     @property
     def exited(self) -> bool:

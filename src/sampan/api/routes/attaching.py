@@ -71,7 +71,10 @@ async def create(request: Request) -> Response:
     """Prepare a further process."""
     engine: Engine = request.engine
     body = await request.json()
-    config = decode(ExecConfig, {k: v for k, v in (body or {}).items() if k != "Detach"})
+    if not isinstance(body, dict):
+        raise InvalidParameter("the exec's configuration is missing")
+    # "Container" and "Detach" are said elsewhere; old clients and docker-py send them here as well
+    config = decode(ExecConfig, {name: v for name, v in body.items() if name not in ("Container", "Detach")})
     live = engine.get(request.params["id"])
     session = execs.create(engine, live, config)
     return json_response({"Id": session.id}, 201)
@@ -120,6 +123,7 @@ async def start(request: Request) -> Response | None:
 async def inspect(request: Request) -> Response:
     """Whether it runs, and how it ended."""
     _, session = execs.find(request.engine, request.params["id"])
+    await execs.settle(session)
     return json_response(exec_inspect(session))
 
 

@@ -33,7 +33,7 @@ async def create_container(request: Request) -> Response:
         host.pop(name, None)  # gone from the kernel; Docker ignores both
     config = decode(ContainerConfig, body)
     host_config = decode(HostConfig, host, "HostConfig")
-    _check_networking(networking, host_config.network_mode)
+    _take_endpoint(networking, config, host_config.network_mode)
     platform = request.query.get("platform")
     if platform and not platform.startswith("linux"):
         raise InvalidParameter(f"operating system is not supported: {platform}")
@@ -41,15 +41,18 @@ async def create_container(request: Request) -> Response:
     return json_response({"Id": live.id, "Warnings": warnings}, 201)
 
 
-def _check_networking(networking: dict[str, Any], mode: str) -> None:
-    """Endpoint settings that mean something are refused by name; clients send empty ones for the mode."""
+def _take_endpoint(networking: dict[str, Any], config: ContainerConfig, mode: str) -> None:
+    """Take what is offered of the endpoint settings, and refuse the rest by name.
+
+    Clients since API 1.44 give the MAC address here and not in the config.
+    """
     for network, settings in (networking.get("EndpointsConfig") or {}).items():
-        if network != (mode or "default") and not (
-            network in ("bridge", "default") and mode in ("", "default", "bridge")
-        ):
+        if network not in (mode or "default", "default") and not (network == "bridge" and not mode):
             raise Unsupported(f"network {network}: joining user-defined networks is not offered yet")
         for name, value in (settings or {}).items():
-            if value not in (None, False, 0, "", [], {}):
+            if name == "MacAddress":
+                config.mac_address = value or config.mac_address
+            elif value not in (None, False, 0, "", [], {}):
                 raise Unsupported(f"EndpointsConfig.{network}.{name} is not offered yet")
 
 
