@@ -1,0 +1,25 @@
+"""All routes of the API, collected."""
+
+from __future__ import annotations
+
+from sampan.api.http import Router
+from sampan.api.routes import (
+    attaching,
+    containers,
+    events,
+    images,
+    networks,
+    system,
+    unoffered,
+    volumes,
+)
+
+
+def router() -> Router:
+    """The router of the whole API.
+
+    Raises:
+        ValueError: two modules claim the same method and path.
+    """
+    modules = (containers, attaching, images, networks, volumes, events, system, unoffered)
+    return Router(module.routes for module in modules)

@@ -1,0 +1,48 @@
+"""Answers made of progress messages, one JSON object a line, while a thread works."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from sampan.api.http import Response, dump_json, stream
+from sampan.errors import SampanError
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+async def progress_response(work: Callable[[Progress], None]) -> Response:
+    """Run `work` in a thread and stream the messages it gives to the function it is passed.
+
+    An error before the first message is raised here, and so gets its status; a later one becomes Docker's
+    last message, `{"errorDetail": {"message": …}, "error": …}`.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    def tell(message: dict[str, Any]) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, message)
+
+    def run() -> None:
+        try:
+            work(tell)
+        finally:
+            loop.call_soon_threadsafe(queue.put_nowait, None)
+
+    task = loop.run_in_executor(None, run)
+    first = await queue.get()
+    if first is None:
+        await task
+
+    async def lines() -> AsyncIterator[bytes]:
+        message = first
+        while message is not None:
+            yield dump_json(message)
+            message = await queue.get()
+        try:
+            await task
+        except (SampanError, OSError) as error:
+            yield dump_json({"errorDetail": {"message": str(error)}, "error": str(error)})
+
+    return stream(lines())

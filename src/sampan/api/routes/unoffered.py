@@ -1,0 +1,52 @@
+"""Docker's endpoints that this version does not offer: refused by name, so that no client has to guess."""
+
+from __future__ import annotations
+
+from sampan.api.http import Request, Response, Routes, json_response
+from sampan.errors import Unavailable, Unsupported
+
+routes = Routes()
+
+_UNOFFERED = (
+    ("POST", "/build", "building images"),
+    ("POST", "/build/prune", "building images"),
+    ("POST", "/build/cancel", "building images"),
+    ("POST", "/session", "building images"),
+    ("POST", "/grpc", "building images"),
+    ("POST", "/commit", "commit"),
+    ("GET", "/images/search", "searching a registry"),
+    ("POST", "/images/{name:path}/push", "push"),
+    ("GET", "/distribution/{name:path}/json", "asking a registry about an image"),
+    ("POST", "/plugins/pull", "plugins"),
+    ("POST", "/plugins/create", "plugins"),
+)
+_SWARM = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
+
+
+def _refuse(what: str) -> None:
+    async def refused(_: Request) -> Response:
+        raise Unsupported(f"{what} is not offered yet")
+
+    for method, pattern, name in _UNOFFERED:
+        if name == what:
+            routes.route(method, pattern)(refused)
+
+
+for _what in dict.fromkeys(name for _, _, name in _UNOFFERED):
+    _refuse(_what)
+
+
+async def _no_swarm(_: Request) -> Response:
+    raise Unavailable("This node is not a swarm manager. Sampan runs containers on one machine.")
+
+
+for _path in _SWARM:
+    for _method in ("GET", "POST"):
+        routes.route(_method, _path)(_no_swarm)
+        routes.route(_method, f"{_path}/{{rest:path}}")(_no_swarm)
+
+
+@routes.get("/plugins")
+async def plugins(_: Request) -> Response:
+    """There are none."""
+    return json_response([])

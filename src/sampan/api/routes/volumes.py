@@ -1,0 +1,94 @@
+"""`/volumes`: list, create, inspect, remove, prune."""
+
+from __future__ import annotations
+
+from sampan.api.http import Request, Response, Routes, empty, json_response
+from sampan.engine import Engine
+from sampan.engine.core import in_thread
+from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.volumes import Volume, describe
+
+routes = Routes()
+
+
+def _uses(engine: Engine) -> dict[str, list[str]]:
+    """Container ids by the volume they refer to."""
+    uses: dict[str, list[str]] = {}
+    for live in engine.containers.values():
+        for mount in live.container.mounts:
+            if mount.type == "volume":
+                uses.setdefault(mount.name, []).append(live.id)
+    return uses
+
+
+@routes.get("/volumes")
+async def list_volumes(request: Request) -> Response:
+    """The volumes."""
+    engine: Engine = request.engine
+    filters, used = request.query.filters(), _uses(engine)
+    volumes = await in_thread(lambda: engine.volumes.list(filters, used))
+    return json_response({"Volumes": [describe(volume) for volume in volumes], "Warnings": None})
+
+
+@routes.post("/volumes/create")
+async def create_volume(request: Request) -> Response:
+    """Make a volume; one that exists is given back as it is."""
+    engine: Engine = request.engine
+    body = await request.json() or {}
+    if not isinstance(body, dict):
+        raise InvalidParameter("expected an object with the volume's Name, Driver, DriverOpts, Labels")
+    name, driver = body.get("Name") or "", body.get("Driver") or "local"
+    options, labels = body.get("DriverOpts") or {}, body.get("Labels") or {}
+    if body.get("ClusterVolumeSpec"):
+        raise Unsupported("ClusterVolumeSpec: cluster volumes are not offered")
+    if not isinstance(name, str) or not isinstance(driver, str):
+        raise InvalidParameter("Name and Driver must be texts")
+    for field, value in (("DriverOpts", options), ("Labels", labels)):
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            raise InvalidParameter(f"{field}: expected an object of texts")
+
+    def work() -> tuple[Volume, bool]:
+        try:
+            if name:
+                return engine.volumes.get(name), False
+        except NotFound:
+            pass
+        return engine.volumes.create(name or None, driver, options, labels), True
+
+    if driver != "local":
+        raise Unsupported(f"create {name or 'volume'}: volume driver {driver!r} is not offered; use local")
+    volume, new = await in_thread(work)
+    if new:
+        engine.events.publish("volume", "create", volume.name, {"driver": volume.driver})
+    return json_response(describe(volume), 201)
+
+
+@routes.get("/volumes/{name:path}")
+async def inspect_volume(request: Request) -> Response:
+    """One volume."""
+    engine: Engine = request.engine
+    return json_response(describe(await in_thread(lambda: engine.volumes.get(request.params["name"]))))
+
+
+@routes.delete("/volumes/{name:path}")
+async def remove_volume(request: Request) -> Response:
+    """Delete a volume that no container refers to."""
+    engine: Engine = request.engine
+    name, force = request.params["name"], request.query.flag("force")
+    in_use = _uses(engine).get(name, [])
+    await in_thread(lambda: engine.volumes.remove(name, force, in_use))
+    engine.events.publish("volume", "destroy", name, {"driver": "local"})
+    return empty()
+
+
+@routes.post("/volumes/prune")
+async def prune_volumes(request: Request) -> Response:
+    """Delete anonymous volumes that nobody refers to; before 1.42, and with `all=true`, named ones too."""
+    engine: Engine = request.engine
+    filters = request.query.filters()
+    if request.api_version < (1, 42):
+        filters["all"] = ["true"]
+    used = _uses(engine)
+    removed, freed_bytes = await in_thread(lambda: engine.volumes.prune(used, filters))
+    engine.events.publish("volume", "prune", "", {"reclaimed": str(freed_bytes)})
+    return json_response({"VolumesDeleted": removed, "SpaceReclaimed": freed_bytes})

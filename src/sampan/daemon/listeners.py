@@ -1,0 +1,202 @@
+"""Listening sockets: unix ones with the right owner from the first moment, TCP, sd_listen_fds(3)."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+
+from sampan.daemon.settings import Settings, TlsSettings
+from sampan.errors import Conflict, InvalidParameter, SampanError
+
+log = logging.getLogger("sampan.daemon")
+
+
+@dataclass(slots=True)
+class Listener:
+    """One listening socket; `path` is set for a unix socket that is ours to remove."""
+
+    url: str
+    socket: socket.socket
+    tls: ssl.SSLContext | None = None
+    path: str = ""
+    inode: int = 0
+
+    def close(self) -> None:
+        """Stop listening; the socket file goes if nobody has replaced it."""
+        if self.path:
+            try:
+                if os.stat(self.path).st_ino == self.inode:
+                    os.unlink(self.path)
+            except OSError:
+                pass  # gone already
+        self.socket.close()
+
+
+def open_listeners(settings: Settings) -> list[Listener]:
+    """Bind everything that the settings name, or nothing.
+
+    Raises:
+        SampanError: with the address and what is wrong with it.
+    """
+    group = socket_group(settings.group, settings.group_named)
+    context = tls_context(settings.tls) if settings.tls else None
+    opened: list[Listener] = []
+    try:
+        for host in dict.fromkeys(settings.hosts):
+            if host.startswith("unix://"):
+                opened.append(open_unix(host.removeprefix("unix://"), group))
+            elif host.startswith("tcp://"):
+                opened.extend(_open_tcp(host, context))
+            else:
+                opened.extend(_inherited(settings, context))
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    return opened
+
+
+def socket_group(name: str, named: bool) -> int:
+    """The group id for the sockets; root's when the default group does not exist here.
+
+    Raises:
+        InvalidParameter: somebody asked for this group, and there is none.
+    """
+    if not name:
+        return os.getegid()
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        if name.isdigit():
+            return int(name)
+        if named:
+            raise InvalidParameter(f"group {name!r} does not exist: make it (groupadd {name})") from None
+        return os.getegid()
+
+
+def open_unix(path: str, group: int) -> Listener:
+    """A unix socket, 0660; it appears under its name with owner and mode already right.
+
+    Raises:
+        Conflict: somebody answers there.
+        InvalidParameter: there is something else of that name.
+    """
+    directory = os.path.dirname(path)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    if os.path.lexists(path):
+        _check_stale(path)
+    temporary = os.path.join(directory, f".s{os.getpid()}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        old = os.umask(0o177)
+        try:
+            sock.bind(temporary if len(temporary.encode()) < 108 else path)
+        finally:
+            os.umask(old)
+        bound = sock.getsockname()
+        if group != os.getegid() or group != os.stat(bound).st_gid:
+            os.chown(bound, -1, group)
+        os.chmod(bound, 0o660)
+        sock.listen(1024)
+        if bound != path:
+            os.rename(bound, path)
+        return Listener(f"unix://{path}", sock, path=path, inode=os.stat(path).st_ino)
+    except OSError as error:
+        sock.close()
+        raise SampanError(f"cannot listen on unix://{path}: {error.strerror}") from None
+
+
+def _check_stale(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return  # nobody is behind it: a leftover
+        except FileNotFoundError:
+            return
+        except OSError:
+            raise InvalidParameter(f"cannot listen on unix://{path}: there is something else") from None
+    raise Conflict(f"cannot listen on unix://{path}: another daemon answers there")
+
+
+def _open_tcp(url: str, context: ssl.SSLContext | None) -> list[Listener]:
+    name, _, port = url.removeprefix("tcp://").rpartition(":")
+    try:
+        found = socket.getaddrinfo(
+            name.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise SampanError(f"cannot listen on {url}: {error.strerror}") from None
+    opened: list[Listener] = []
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(1024)
+        except OSError as error:
+            sock.close()
+            for listener in opened:
+                listener.close()
+            raise SampanError(f"cannot listen on {url}: {error.strerror}") from None
+        opened.append(Listener(url, sock, context))
+    if context is None:
+        log.warning("%s is served without TLS: whoever can reach it is root on this machine", url)
+    return opened
+
+
+def _inherited(settings: Settings, context: ssl.SSLContext | None) -> list[Listener]:
+    """Sockets from the service manager: LISTEN_FDS of them, from descriptor 3 on."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not os.environ.get("LISTEN_FDS", "").isdigit():
+        raise InvalidParameter(
+            "fd://: no sockets were passed in (LISTEN_FDS): start sampand by socket activation"
+        )
+    opened: list[Listener] = []
+    for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+        if sock.family == socket.AF_UNIX:
+            opened.append(Listener("fd://", sock))
+        elif context is None and not settings.plaintext_tcp:
+            raise InvalidParameter(
+                "fd://: a TCP socket was passed in: use --tlsverify, or --allow-plaintext-tcp"
+            )
+        else:
+            opened.append(Listener("fd://", sock, context))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    return opened
+
+
+def tls_context(settings: TlsSettings) -> ssl.SSLContext:
+    """The server's side of TLS 1.2 and newer.
+
+    Raises:
+        InvalidParameter: a certificate or key cannot be used; the message names the file.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in filter(None, (settings.certificate, settings.key, settings.ca)):
+        if not os.access(path, os.R_OK):
+            raise InvalidParameter(f"{path}: cannot be read; TLS needs it")
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InvalidParameter(f"{settings.certificate}, {settings.key}: {reason}") from None
+    if settings.verify:
+        try:
+            context.load_verify_locations(settings.ca)
+        except (ssl.SSLError, OSError) as error:
+            raise InvalidParameter(f"{settings.ca}: {getattr(error, 'reason', None) or error}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

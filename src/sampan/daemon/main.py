@@ -1,0 +1,63 @@
+"""`sampand`: from the command line to a running daemon, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from sampan import __version__
+from sampan.daemon.options import UsageError, help_text, parse_flags
+from sampan.errors import SampanError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon.
+
+    Returns:
+        0 after a clean stop, 1 when it could not start, 125 for a wrong command line.
+    """
+    try:
+        flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
+        if flags.get("help"):
+            print(help_text())
+            return 0
+        if flags.get("version"):
+            print(f"Sampan version {__version__}")
+            return 0
+        return _run(flags)
+    except UsageError as error:
+        print(f"sampand: {error.message}", file=sys.stderr)
+        return 125
+    except SampanError as error:
+        print(f"sampand: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _run(flags: dict[str, object]) -> int:
+    from sampan.daemon.settings import settle
+
+    validate = bool(flags.pop("validate", False))
+    settings = settle(flags)
+    if validate:
+        print("configuration OK")
+        return 0
+    if os.geteuid() != 0:
+        raise SampanError("sampand needs to run as root: use sudo")
+    import asyncio
+
+    from sampan.daemon import logs
+    from sampan.daemon.service import Service, prepare_process
+
+    logs.set_up(settings.log_level)
+    prepare_process()
+
+    async def serve() -> None:
+        await Service(settings).run()
+
+    try:
+        asyncio.run(serve())
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise SampanError(f"cannot start: {place}{error.strerror or error}") from error
+    return 0

@@ -1,0 +1,235 @@
+"""All that flags and `daemon.json` decide, checked and with defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampan.daemon.options import Values, merge, parse_flags, read_file
+from sampan.engine.model import Ulimit
+from sampan.engine.options import EngineOptions
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.network import BridgeOptions
+
+DEFAULT_CONFIG = Path("/etc/sampan/daemon.json")
+DEFAULT_GROUP = "sampan"
+LOG_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
+
+
+@dataclass(slots=True)
+class TlsSettings:
+    """Certificates for tcp:// hosts."""
+
+    verify: bool
+    ca: str
+    certificate: str
+    key: str
+
+
+@dataclass(slots=True)
+class Settings:
+    """The daemon's settings.
+
+    Attributes:
+        group: of the unix sockets; `group_named` says that somebody asked for it.
+        tls: None when TCP is plain, which `plaintext_tcp` must allow.
+        config_file: what SIGHUP reads again; `flags` are what it is merged with.
+    """
+
+    engine: EngineOptions
+    bridge: BridgeOptions
+    hosts: list[str]
+    pidfile: Path
+    storage_driver: str | None
+    group: str
+    group_named: bool
+    tls: TlsSettings | None
+    plaintext_tcp: bool
+    log_level: str
+    idle_exit_s: int
+    shutdown_containers: bool
+    ready_fd: int | None
+    config_file: Path
+    config_required: bool
+    flags: Values = field(default_factory=dict)
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """Settings from a command line and the configuration file it names.
+
+    Raises:
+        InvalidParameter: with one line that says what is wrong.
+    """
+    return settle(parse_flags(arguments))
+
+
+def settle(flags: Values) -> Settings:
+    """Settings from parsed flags and the configuration file."""
+    config_file = Path(flags.get("config-file", DEFAULT_CONFIG))
+    required = "config-file" in flags
+    values = merge(
+        {name: value for name, value in flags.items() if name != "config-file"},
+        read_file(config_file, required),
+    )
+    exec_root = _absolute(values, "exec-root", "/run/sampan")
+    level = values.get("log-level", "info")
+    if level not in LOG_LEVELS:
+        raise InvalidParameter(f"log-level: {level!r} is none of {', '.join(LOG_LEVELS)}")
+    debug = bool(values.get("debug", False))
+    _check_exec_opts(values.get("exec-opts", []))
+    hosts = values.get("hosts") or [f"unix://{exec_root}/sampan.sock"]
+    settings = Settings(
+        engine=_engine(values, exec_root, debug),
+        bridge=_bridge(values),
+        hosts=[normal_host(host, exec_root) for host in hosts],
+        pidfile=_absolute(values, "pidfile", str(exec_root / "sampand.pid")),
+        storage_driver=values.get("storage-driver") or None,
+        group=values.get("group", DEFAULT_GROUP),
+        group_named="group" in values,
+        tls=_tls(values),
+        plaintext_tcp=values.get("allow-plaintext-tcp", False),
+        log_level="debug" if debug else level,
+        idle_exit_s=values.get("idle-exit", 0),
+        shutdown_containers=values.get("shutdown-containers", False),
+        ready_fd=values.get("ready-fd"),
+        config_file=config_file,
+        config_required=required,
+        flags=flags,
+    )
+    if settings.tls is None and not settings.plaintext_tcp:
+        for host in settings.hosts:
+            if host.startswith("tcp://"):
+                raise InvalidParameter(
+                    f"{host}: whoever reaches an API without TLS is root here: use --tlsverify with "
+                    "--tlscacert, --tlscert and --tlskey, or say --allow-plaintext-tcp"
+                )
+    return settings
+
+
+def normal_host(host: str, exec_root: Path) -> str:
+    """A host as a complete URL.
+
+    Raises:
+        InvalidParameter: it cannot be parsed.
+    """
+    scheme, mark, rest = host.partition("://")
+    if not mark:
+        scheme, rest = ("unix", host) if host.startswith("/") else ("tcp", host)
+    if scheme == "unix":
+        path = rest or f"{exec_root}/sampan.sock"
+        if not path.startswith("/"):
+            raise InvalidParameter(f"host {host}: the socket's path must be absolute")
+        if len(path.encode()) > 107:
+            raise InvalidParameter(f"host {host}: the kernel takes socket paths of at most 107 bytes")
+        return f"unix://{path}"
+    if scheme == "fd":
+        return "fd://"
+    if scheme != "tcp":
+        raise InvalidParameter(f"host {host}: use unix://PATH, tcp://HOST:PORT or fd://")
+    name, _, port = rest.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidParameter(f"host {host}: a port is missing, such as tcp://127.0.0.1:2376")
+    return f"tcp://{name or '127.0.0.1'}:{port}"
+
+
+def _absolute(values: Values, name: str, default: str) -> Path:
+    path = Path(values.get(name, default))
+    if not path.is_absolute():
+        raise InvalidParameter(f"{name}: {str(path)!r} must be an absolute path")
+    return path
+
+
+def _engine(values: Values, exec_root: Path, debug: bool) -> EngineOptions:
+    driver = values.get("log-driver", "json-file")
+    if driver not in ("json-file", "none"):
+        raise Unsupported(f"log-driver: {driver!r} is not offered; use json-file or none")
+    options = EngineOptions(
+        data_root=_absolute(values, "data-root", "/var/lib/sampan"),
+        exec_root=exec_root,
+        default_ulimits=[parse_ulimit(text) for text in values.get("default-ulimits", [])],
+        log_driver=driver,
+        log_opts=dict(values.get("log-opts", {})),
+        dns=values.get("dns", []),
+        dns_search=values.get("dns-search", []),
+        dns_opts=values.get("dns-opts", []),
+        labels=_labels(values),
+        init=values.get("init", False),
+        debug=debug,
+        shutdown_timeout_s=values.get("shutdown-timeout", 15),
+    )
+    for address in options.dns:
+        _check_address(address)
+    if values.get("cgroup-parent"):
+        options.cgroup_parent = values["cgroup-parent"]
+    if values.get("default-shm-size"):
+        options.default_shm_size = values["default-shm-size"]
+    return options
+
+
+def _check_address(text: str) -> None:
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, text)
+            return
+        except OSError:
+            continue
+    raise InvalidParameter(f"dns: {text!r} is not an IP address")
+
+
+def _labels(values: Values) -> list[str]:
+    labels: list[str] = values.get("labels", [])
+    for label in labels:
+        if "=" not in label:
+            raise InvalidParameter(f"label: {label!r} must be KEY=VALUE")
+    return labels
+
+
+def _bridge(values: Values) -> BridgeOptions:
+    names = {"bridge": "name", "ip-forward": "ip_forward", "ip-masq": "ip_masq"}
+    given = {
+        names.get(option, option): values[option]
+        for option in ("bridge", "bip", "mtu", "icc", "ip-forward", "ip-masq", "iptables")
+        if values.get(option) not in (None, "")
+    }
+    return BridgeOptions(**given)
+
+
+def _tls(values: Values) -> TlsSettings | None:
+    verify = values.get("tlsverify", False)
+    if not (verify or values.get("tls", False)):
+        return None
+    for name in ("tlscert", "tlskey", *(("tlscacert",) if verify else ())):
+        if not values.get(name):
+            raise InvalidParameter(f"{'tlsverify' if verify else 'tls'} needs --{name} FILE")
+    return TlsSettings(verify, values.get("tlscacert", ""), values["tlscert"], values["tlskey"])
+
+
+def _check_exec_opts(options: list[str]) -> None:
+    for option in options:
+        key, _, value = option.partition("=")
+        if key != "native.cgroupdriver":
+            raise InvalidParameter(f"exec-opt: {key!r} is not known")
+        if value == "systemd":
+            raise Unsupported("exec-opt: native.cgroupdriver=systemd is not offered; use cgroupfs")
+        if value != "cgroupfs":
+            raise InvalidParameter(f"exec-opt: native.cgroupdriver={value} is not known; use cgroupfs")
+
+
+def parse_ulimit(text: str) -> Ulimit:
+    """`nofile=1024:2048` as a limit; the hard one is the soft one when it is not given.
+
+    Raises:
+        InvalidParameter: it is not written so.
+    """
+    found = re.fullmatch(r"([a-z]+)=(-1|\d{1,19})(?::(-1|\d{1,19}))?", text)
+    if found is None:
+        raise InvalidParameter(f"default-ulimit: {text!r} must be NAME=SOFT[:HARD]")
+    soft = int(found[2])
+    hard = int(found[3]) if found[3] else soft
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise InvalidParameter(f"default-ulimit: {text}: the soft limit is above the hard one")
+    return Ulimit(found[1], soft, hard)
