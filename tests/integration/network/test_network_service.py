@@ -1,0 +1,347 @@
+"""The bridge network against the kernel, each test in a network namespace of its own in the host's place."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.database import Database
+from sampan.errors import InvalidParameter, NotFound, Unavailable
+from sampan.linux import rtnetlink
+from sampan.linux.netlink import Netlink
+from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
+from sampan.network import BridgeOptions, NetworkService, bridge, namespace
+
+pytestmark = pytest.mark.root
+
+Make = Callable[..., NetworkService]
+
+
+@pytest.fixture(autouse=True)
+def host() -> Iterator[None]:
+    """This thread's network namespace is a fresh one; programs started by the test inherit it."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    unshare(CLONE_NEWNET)
+    try:
+        yield
+    finally:
+        setns(before, CLONE_NEWNET)
+        os.close(before)
+
+
+@pytest.fixture
+def make(tmp_path: Path, host: None) -> Iterator[Make]:
+    """Makes services; the same number is the same daemon, started again."""
+    made: list[NetworkService] = []
+
+    def service(number: int = 0, **options: Any) -> NetworkService:
+        directory = tmp_path / str(number)
+        directory.mkdir(exist_ok=True)
+        options = {"name": f"sampan{number}", **options}
+        new = NetworkService(Database(directory / "db"), directory / "netns", BridgeOptions(**options))
+        made.append(new)
+        return new
+
+    yield service
+    for service_made in made:
+        service_made.remove_all()
+
+
+def shell(command: str, path: str = "") -> str:
+    inside = ["nsenter", f"--net={path}"] if path else []
+    done = subprocess.run([*inside, "sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def pings(path: str, address: str) -> bool:
+    command = ["nsenter", f"--net={path}", "busybox", "ping", "-c1", "-W1", address]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def links() -> set[str]:
+    return {link["ifname"] for link in json.loads(shell("ip -j link"))}
+
+
+def namespaces(tmp_path: Path) -> int:
+    return sum(str(tmp_path) in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def address_of(sandbox: Any) -> str:
+    return str(sandbox.endpoints["bridge"].ip_address)
+
+
+def started(service: NetworkService, live: tuple[str, ...] = ()) -> NetworkService:
+    service.start(live)
+    assert service.warnings == []
+    return service
+
+
+@pytest.fixture
+def outside(tmp_path: Path, host: None) -> Iterator[str]:
+    """Another machine: 203.0.113.2, which knows nothing of private subnets; the host is 203.0.113.1."""
+    path = tmp_path / "outside"
+    namespace.create(path, None)
+    peer = os.open(path, os.O_RDONLY)
+    with Netlink() as netlink:
+        pair = rtnetlink.create_veth(
+            "up0",
+            master=0,
+            mtu=1500,
+            peer_name="eth0",
+            peer_mac_address="02:00:00:00:00:02",
+            peer_namespace=peer,
+        )
+        netlink.transact([pair, rtnetlink.set_up("up0")])
+        index = next(link.index for link in rtnetlink.links(netlink) if link.name == "up0")
+        netlink.transact([rtnetlink.add_address(index, IPv4Interface("203.0.113.1/24"))])
+    os.close(peer)
+    shell("ip addr add 203.0.113.2/24 dev eth0 && ip link set eth0 up", str(path))
+    yield str(path)
+    namespace.remove(path)
+
+
+def test_containers_reach_the_host_and_each_other(make: Make) -> None:
+    service = started(make())
+    first, second = service.create_sandbox("a" * 64, "bridge"), service.create_sandbox("b" * 64, "bridge")
+    endpoint = first.endpoints["bridge"]
+    assert (endpoint.ip_address, endpoint.prefix_len, endpoint.gateway) == ("172.18.0.2", 16, "172.18.0.1")
+    inside = {link["ifname"]: link for link in json.loads(shell("ip -j addr", first.path))}
+    assert set(inside) >= {"lo", "eth0"}
+    assert inside["eth0"]["address"] == endpoint.mac_address == "02:42:ac:12:00:02"
+    assert [found["local"] for found in inside["eth0"]["addr_info"]] == ["172.18.0.2"]
+    assert "UP" in inside["lo"]["flags"]
+    route = json.loads(shell("ip -j route show default", first.path))
+    assert route[0]["gateway"] == "172.18.0.1"
+    assert pings(first.path, "172.18.0.1") and pings(first.path, address_of(second))
+
+
+def test_without_icc_containers_reach_only_the_host(make: Make) -> None:
+    service = started(make(icc=False))
+    first, second = service.create_sandbox("a", "bridge"), service.create_sandbox("b", "bridge")
+    assert pings(first.path, "172.18.0.1")
+    assert not pings(first.path, address_of(second))
+
+
+SERVE = """
+import socket
+listener = socket.create_server(("203.0.113.2", 5000))
+print("ready", flush=True)
+connection, peer = listener.accept()
+connection.sendall(b"hello")
+print(peer[0], flush=True)
+"""
+CONNECT = "import socket; print(socket.create_connection(('203.0.113.2', 5000), 5).recv(9))"
+
+
+def test_the_outside_sees_the_hosts_address(make: Make, outside: str) -> None:
+    service = started(make())
+    sandbox = service.create_sandbox("a", "bridge")
+    with subprocess.Popen(
+        ["nsenter", f"--net={outside}", sys.executable, "-I", "-c", SERVE], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        answer = shell(f'{sys.executable} -I -c "{CONNECT}"', sandbox.path)
+        assert answer == "b'hello'\n"
+        assert server.stdout.readline() == "203.0.113.1\n"
+
+
+def test_the_outside_reaches_no_container(make: Make, outside: str) -> None:
+    service = started(make())
+    sandbox = service.create_sandbox("a", "bridge")
+    shell("ip route add 172.18.0.0/16 via 203.0.113.1", outside)
+    assert pings(outside, "203.0.113.1") and pings(sandbox.path, "203.0.113.2")
+    assert not pings(outside, address_of(sandbox))
+
+
+def test_mode_none_has_the_loopback_alone(make: Make) -> None:
+    sandbox = started(make()).create_sandbox("a", "none")
+    inside = json.loads(shell("ip -j link show up", sandbox.path))
+    assert [link["ifname"] for link in inside] == ["lo"]
+    assert sandbox.endpoints["none"].ip_address == ""
+
+
+def test_coming_and_going_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    service = started(make())
+    before = links()
+    for round_ in range(10):
+        for name in ("a", "b", "c"):
+            service.create_sandbox(f"{name}{round_}", "bridge" if name != "c" else "none")
+        for name in ("a", "b", "c"):
+            service.remove_sandbox(f"{name}{round_}")
+            service.remove_sandbox(f"{name}{round_}")
+    service.stop()
+    assert links() == before
+    assert namespaces(tmp_path) == 0
+    assert list((tmp_path / "0" / "netns").iterdir()) == []
+    fresh = started(make(bip="10.9.0.1/29"))
+    for number in range(5):
+        fresh.create_sandbox(f"x{number}", "bridge")
+    with pytest.raises(Unavailable, match="no free address"):
+        fresh.create_sandbox("x5", "bridge")
+    assert namespaces(tmp_path) == 5
+    for number in range(5):
+        fresh.remove_sandbox(f"x{number}")
+    fresh.stop()
+    assert fresh.create_sandbox("x6", "bridge").endpoints
+
+
+def test_a_namespace_that_somebody_holds_loses_its_link(make: Make) -> None:
+    service = started(make())
+    before = links()
+    sandbox = service.create_sandbox("a", "bridge")
+    held = os.open(sandbox.path, os.O_RDONLY)
+    service.remove_sandbox("a")
+    service.stop()
+    os.close(held)
+    assert links() == before
+
+
+def test_a_failed_create_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    service = started(make())
+    shell("ip link del sampan0")
+    before = links()
+    with pytest.raises(OSError) as refused:
+        service.create_sandbox("a", "bridge")
+    assert refused.value.errno in (errno.EINVAL, errno.ENODEV)
+    assert (links(), namespaces(tmp_path)) == (before, 0)
+    assert service.sandbox_path("a") is None
+    service.start([])
+    assert address_of(service.create_sandbox("a", "bridge"))
+
+
+def test_a_start_keeps_the_living_and_clears_the_dead(make: Make, tmp_path: Path) -> None:
+    service = started(make())
+    alive, _ = service.create_sandbox("alive", "bridge"), service.create_sandbox("dead", "bridge")
+    again = started(make(), ("alive",))
+    assert namespaces(tmp_path) == 1 and len([name for name in links() if name.startswith("veth")]) == 1
+    assert pings(alive.path, "172.18.0.1")
+    fresh = again.create_sandbox("new", "bridge")
+    assert address_of(fresh) not in (address_of(alive), "172.18.0.1")
+    assert again.get("bridge").id == service.get("bridge").id
+
+
+def test_a_start_restores_what_was_deleted_under_it(make: Make) -> None:
+    alive = started(make()).create_sandbox("alive", "bridge")
+    shell("ip link del sampan0; nft delete table ip sampan-sampan0")
+    started(make(), ("alive",))
+    assert pings(alive.path, "172.18.0.1")
+    assert "masquerade" in shell("nft list table ip sampan-sampan0")
+
+
+def test_two_daemons_stand_side_by_side_and_touch_no_other_table(make: Make) -> None:
+    shell("nft 'add table inet mine; add chain inet mine c { type filter hook input priority 0; }'")
+    mine = shell("nft list table inet mine")
+    one, two = started(make(1)), started(make(2))
+    first, second = one.create_sandbox("a", "bridge"), two.create_sandbox("a", "bridge")
+    assert address_of(first) == "172.18.0.2" and address_of(second) == "172.19.0.2"
+    one.remove_all()
+    assert pings(second.path, "172.19.0.1")
+    assert links() & {"sampan1", "sampan2"} == {"sampan2"}
+    tables = {entry["table"]["name"] for entry in json.loads(shell("nft -j list tables"))["nftables"][1:]}
+    assert tables == {"mine", "sampan-sampan2"}
+    assert shell("nft list table inet mine") == mine
+
+
+def test_a_used_subnet_is_avoided_and_the_choice_is_kept(make: Make) -> None:
+    shell("ip link add d0 type veth peer name d1; ip link set d1 up")
+    shell("ip addr add 172.18.4.1/24 dev d0; ip link set d0 up")
+    shell("ip route add 172.19.0.0/24 via 172.18.4.2")
+    service = started(make())
+    assert service.get("bridge").subnet == "172.20.0.0/16"
+    shell("ip link del sampan0; ip link del d0")
+    assert started(make()).get("bridge").subnet == "172.20.0.0/16"
+
+
+def test_bip_decides_and_may_change_while_nothing_runs(make: Make) -> None:
+    assert started(make(bip="10.7.0.5/24")).get("bridge").gateway == "10.7.0.5"
+    service = started(make(bip="10.8.0.1/24"))
+    assert address_of(service.create_sandbox("a", "bridge")) == "10.8.0.2"
+    addresses = json.loads(shell("ip -j -4 addr show sampan0"))[0]["addr_info"]
+    assert [found["local"] for found in addresses] == ["10.8.0.1"]
+
+
+def test_a_bridge_of_the_users_is_used_and_left(make: Make) -> None:
+    shell("ip link add br7 type bridge; ip addr add 10.77.0.1/24 dev br7; ip link set br7 up")
+    service = started(make(name="br7"))
+    assert address_of(service.create_sandbox("a", "bridge")) == "10.77.0.2"
+    service.remove_all()
+    assert "br7" in links()
+
+
+def test_forwarding_is_switched_on(make: Make) -> None:
+    switch = Path("/proc/sys/net/ipv4/ip_forward")
+    switch.write_text("0")
+    started(make())
+    assert switch.read_text() == "1\n"
+
+
+def test_somebody_elses_drop_policy_is_named(make: Make) -> None:
+    shell(
+        "nft 'add table ip fw; add chain ip fw other { type filter hook forward priority 0; policy drop; }'"
+    )
+    service = make()
+    service.start([])
+    assert len(service.warnings) == 1 and "table fw" in service.warnings[0]
+
+
+def test_a_kernel_without_veth_still_runs_mode_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = rtnetlink.probe_kind
+    monkeypatch.setattr(rtnetlink, "probe_kind", lambda kind: probe("nosuch" if kind == "veth" else kind))
+    assert bridge.missing_support() == [
+        "this kernel has no veth support (CONFIG_VETH): containers can run with --network none or host"
+    ]
+    service = make()
+    service.start([])
+    assert service.warnings == bridge.missing_support()
+    with pytest.raises(Unavailable, match="CONFIG_VETH"):
+        service.create_sandbox("a", "bridge")
+    assert service.create_sandbox("a", "none").path
+
+
+def test_an_interface_that_is_no_bridge_is_refused(make: Make) -> None:
+    shell("ip link add eth7 type veth peer name eth8")
+    with pytest.raises(InvalidParameter, match="not a bridge"):
+        make(name="eth7").start([])
+
+
+def test_the_mac_address_can_be_given(make: Make) -> None:
+    service = started(make())
+    sandbox = service.create_sandbox("a", "bridge", mac="02-AB-00-00-00-07")
+    assert json.loads(shell("ip -j link show eth0", sandbox.path))[0]["address"] == "02:ab:00:00:00:07"
+    for wrong in ("01:00:00:00:00:01", "02:42", "x", "00:00:00:00:00:00"):
+        with pytest.raises(InvalidParameter, match="invalid MAC address"):
+            service.create_sandbox("b", "bridge", mac=wrong)
+    assert service.sandbox_path("b") is None
+
+
+def test_networks_are_found_by_name_id_and_prefix(make: Make) -> None:
+    service = started(make())
+    assert [network.name for network in service.networks()] == ["bridge", "host", "none"]
+    network = service.get("bridge")
+    assert service.get(network.id) == service.get(network.id[:20]) == network
+    with pytest.raises(NotFound, match="network nosuch not found"):
+        service.get("nosuch")
+
+
+def test_a_sandbox_takes_a_few_milliseconds(make: Make) -> None:
+    service = started(make())
+    took = []
+    for number in itertools.islice(itertools.count(), 15):
+        begin = time.perf_counter()
+        service.create_sandbox(f"c{number}", "bridge")
+        took.append(time.perf_counter() - begin)
+        service.remove_sandbox(f"c{number}")
+    assert sorted(took)[7] < 0.02  # 2 ms on an idle machine; this catches a step that waits, not a busy one
