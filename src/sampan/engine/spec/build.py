@@ -6,6 +6,7 @@ import os
 from functools import cache
 from typing import Any
 
+from sampan.engine.init_program import write_init
 from sampan.engine.model import Ulimit
 from sampan.engine.spec import mounts, security
 from sampan.engine.spec.capability_sets import bounding, process_sets
@@ -15,7 +16,7 @@ from sampan.engine.spec.inputs import SpecInputs
 from sampan.engine.spec.resources import container_resources
 from sampan.engine.spec.sysctls import container_sysctls
 from sampan.engine.spec.users import lookup_user
-from sampan.errors import Unsupported
+from sampan.errors import InvalidParameter
 
 OCI_VERSION = "1.2.0"
 
@@ -137,7 +138,9 @@ def _init(inputs: SpecInputs) -> str | None:
         return None
     if inputs.init_binary is not None:
         return inputs.init_binary
-    raise Unsupported("--init is not offered yet")
+    if inputs.files_dir is None:
+        raise InvalidParameter("--init: there is no directory to put the program in")
+    return write_init(inputs.files_dir)
 
 
 def _rlimits(ulimits: list[Ulimit]) -> list[dict[str, Any]]:
