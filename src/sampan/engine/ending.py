@@ -303,6 +303,10 @@ def discard(core: Core, container: Container, volumes: bool) -> None:
                 with contextlib.suppress(Conflict, NotFound):
                     _remove_anonymous(core, container, point.name)
     core.driver.purge_trash()
+    try:
+        core.images.resolve(container.image_id)
+    except NotFound:
+        core.images.collect_garbage()  # the image was removed by force before; its layers are free now
 
 
 def _remove_anonymous(core: Core, container: Container, name: str) -> None:

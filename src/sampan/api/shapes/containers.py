@@ -117,10 +117,6 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None, version: ApiVe
     container = live.container
     state = container.state
     directory = core.directory(container.id)
-    host_config = encode(container.host_config)
-    for name in ("MaskedPaths", "ReadonlyPaths"):
-        if host_config[name] is None:
-            host_config[name] = default_paths(container, name)
     config = encode(container.config)
     for name in ("Healthcheck", "MacAddress", "StopSignal", "StopTimeout", "Shell", "ArgsEscaped"):
         if config[name] is None:
@@ -158,7 +154,7 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None, version: ApiVe
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": [exec_.id for exec_ in live.execs.values() if exec_.process is not None] or None,
-        "HostConfig": host_config,
+        "HostConfig": encode(container.host_config),
         "GraphDriver": {"Name": container.driver, "Data": core.driver.graph_data(container.id)},
         "Mounts": [_mount(point) for point in container.mounts],
         "Config": config,
@@ -167,15 +163,6 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None, version: ApiVe
     if size is not None:
         shape["SizeRw"], shape["SizeRootFs"] = size
     return shape
-
-
-def default_paths(container: Container, name: str) -> list[str]:
-    """What is masked, or read-only, in a container that says nothing of its own."""
-    from sampan.engine.spec import MASKED_PATHS, READONLY_PATHS
-
-    if container.host_config.privileged:
-        return []
-    return list(MASKED_PATHS if name == "MaskedPaths" else READONLY_PATHS)
 
 
 def _network_settings(container: Container) -> dict[str, Any]:
