@@ -1,8 +1,8 @@
 """The program that `--init` runs as process 1: it starts the command, hands signals on, and reaps.
 
-`docker-init -- COMMAND ARGUMENT…`, written here instruction by instruction for want of a compiler. The
-command runs in a process group of its own, in the foreground of the terminal if there is one; the program ends
-as the command ends, with its exit code or 128 + n for signal n, and with 126 or 127 when it cannot start it.
+`docker-init -- COMMAND ARGUMENT…`, written instruction by instruction for want of a compiler. The
+command runs in a process group of its own, in the foreground of the terminal if there is one; the program
+ends as the command ends, with its exit code or 128 + n for signal n, and with 126 or 127 without a start.
 """
 
 from __future__ import annotations

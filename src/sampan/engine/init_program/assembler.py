@@ -1,7 +1,7 @@
 """A few instructions of an imaginary machine, as bytes of x86-64 and of AArch64.
 
-Enough to write one small program once and have it for both: eight-byte registers, loads and stores, jumps on a
-comparison with a number or a register, system calls. References: Intel SDM volume 2; Arm ARM, section C6.
+Enough to write one small program once and have it for both: eight-byte registers, loads and stores, jumps
+on a comparison with a number or a register, system calls. References: Intel SDM volume 2; Arm ARM, section C6.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 Value = str | int  # a register's name or a number
 
@@ -23,7 +24,7 @@ class Assembler(ABC):
     """
 
     elf_machine: int
-    calls: dict[str, int]
+    calls: ClassVar[dict[str, int]]
 
     def __init__(self) -> None:
         self.code = bytearray()
@@ -115,13 +116,13 @@ class X86(Assembler):
     """x86-64. System calls leave all registers alone but rax, rcx and r11."""
 
     elf_machine = 62
-    calls = {
+    calls: ClassVar[dict[str, int]] = {
         "write": 1, "rt_sigprocmask": 14, "ioctl": 16, "getpid": 39, "clone": 56, "execve": 59, "wait4": 61,
         "kill": 62, "setpgid": 109, "rt_sigtimedwait": 128, "exit_group": 231,
     }  # fmt: skip
-    _numbers = dict(zip(REGISTERS, (3, 5, 12, 13, 14, 15, 8, 9, 2), strict=True))
+    _numbers: ClassVar[dict[str, int]] = dict(zip(REGISTERS, (3, 5, 12, 13, 14, 15, 8, 9, 2), strict=True))
     _arguments = (7, 6, 2, 10)
-    _conditions = {EQUAL: 0x84, NOT_EQUAL: 0x85, LESS: 0x8C, GREATER: 0x8F}
+    _conditions: ClassVar[dict[str, int]] = {EQUAL: 0x84, NOT_EQUAL: 0x85, LESS: 0x8C, GREATER: 0x8F}
 
     def _put(self, opcode: bytes, reg: int, rm: int, wide: bool = True, tail: bytes = b"") -> None:
         """REX, opcode, ModRM for two registers (`reg` may be an opcode's extension)."""
@@ -198,12 +199,12 @@ class Arm(Assembler):
     """AArch64. System calls leave all registers alone but x0."""
 
     elf_machine = 183
-    calls = {
-        "ioctl": 29, "write": 64, "exit_group": 94, "kill": 129, "rt_sigprocmask": 135, "rt_sigtimedwait": 137,
-        "setpgid": 154, "getpid": 172, "clone": 220, "execve": 221, "wait4": 260,
+    calls: ClassVar[dict[str, int]] = {
+        "ioctl": 29, "write": 64, "exit_group": 94, "kill": 129, "rt_sigprocmask": 135,
+        "rt_sigtimedwait": 137, "setpgid": 154, "getpid": 172, "clone": 220, "execve": 221, "wait4": 260,
     }  # fmt: skip
-    _numbers = dict(zip(REGISTERS, range(19, 28), strict=True))
-    _conditions = {EQUAL: 0, NOT_EQUAL: 1, LESS: 11, GREATER: 12}
+    _numbers: ClassVar[dict[str, int]] = dict(zip(REGISTERS, range(19, 28), strict=True))
+    _conditions: ClassVar[dict[str, int]] = {EQUAL: 0, NOT_EQUAL: 1, LESS: 11, GREATER: 12}
     _SCRATCH = 9
     _SP = _ZERO = 31
 
@@ -265,9 +266,7 @@ class Arm(Assembler):
 
     def _compare(self, register: str, other: Value) -> None:
         self._set(self._SCRATCH, other)
-        self._put(
-            0xEB00001F | self._SCRATCH << 16 | self._numbers[register] << 5
-        )  # subs xzr, register, scratch
+        self._put(0xEB00001F | self._SCRATCH << 16 | self._numbers[register] << 5)  # cmp
 
     def _branch(self, condition: str, label: str) -> None:
         code = self._conditions[condition]
