@@ -38,7 +38,7 @@ def test_no_descriptor_environment_or_directory_leaks(monkeypatch: pytest.Monkey
 
 
 def test_the_interpreter_cannot_be_overwritten(tmp_path: Path) -> None:
-    """As in CVE-2019-5736: a program that is a link to /proc/self/exe, and a process that waits for our execs."""
+    """As in CVE-2019-5736: a program that links to /proc/self/exe, and a process that waits for our execs."""
     real = Path(os.path.realpath(sys.executable))
     before = hashlib.sha256(real.read_bytes()).digest()
 
@@ -47,7 +47,8 @@ def test_the_interpreter_cannot_be_overwritten(tmp_path: Path) -> None:
         # Whatever runs here looks at every process that appears, and tries to write to its executable.
         watcher = (
             "echo up; while :; do for p in /proc/[0-9]*; do "
-            "case $p in /proc/1) ;; *) { echo evil > $p/exe && echo WROTE $p; } 2>/dev/null;; esac; done; done"
+            "case $p in /proc/1) ;; *) { echo evil > $p/exe && echo WROTE $p; } 2>/dev/null;; esac; "
+            "done; done"
         )
         runner.box.config(["sh", "-c", watcher], capabilities=None)
         main = await runner.launch()

@@ -198,3 +198,8 @@ def legacy_bind(source: str, target: int, options: MountOptions) -> None:
         # The descriptor is of what lies below; a fresh walk sees the new mount.
         covered = os.readlink(path)
         sys.mount(None, covered, None, sys.MS_BIND | sys.MS_REMOUNT | legacy_flags(options.set))
+
+
+def option_names() -> list[str]:
+    """Every mount option that is understood here, not by a file system."""
+    return sorted({*_ATTRIBUTES, *_RECURSIVE, *PROPAGATION, "bind", "rbind", "tmpcopyup", "defaults"})

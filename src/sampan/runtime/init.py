@@ -77,7 +77,9 @@ class Entry:
         session: name of the new session keyring.
         terminal_size: rows and columns.
         guarded: die when the parent dies.
-        wait: called before execve; `sampan-runtime create` waits for `start` there.
+        wait: called before execve (before the startContainer hooks, if there are any); `sampan-runtime
+            create` waits for `start` there.
+        kept: descriptors that `wait` needs.
     """
 
     process: ProcessSpec
@@ -88,6 +90,7 @@ class Entry:
     terminal_size: tuple[int, int] | None
     guarded: bool = True
     wait: Callable[[], None] | None = None
+    kept: tuple[int, ...] = ()
     state: dict[str, object] = field(default_factory=dict)
     _proc: int | None = None
 
@@ -112,6 +115,8 @@ def run(entry: Entry, body: Callable[[Entry], None]) -> NoReturn:
         report = {"stage": "init", "text": f"{type(error).__name__}: {error}", "errno": 0}
     try:
         entry.channel.send(json.dumps(report).encode())
+    except BrokenPipeError:
+        os.write(2, f"{report['text']}\n".encode())  # it was left alone before `start`
     finally:
         os._exit(1)
 
@@ -154,8 +159,9 @@ def container(
             raise Refused("sysctl", f"open sysctl {key} file: {error.strerror}", error.errno or 0) from None
     if not entry.process.terminal:
         _take_stdio(entry.stdio)
-    if entry.wait is not None:
+    if entry.wait is not None and spec.hooks.get("startContainer"):
         entry.wait()
+        entry.wait = None
     hooks.run_all(spec.hooks.get("startContainer", []), entry.state)
     _become(entry)
 
@@ -255,7 +261,7 @@ def _become(entry: Entry) -> NoReturn:
     if wanted.apparmor_profile:
         _set_apparmor(entry, wanted.apparmor_profile)
     _own_stdio(wanted.uid)
-    process.close_all_but([entry.channel.fileno()])
+    process.close_all_but([entry.channel.fileno(), *entry.kept])
     entry._proc = None
     os.umask(wanted.umask)
     inside = _change_directory(wanted.cwd, first=True)
@@ -283,6 +289,8 @@ def _become(entry: Entry) -> NoReturn:
         if any(events & select.POLLHUP for _, events in poll.poll(0)):
             os._exit(1)  # the parent died before the kernel was told to watch it
     program = find_program(wanted)
+    if entry.wait is not None:
+        entry.wait()
     if wanted.no_new_privileges and entry.filters is not None:
         seccomp.load(*entry.filters)
     try:

@@ -67,6 +67,7 @@ def start_container(
     terminal_size: tuple[int, int] | None = None,
     guarded: bool = True,
     wait: Callable[[], None] | None = None,
+    kept: tuple[int, ...] = (),
     plan: Plan | None = None,
     timings: Timings | None = None,
 ) -> Started:
@@ -80,8 +81,8 @@ def start_container(
         filters: compiled seccomp program and flags.
         terminal_size: rows and columns.
         guarded: the container is killed when this process dies.
-        wait: run in the child before its program; the call then returns when the child gets there, having
-            sent `ready` itself.
+        wait: run in the child before its program; this call then returns when the child gets there.
+        kept: descriptors that `wait` needs in the child.
         plan: the steps for its root, if they were planned before.
         timings: filled in, when given.
 
@@ -98,7 +99,16 @@ def start_container(
         "ociVersion": "1.2.0", "id": identifier, "status": "creating", "bundle": bundle,
         "annotations": spec.annotations,
     }  # fmt: skip
-    entry = Entry(spec.process, theirs, stdio, filters, identifier, terminal_size, guarded, wait, state)
+
+    def announce() -> None:
+        theirs.send(b"ready")
+        assert wait is not None
+        wait()
+
+    entry = Entry(
+        spec.process, theirs, stdio, filters, identifier, terminal_size, guarded,
+        announce if wait is not None else None, kept, state,
+    )  # fmt: skip
     child: tuple[int, int] | None = None
     try:
         if manager is not None:
