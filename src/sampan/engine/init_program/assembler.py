@@ -1,7 +1,7 @@
 """A few instructions of an imaginary machine, as bytes of x86-64 and of AArch64.
 
 Enough to write one small program once and have it for both: eight-byte registers, loads and stores, jumps
-on a comparison with a number or a register, system calls. References: Intel SDM volume 2; Arm ARM, section C6.
+on a comparison, system calls. References: Intel SDM volume 2; Arm ARM, section C6.
 """
 
 from __future__ import annotations
