@@ -6,7 +6,17 @@ import os
 import sys
 
 from sampan.cli.failures import CommandError, ConnectionFailed, Exit, UsageError
-from sampan.cli.flags import Command, Flag, HelpWanted, Problem, Values, check_count, parse, usage_error, usage_line
+from sampan.cli.flags import (
+    Command,
+    Flag,
+    HelpWanted,
+    Problem,
+    Values,
+    check_count,
+    parse,
+    usage_error,
+    usage_line,
+)
 from sampan.cli.tree import ALIASES, GROUPS, TOP
 
 TYPE_CHECKING = False
@@ -202,7 +212,11 @@ def _group(path: str, words: Sequence[str]) -> int:
         return _help([path])
     if words[0].startswith("-"):
         flag = words[0].split("=", 1)[0]
-        text = f"unknown flag: {flag}" if flag.startswith("--") else f"unknown shorthand flag: {flag[1:2]!r} in {flag}"
+        text = (
+            f"unknown flag: {flag}"
+            if flag.startswith("--")
+            else f"unknown shorthand flag: {flag[1:2]!r} in {flag}"
+        )
         raise usage_error(path, f"{path} COMMAND", text)
     raise CommandError(
         f"sampan: unknown command: sampan {path} {words[0]}{_guess(words[0], list(GROUPS[path][1]))}\n\n"

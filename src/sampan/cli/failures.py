@@ -1,10 +1,10 @@
 """What can end a command early: each class knows how it is shown and which exit code it means.
 
-    CommandError            `sampan: text`, exit 1 (or the given code)
-    ├── UsageError          wrong flags or arguments: text, usage line and a hint
-    ├── ApiError            the daemon answered with an error: `Error response from daemon: text`
-    ├── ConnectionFailed    no daemon, or no right to speak to it
-    └── Exit                end with this code and say nothing
+CommandError            `sampan: text`, exit 1 (or the given code)
+├── UsageError          wrong flags or arguments: text, usage line and a hint
+├── ApiError            the daemon answered with an error: `Error response from daemon: text`
+├── ConnectionFailed    no daemon, or no right to speak to it
+└── Exit                end with this code and say nothing
 """
 
 from __future__ import annotations

@@ -312,7 +312,8 @@ def _convert(flag: Flag, text: str) -> Any:
 def usage_error(path: str, usage: str, message: str, verb: str = "Run", code: int = 125) -> UsageError:
     """A UsageError with the usage line and the hint in docker's places."""
     return UsageError(
-        f"{message}\n\nUsage:  sampan {usage}\n\n{verb} 'sampan {path}{' ' if path else ''}--help' for more information", code
+        f"{message}\n\nUsage:  sampan {usage}\n\n{verb} 'sampan {path}{' ' if path else ''}--help' for more information",
+        code,
     )
 
 

@@ -35,7 +35,7 @@ def show(
     form: str = "",
     quiet: str = "",
     type_name: str = "*formatter.Context",
-    parsing: str = "template parsing error",
+    parsing: str = "",
 ) -> None:
     """Print a list.
 
@@ -55,7 +55,10 @@ def show(
     if form == "raw":
         form = "".join(f"{name.lower()}: {{{{.{name}}}}}\\n" for name in columns)
     if form in ("", "table"):
-        table([fields[name].header for name in columns], [[str(fields[name].value(row)) for name in columns] for row in rows])
+        table(
+            [fields[name].header for name in columns],
+            [[str(fields[name].value(row)) for name in columns] for row in rows],
+        )
         return
     from sampan.cli.template import listing_template
 

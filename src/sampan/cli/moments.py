@@ -26,7 +26,9 @@ def timestamp(text: str, flag: str) -> str:
     try:
         return _moment(text)
     except (ValueError, IndexError):
-        raise ValueError(f'invalid value for "{flag}": failed to parse value as time or duration: "{text}"') from None
+        raise ValueError(
+            f'invalid value for "{flag}": failed to parse value as time or duration: "{text}"'
+        ) from None
 
 
 def _moment(text: str) -> str:

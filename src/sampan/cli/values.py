@@ -173,20 +173,16 @@ def search_domain(text: str) -> str:
 def sysctl(text: str) -> str:
     """A kernel setting that has a namespace: NAME=VALUE."""
     name = text.partition("=")[0]
-    allowed = (
-        name
-        in (
-            "kernel.msgmax",
-            "kernel.msgmnb",
-            "kernel.msgmni",
-            "kernel.sem",
-            "kernel.shmall",
-            "kernel.shmmax",
-            "kernel.shmmni",
-            "kernel.shm_rmid_forced",
-        )
-        or name.startswith(("net.", "fs.mqueue."))
-    )
+    allowed = name in (
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ) or name.startswith(("net.", "fs.mqueue."))
     if "=" not in text or not allowed:
         raise ValueError(f"sysctl '{text}' is not allowed")
     return text

@@ -19,7 +19,7 @@ _COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the containers that the flags choose."""
     form = values.text("format")
-    sized = values.on("size") or (".Size" in form)
+    sized = values.on("size") or ".Size" in form or "json .}}" in form
     limit = 1 if values.on("latest") else max(values.number("last"), 0)
     chosen = filters(values.items("filter"))
     containers = app.client.call(
@@ -119,7 +119,12 @@ def ports(given: list[dict[str, Any]]) -> str:
     runs: list[list[Any]] = []  # address, protocol, first and last private, first and last public
     for port in sorted(
         given,
-        key=lambda one: (one["PrivatePort"], one.get("IP", ""), one.get("PublicPort", 0), one.get("Type", "")),
+        key=lambda one: (
+            one["PrivatePort"],
+            one.get("IP", ""),
+            one.get("PublicPort", 0),
+            one.get("Type", ""),
+        ),
     ):
         address, kind = port.get("IP", ""), port.get("Type", "tcp")
         private, public = port["PrivatePort"], port.get("PublicPort", 0)

@@ -79,4 +79,6 @@ def exit_code(waiting: Response) -> int:
 
 def wait_for(client: Client, container: str, condition: str) -> Response:
     """Begin to wait for `next-exit` or `removed`; the daemon answers at the end."""
-    return client.request("POST", f"/containers/{escape(container)}/wait", {"condition": condition}, hijack=True)
+    return client.request(
+        "POST", f"/containers/{escape(container)}/wait", {"condition": condition}, hijack=True
+    )

@@ -100,7 +100,7 @@ def _check(values: Values) -> None:
         raise CommandError("conflicting options: cannot specify both --restart and --rm")
     if values.text("pull") not in ("always", "missing", "never"):
         raise CommandError(
-            f"invalid pull option: '{values.text('pull')}': must be one of \"always\", \"missing\" or \"never\""
+            f'invalid pull option: \'{values.text("pull")}\': must be one of "always", "missing" or "never"'
         )
 
 
@@ -111,7 +111,9 @@ def _config(values: Values, image: str, command: list[str], detached: bool) -> d
         raise CommandError("conflicting options: cannot specify both --attach and --detach")
     attach_in = not detached and ("stdin" in attach or (not attach and interactive))
     env = [pair for path in values.items("env-file") for pair in _pairs(path, True)] + values.items("env")
-    labels = [pair for path in values.items("label-file") for pair in _pairs(path, False)] + values.items("label")
+    labels = [pair for path in values.items("label-file") for pair in _pairs(path, False)] + values.items(
+        "label"
+    )
     config: dict[str, Any] = {
         "Image": image,
         "Hostname": values.text("hostname"),
@@ -219,7 +221,9 @@ def _security(given: list[str], host: dict[str, Any]) -> None:
                     profile = file.read()
             except OSError as error:
                 reason = (error.strerror or "").lower()
-                raise CommandError(f"opening seccomp profile ({value}) failed: open {value}: {reason}") from None
+                raise CommandError(
+                    f"opening seccomp profile ({value}) failed: open {value}: {reason}"
+                ) from None
             try:
                 text = f"seccomp={dump(parse(profile))}"
             except ValueError as error:
@@ -255,7 +259,13 @@ def _published(values: Values, config: dict[str, Any], host: dict[str, Any]) -> 
 
 
 def _health(values: Values, config: dict[str, Any]) -> None:
-    flags = ("health-interval", "health-timeout", "health-start-period", "health-start-interval", "health-retries")
+    flags = (
+        "health-interval",
+        "health-timeout",
+        "health-start-period",
+        "health-start-interval",
+        "health-retries",
+    )
     wanted = values.given("health-cmd") or any(values.given(flag) for flag in flags)
     if values.on("no-healthcheck"):
         if wanted:

@@ -27,7 +27,9 @@ def parse_ulimit(text: str) -> dict[str, Any]:
     hard = integer(parts[1]) if len(parts) > 1 and parts[1] else soft
     if hard != -1 and (soft == -1 or soft > hard):
         if soft == -1:
-            raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}")
+            raise ValueError(
+                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+            )
         raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
     return {"Name": name, "Soft": soft, "Hard": hard}
 
@@ -133,7 +135,9 @@ def parse_restart(text: str) -> dict[str, Any]:
         try:
             retries = int(count)
         except ValueError:
-            raise ValueError("invalid restart policy format: maximum retry count must be an integer") from None
+            raise ValueError(
+                "invalid restart policy format: maximum retry count must be an integer"
+            ) from None
     return {"Name": name, "MaximumRetryCount": retries}
 
 

@@ -49,10 +49,14 @@ def parse_mount(text: str) -> dict[str, Any]:
             raise ValueError(f"cannot mix '{owner}-*' options with mount type '{kind}'")
     bind = mount.get("BindOptions", {})
     if bind.get("ReadOnlyNonRecursive") and not mount.get("ReadOnly"):
-        raise ValueError("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+        raise ValueError(
+            "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction"
+        )
     if bind.get("ReadOnlyForceRecursive"):
         if not mount.get("ReadOnly"):
-            raise ValueError("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+            raise ValueError(
+                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction"
+            )
         if bind.get("Propagation") != "rprivate":
             raise ValueError(
                 "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
@@ -92,7 +96,7 @@ def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> Non
             options("BindOptions")["ReadOnlyForceRecursive"] = True
         elif value != "enabled":
             raise ValueError(
-                f"invalid value for {key}: {value} (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")"
+                f'invalid value for {key}: {value} (must be "enabled", "disabled", "writable", or "readonly")'
             )
     elif key == "volume-subpath":
         options("VolumeOptions")["Subpath"] = value

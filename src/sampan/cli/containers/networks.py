@@ -65,12 +65,16 @@ def networking(values: Values) -> tuple[str, dict[str, Any]]:
     ):
         if items:
             if name in first:
-                raise ValueError(f"conflicting options: cannot specify both --network-{name} and per-network {name}")
+                raise ValueError(
+                    f"conflicting options: cannot specify both --network-{name} and per-network {name}"
+                )
             first[name] = items
     if len(chosen) > 1:
         special = [one["name"] for one in chosen if one.get("name") in ("host", "none")]
         if special:
-            raise ValueError(f"conflicting options: cannot attach both user-defined and non-user-defined network-modes: {special[0]}")
+            raise ValueError(
+                f"conflicting options: cannot attach both user-defined and non-user-defined network-modes: {special[0]}"
+            )
     endpoints: dict[str, Any] = {}
     for one in chosen or [first]:
         name = one.get("name", "default")

@@ -29,10 +29,26 @@ CREATE_FLAGS = (
     Flag("cpuset-mems", "string", "Memory nodes to use (0-3, 0,1)"),
     Flag("device", "list", "Add a host device"),
     Flag("device-cgroup-rule", "list", "Add a rule to the allowed devices", check="device-rule"),
-    Flag("device-read-bps", "list", "Limit the bytes read per second from a device", check="rate-bytes", shown="[]"),
-    Flag("device-read-iops", "list", "Limit the reads per second from a device", check="rate-count", shown="[]"),
-    Flag("device-write-bps", "list", "Limit the bytes written per second to a device", check="rate-bytes", shown="[]"),
-    Flag("device-write-iops", "list", "Limit the writes per second to a device", check="rate-count", shown="[]"),
+    Flag(
+        "device-read-bps",
+        "list",
+        "Limit the bytes read per second from a device",
+        check="rate-bytes",
+        shown="[]",
+    ),
+    Flag(
+        "device-read-iops", "list", "Limit the reads per second from a device", check="rate-count", shown="[]"
+    ),
+    Flag(
+        "device-write-bps",
+        "list",
+        "Limit the bytes written per second to a device",
+        check="rate-bytes",
+        shown="[]",
+    ),
+    Flag(
+        "device-write-iops", "list", "Limit the writes per second to a device", check="rate-count", shown="[]"
+    ),
     Flag("disable-content-trust", "bool", "Skip image verification", default=True),
     Flag("dns", "list", "DNS servers", check="address"),
     Flag("dns-opt", "list", "DNS options", hidden=True),

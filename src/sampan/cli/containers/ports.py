@@ -54,12 +54,16 @@ def parse_publish(given: list[str]) -> dict[str, list[dict[str, str]]]:
         if host:
             host_low, host_high = _range(host, "hostPort")
             if host_high - host_low != high - low and high != low:
-                raise ValueError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+                raise ValueError(
+                    f"invalid ranges specified for container and host Ports: {container} and {host}"
+                )
         for offset in range(high - low + 1):
             outer = ""
             if host:
                 outer = str(host_low + offset) if high != low or host_low == host_high else host
-            bindings.setdefault(f"{low + offset}/{protocol}", []).append({"HostIp": address, "HostPort": outer})
+            bindings.setdefault(f"{low + offset}/{protocol}", []).append(
+                {"HostIp": address, "HostPort": outer}
+            )
     return bindings
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from sampan.cli.template.errors import TemplateError
 
 _SPACE = " \t\r\n"
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPES = {
+    "n": "\n",
+    "t": "\t",
+    "r": "\r",
+    "\\": "\\",
+    '"': '"',
+    "'": "'",
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "v": "\v",
+}
 
 
 class Token:
@@ -39,7 +50,9 @@ def tokens(source: str) -> list[Token]:
         text = source[position:end]
         if trim_next:
             text = text.lstrip(_SPACE)
-        trim_before = start >= 0 and source.startswith("{{-", start) and source[start + 3 : start + 4] in tuple(_SPACE)
+        trim_before = (
+            start >= 0 and source.startswith("{{-", start) and source[start + 3 : start + 4] in tuple(_SPACE)
+        )
         if trim_before:
             text = text.rstrip(_SPACE)
         if text:
@@ -123,7 +136,13 @@ def _word(source: str, position: int) -> tuple[Token, int]:
         if one == ".":
             return Token("field" if len(text) > 1 else ".", text, line, column), end
         return Token("variable" if one == "$" else "word", text, line, column), end
-    raise _fail(source, position, f"unexpected {_shown(one)} in command" if one in "{}" else f"unrecognized character in action: U+{ord(one):04X} {one!r}")
+    raise _fail(
+        source,
+        position,
+        f"unexpected {_shown(one)} in command"
+        if one in "{}"
+        else f"unrecognized character in action: U+{ord(one):04X} {one!r}",
+    )
 
 
 def _shown(text: str) -> str:
@@ -162,7 +181,9 @@ def _quoted(source: str, position: int, line: int, column: int) -> tuple[Token, 
 
 def _number(source: str, position: int, line: int, column: int) -> tuple[Token, int]:
     end = position + 1
-    while end < len(source) and (source[end].isalnum() or source[end] in "._" or (source[end] in "+-" and source[end - 1] in "eE")):
+    while end < len(source) and (
+        source[end].isalnum() or source[end] in "._" or (source[end] in "+-" and source[end - 1] in "eE")
+    ):
         end += 1
     text = source[position:end]
     value: object

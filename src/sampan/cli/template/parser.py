@@ -25,7 +25,21 @@ class Node:
         break, continue
     """
 
-    __slots__ = ("assign", "body", "column", "declared", "kind", "line", "names", "operands", "other", "pipe", "source", "text", "value")
+    __slots__ = (
+        "assign",
+        "body",
+        "column",
+        "declared",
+        "kind",
+        "line",
+        "names",
+        "operands",
+        "other",
+        "pipe",
+        "source",
+        "text",
+        "value",
+    )
 
     def __init__(self, kind: str, token: Token, text: str = "") -> None:
         self.kind = kind
@@ -183,7 +197,9 @@ class Parser:
             if token is None or token.kind in ("|", closing):
                 break
             if token.kind in ("close", ")"):
-                raise self._fail(token, "unclosed left paren" if token.kind == "close" else "unexpected right paren")
+                raise self._fail(
+                    token, "unclosed left paren" if token.kind == "close" else "unexpected right paren"
+                )
             operands.append(self._operand(context))
         if not operands:
             raise self._fail(self._peek(), f"missing value for {context}")
@@ -247,4 +263,8 @@ def _quote(text: str) -> str:
 
 
 def _name(token: Token) -> str:
-    return f"<{token.text}>" if token.kind == "word" and token.text in (*_BLOCKS, "end", "else") else _quote(token.text)
+    return (
+        f"<{token.text}>"
+        if token.kind == "word" and token.text in (*_BLOCKS, "end", "else")
+        else _quote(token.text)
+    )

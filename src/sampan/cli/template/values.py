@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class NoValue:
+    """What a map has for a key that is not there."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+NO_VALUE = NoValue()
+
+
 def truth(value: Any) -> bool:
     """False, 0, nil and anything empty are not true."""
     return bool(value)
@@ -17,9 +27,7 @@ def truth(value: Any) -> bool:
 
 def text(value: Any) -> str:
     """A value as `%v` prints it."""
-    if value is None:
-        return "<no value>"
-    return inner(value)
+    return "<no value>" if value is NO_VALUE else inner(value)
 
 
 def inner(value: Any) -> str:
@@ -46,7 +54,9 @@ def _float(value: float) -> str:
         return str(int(value))
     shown = repr(value)
     mantissa, e, exponent = shown.partition("e")
-    return f"{mantissa}e{exponent[0] if exponent[0] in '+-' else '+'}{exponent.lstrip('+-'):0>2}" if e else shown
+    return (
+        f"{mantissa}e{exponent[0] if exponent[0] in '+-' else '+'}{exponent.lstrip('+-'):0>2}" if e else shown
+    )
 
 
 def type_name(value: Any) -> str:
@@ -138,13 +148,21 @@ def compare(name: str, left: Any, right: Any) -> bool:
             return bool(left == right)
         raise TemplateError("incompatible types for comparison")
     if kinds[0] == "":
-        raise TemplateError("non-comparable type " + type_name(left) if name == "eq" else "invalid type for comparison")
+        raise TemplateError(
+            "non-comparable type " + type_name(left) if name == "eq" else "invalid type for comparison"
+        )
     if name == "eq":
         return bool(left == right)
     if kinds[0] == "bool":
         raise TemplateError("invalid type for comparison")
     return bool(
-        left < right if name == "lt" else left <= right if name == "le" else left > right if name == "gt" else left >= right
+        left < right
+        if name == "lt"
+        else left <= right
+        if name == "le"
+        else left > right
+        if name == "gt"
+        else left >= right
     )
 
 

@@ -1,0 +1,249 @@
+"""A parsed template and data to text."""
+
+from __future__ import annotations
+
+from sampan.cli.template.errors import TemplateError, UnknownField
+from sampan.cli.template.values import NO_VALUE, text, truth, type_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from sampan.cli.template.parser import Node
+
+# JSON objects that are maps in Docker's types: a key that is missing there is no mistake.
+MAPS = frozenset(
+    """Annotations Config DriverOpts ExposedPorts GraphDriver.Data Data Labels Networks Options Containers
+    PortBindings Ports StorageOpt Sysctls Tmpfs Volumes LogConfig.Config Attributes Runtimes""".split()
+)
+# Members that Docker's types have and its JSON leaves out when empty.
+OPTIONAL = frozenset(
+    """Health Healthcheck ExposedPorts SizeRw SizeRootFs Mounts StopSignal StopTimeout Shell OnBuild Parent
+    Variant Annotations StorageOpt Sysctls Tmpfs Init UsageData Status Comment Author""".split()
+)
+LISTS = frozenset(
+    """Args Binds BlkioWeightDevice CapAdd CapDrop Cmd DeviceCgroupRules DeviceRequests Devices Dns DnsOptions
+    DnsSearch Entrypoint Env ExecIDs ExtraHosts GroupAdd Layers Links Mounts OnBuild RepoDigests RepoTags
+    SecurityOpt Shell Ulimits VolumesFrom Warnings""".split()
+)
+_PLAIN_MAPS = MAPS - {"Config"}
+
+
+class Break(Exception):
+    """{{break}}"""
+
+
+class Continue(Exception):
+    """{{continue}}"""
+
+
+class Evaluator:
+    """Renders one template.
+
+    Args:
+        nodes: what the parser made.
+        functions: by name; called with evaluated arguments.
+        fields: looks a name up in an object that is no JSON value; raises UnknownField.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        functions: Mapping[str, Callable[..., Any]],
+        fields: Callable[[Any, str], Any] | None = None,
+    ) -> None:
+        self._nodes = nodes
+        self._functions = functions
+        self._fields = fields
+        self._out: list[str] = []
+
+    def render(self, data: Any) -> str:
+        """The text for `data`.
+
+        Raises:
+            TemplateError: in Go's words, with the place.
+        """
+        self._out = []
+        self._walk(self._nodes, data, [("$", data)])
+        return "".join(self._out)
+
+    def _walk(self, nodes: Sequence[Node], dot: Any, scope: list[tuple[str, Any]]) -> None:
+        for node in nodes:
+            kind = node.kind
+            if kind == "text":
+                self._out.append(node.text)
+            elif kind == "pipe":
+                value = self._pipe(node, dot, scope)
+                if not node.declared:
+                    self._out.append(text(value))
+            elif kind == "break":
+                raise Break
+            elif kind == "continue":
+                raise Continue
+            else:
+                self._block(node, dot, scope)
+
+    def _block(self, node: Node, dot: Any, scope: list[tuple[str, Any]]) -> None:
+        depth = len(scope)
+        assert node.pipe is not None
+        value = self._pipe(node.pipe, dot, scope, looping=node.kind == "range")
+        if node.kind == "range":
+            self._range(node, value, dot, scope)
+        elif truth(value):
+            self._walk(node.body, value if node.kind == "with" else dot, scope)
+        else:
+            self._walk(node.other, dot, scope)
+        del scope[depth:]
+
+    def _range(self, node: Node, value: Any, dot: Any, scope: list[tuple[str, Any]]) -> None:
+        pairs: list[tuple[Any, Any]]
+        if isinstance(value, dict):
+            pairs = [(key, value[key]) for key in sorted(value)]
+        elif isinstance(value, (list, tuple)):
+            pairs = list(enumerate(value))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            pairs = [(index, index) for index in range(value)]
+        elif value is None:
+            pairs = []
+        else:
+            assert node.pipe is not None
+            raise self._error(node.pipe, f"range can't iterate over {text(value)}", _source(node.pipe))
+        if not pairs:
+            self._walk(node.other, dot, scope)
+            return
+        assert node.pipe is not None
+        names = node.pipe.declared
+        for key, item in pairs:
+            depth = len(scope)
+            if len(names) == 1:
+                scope.append((names[0], item))
+            elif len(names) == 2:
+                scope += [(names[0], key), (names[1], item)]
+            try:
+                self._walk(node.body, item, scope)
+            except Break:
+                del scope[depth:]
+                return
+            except Continue:
+                pass
+            del scope[depth:]
+
+    def _pipe(self, node: Node, dot: Any, scope: list[tuple[str, Any]], looping: bool = False) -> Any:
+        value: Any = None
+        for index, operands in enumerate(node.operands):
+            final = [value] if index else []
+            value = self._command(operands, dot, scope, final)
+        if node.declared and not looping:
+            if node.assign:
+                for place in range(len(scope) - 1, -1, -1):
+                    if scope[place][0] == node.declared[0]:
+                        scope[place] = (node.declared[0], value)
+                        break
+            else:
+                scope.append((node.declared[0], value))
+        return value
+
+    def _command(self, operands: list[Node], dot: Any, scope: list[tuple[str, Any]], final: list[Any]) -> Any:
+        first = operands[0]
+        if first.kind == "call":
+            return self._call(first, operands, dot, scope, final)
+        value = self._operand(first, dot, scope)
+        if len(operands) > 1 or final:
+            if first.kind in ("field", "variable", "chain") and first.names:
+                raise self._error(
+                    first, f"{first.names[-1]} has arguments but cannot be invoked as function", first.source
+                )
+            raise self._error(first, f"can't give argument to non-function {first.source}", first.source)
+        return value
+
+    def _call(
+        self, first: Node, operands: list[Node], dot: Any, scope: list[tuple[str, Any]], final: list[Any]
+    ) -> Any:
+        name = first.text
+        source = " ".join(_source(one) for one in operands)
+        if name in ("and", "or"):
+            value: Any = None
+            count = len(operands) - 1 + len(final)
+            if not count:
+                raise self._error(first, f"wrong number of args for {name}: want at least 1 got 0", name)
+            for one in operands[1:]:
+                value = self._operand(one, dot, scope)
+                if truth(value) == (name == "or"):
+                    return value
+            return final[0] if final else value
+        arguments = [self._operand(one, dot, scope) for one in operands[1:]] + final
+        try:
+            return self._functions[name](*arguments)
+        except TemplateError as error:
+            raise self._error(first, f"error calling {name}: {error}", source) from None
+        except (TypeError, AttributeError):
+            raise self._error(
+                first, f"wrong number or type of args for {name}: got {len(arguments)}", name
+            ) from None
+
+    def _operand(self, node: Node, dot: Any, scope: list[tuple[str, Any]]) -> Any:
+        kind = node.kind
+        if kind == "literal":
+            return node.value
+        if kind == "dot":
+            return dot
+        if kind == "field":
+            return self._path(node, dot, node.names)
+        if kind == "variable":
+            for name, value in reversed(scope):
+                if name == node.text:
+                    return self._path(node, value, node.names)
+            raise self._error(node, f"undefined variable: {node.text}", node.source)
+        if kind == "chain":
+            assert node.pipe is not None
+            return self._path(node, self._operand(node.pipe, dot, scope), node.names)
+        if kind == "pipe":
+            return self._pipe(node, dot, scope)
+        if kind == "nil":
+            raise self._error(node, "nil is not a command", "nil")
+        return self._call(node, [node], dot, scope, [])
+
+    def _path(self, node: Node, value: Any, names: Sequence[str]) -> Any:
+        parent = ""
+        for name in names:
+            try:
+                value = self._member(value, name, parent)
+            except UnknownField as error:
+                raise self._error(node, str(error), node.source) from None
+            parent = name
+        return value
+
+    def _member(self, value: Any, name: str, parent: str) -> Any:
+        if isinstance(value, dict):
+            if parent in _PLAIN_MAPS:
+                return value.get(name, NO_VALUE)
+            if name in value or name in OPTIONAL:
+                return _typed(value.get(name), name)
+            raise UnknownField(f'map has no entry for key "{name}"')
+        if value is None or value is NO_VALUE:
+            raise UnknownField(f"nil pointer evaluating interface {{}}.{name}")
+        if self._fields is not None:
+            return self._fields(value, name)
+        raise UnknownField(f"can't evaluate field {name} in type {type_name(value)}")
+
+    def _error(self, node: Node, message: str, source: str) -> TemplateError:
+        shown = source if len(source) <= 20 else source[:20] + "..."
+        return TemplateError(f'template: :{node.line}:{node.column}: executing "" at <{shown}>: {message}')
+
+
+def _typed(value: Any, name: str) -> Any:
+    """A null in the shape that the member has in Docker's types."""
+    if value is None and name in LISTS:
+        return []
+    if value is None and name in _PLAIN_MAPS:
+        return {}
+    return value
+
+
+def _source(node: Node) -> str:
+    if node.kind == "pipe" and node.source != "(...)":
+        return " | ".join(" ".join(_source(one) for one in command) for command in node.operands)
+    if node.kind == "pipe":
+        return "(" + " | ".join(" ".join(_source(one) for one in command) for command in node.operands) + ")"
+    return node.source or node.text
