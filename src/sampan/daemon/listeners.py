@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import ssl
+import stat
 from dataclasses import dataclass
 
 from sampan.daemon.settings import Settings, TlsSettings
@@ -113,6 +114,8 @@ def open_unix(path: str, group: int) -> Listener:
 
 
 def _check_stale(path: str) -> None:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise InvalidParameter(f"cannot listen on unix://{path}: there is a file of that name")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2)
         try:

@@ -98,13 +98,14 @@ BY_KEY = {option.name: option for option in TABLE if option.key != "-"}
 
 # Docker's own keys and flags that mean something we do not do: refused with more than "unknown".
 NOT_OFFERED = frozenset(
-    "add-runtime allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs containerd "
-    "containerd-namespace default-address-pools default-cgroupns-mode default-gateway default-ipc-mode "
-    "default-network-opts default-runtime features fixed-cidr fixed-cidr-v6 experimental http-proxy "
-    "https-proxy insecure-registries insecure-registry ip ip6tables ipv6 live-restore "
-    "max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr no-new-privileges "
-    "no-proxy node-generic-resources proxies raw-logs registry-mirror registry-mirrors runtimes seccomp-profile selinux-enabled storage-opt "
-    "storage-opts swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap".split()
+    "add-runtime allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs "
+    "containerd containerd-namespace default-address-pools default-cgroupns-mode default-gateway "
+    "default-ipc-mode default-network-opts default-runtime features fixed-cidr fixed-cidr-v6 "
+    "experimental http-proxy https-proxy insecure-registries insecure-registry ip ip6tables ipv6 live- "
+    "restore max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr no-new- "
+    "privileges no-proxy node-generic-resources proxies raw-logs registry-mirror registry-mirrors "
+    "runtimes seccomp-profile selinux-enabled storage-opt storage-opts swarm-default-advertise-addr "
+    "userland-proxy userland-proxy-path userns-remap".split()
 )
 
 Values = dict[str, Any]

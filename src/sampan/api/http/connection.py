@@ -249,6 +249,9 @@ class Connection(asyncio.Protocol):
         for raw_name, raw_value in event.headers:
             name, value = raw_name.decode("ascii"), raw_value.decode("utf-8", "replace")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if not event.http_version.startswith(b"1."):
+            self._close_wanted = True
+            raise InvalidParameter(f"HTTP/{event.http_version.decode()} is not spoken here, only HTTP/1.1")
         if "content-length" in headers and "transfer-encoding" in headers:
             self._close_wanted = True
             raise InvalidParameter("a request has Content-Length or Transfer-Encoding, never both")

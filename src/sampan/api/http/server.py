@@ -87,7 +87,7 @@ class HttpServer:
         if isinstance(error, SampanError):
             if error.status == 304:
                 return empty(304)
-            if error.status >= 500:
+            if error.status == 500:
                 log.error("%s: %s", where, error.message)
             return json_response({"message": error.message}, error.status)
         if isinstance(error, UnicodeDecodeError):

@@ -94,6 +94,8 @@ class TlsPump(asyncio.Protocol):
                 self._upper.data_received(data)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:  # the client's close_notify, when ours has gone out before
+            self._hear_eof()
         except ssl.SSLError as error:
             if not self._ready:
                 log.info("TLS handshake failed: %s", error.reason or error)
