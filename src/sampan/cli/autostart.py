@@ -45,7 +45,8 @@ def start_daemon(host: Host, error: OSError) -> None:
             raise ConnectionFailed(f"the sampan daemon did not start: {_last_line(log)} (see {log})")
         if time.monotonic() > deadline:
             raise ConnectionFailed(
-                f"the sampan daemon does not answer after {PATIENCE_S:.0f} seconds: {_last_line(log)} (see {log})"
+                f"the sampan daemon does not answer after {PATIENCE_S:.0f} seconds: "
+                f"{_last_line(log)} (see {log})"
             )
         time.sleep(0.02)
 

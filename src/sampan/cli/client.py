@@ -59,17 +59,7 @@ class Response:
         """The body as it arrives."""
         channel = self.channel
         if self._chunked:
-            while True:
-                size = int(channel.line().split(b";", 1)[0], 16)
-                if size == 0:
-                    while channel.line():
-                        pass
-                    return
-                while size:
-                    piece = channel.some(size)
-                    size -= len(piece)
-                    yield piece
-                channel.line()
+            yield from _chunks(channel)
         elif self._left >= 0:
             while self._left:
                 piece = channel.some(self._left)
@@ -351,6 +341,42 @@ def encode_query(query: Mapping[str, Any]) -> str:
                 item = dump(item)
             parts.append(f"{escape(name)}={escape(str(item), safe='/:')}")
     return "&".join(parts)
+
+
+def _chunks(channel: Channel) -> Iterator[bytes]:
+    """The body of a chunked message; all chunks that one read brought are one piece (RFC 9112, 7.1)."""
+    data, channel.buffer = channel.buffer, b""
+    position, left = 0, 0  # `left` counts what is missing of the present chunk, its line end included
+    parts: list[bytes] = []
+    while True:
+        if left > 2:
+            part = data[position : position + left - 2]
+            parts.append(part)
+            position += len(part)
+            left -= len(part)
+        if left <= 2 and position + left <= len(data):
+            position += left
+            left = 0
+            end = data.find(b"\n", position)
+            if end >= 0:
+                size = int(data[position:end].split(b";", 1)[0], 16)
+                position = end + 1
+                if size:
+                    left = size + 2
+                    continue
+                channel.buffer = data[position:]
+                while channel.line():
+                    pass
+                if parts:
+                    yield b"".join(parts)
+                return
+        if parts:
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            parts = []
+        more = channel.socket.recv(CHUNK)
+        if not more:
+            raise CommandError("unexpected EOF")
+        data, position = data[position:] + more, 0
 
 
 def _send_chunked(channel: Channel, pieces: Iterable[bytes]) -> None:

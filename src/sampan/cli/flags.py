@@ -1,7 +1,7 @@
 """Flags as data, and the parser that reads a command line by them in pflag's manner.
 
-`-itd`, `-e=V`, `-eV`, `-e V`, `--flag=value`, `--flag value`, `--bool=false`, `--`; flags may follow arguments
-unless the command says otherwise (`run IMAGE COMMAND -x`: the `-x` is the container's).
+`-itd`, `-e=V`, `-eV`, `-e V`, `--flag=value`, `--flag value`, `--bool=false`, `--`; flags may follow
+arguments unless the command says otherwise (`run IMAGE COMMAND -x`: the `-x` is the container's).
 """
 
 from __future__ import annotations
@@ -311,10 +311,9 @@ def _convert(flag: Flag, text: str) -> Any:
 
 def usage_error(path: str, usage: str, message: str, verb: str = "Run", code: int = 125) -> UsageError:
     """A UsageError with the usage line and the hint in docker's places."""
-    return UsageError(
-        f"{message}\n\nUsage:  sampan {usage}\n\n{verb} 'sampan {path}{' ' if path else ''}--help' for more information",
-        code,
-    )
+    words = f"sampan {path}".rstrip()
+    hint = f"{verb} '{words} --help' for more information"
+    return UsageError(f"{message}\n\nUsage:  sampan {usage}\n\n{hint}", code)
 
 
 def usage_line(command: Command, path: str) -> str:

@@ -34,7 +34,8 @@ def _scanner() -> Callable[[str, int], tuple[Any, int]]:
         import json
 
         return json.JSONDecoder(strict=False).raw_decode
-    return make_scanner(_Scanning)  # type: ignore[no-any-return]
+    scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_Scanning)  # type: ignore[arg-type]
+    return scan
 
 
 def _quoter() -> Callable[[str], str]:
@@ -44,7 +45,7 @@ def _quoter() -> Callable[[str], str]:
         from json.encoder import py_encode_basestring
 
         return py_encode_basestring
-    return encode_basestring  # type: ignore[no-any-return]
+    return encode_basestring
 
 
 _scan = _scanner()

@@ -1,4 +1,4 @@
-"""Image names as people write them: checked, and split into name, tag and digest (distribution reference grammar)."""
+"""Image names as people write them, checked and split into name, tag and digest (distribution reference)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # `signal` wraps it in enums, at a cost
 
 from sampan.cli.failures import CommandError
 

@@ -44,7 +44,8 @@ class Frames:
         if self._rest:
             data = self._rest + data
         position, end = 0, len(data)
-        kind, parts = 0, []
+        kind = 0
+        parts: list[bytes] = []
         while end - position >= 8:
             length = int.from_bytes(data[position + 4 : position + 8], "big")
             stop = position + 8 + length

@@ -1,4 +1,4 @@
-"""The table of commands: name, module below `commands`, one line of summary. Nothing is imported from here."""
+"""The table of commands: name, module below `commands`, one line of summary. It imports nothing."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from sampan.cli.moments import timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.cli.app import App
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Print each event in one line until the daemon, `--until` or the user ends it."""
     since, until, form = values.text("since"), values.text("until"), values.text("format")
-    render = None
+    render: Callable[[Any], str] | None = None
     if form == "json":
         from sampan.cli.jsontext import dump
 

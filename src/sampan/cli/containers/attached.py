@@ -1,4 +1,4 @@
-"""A session with a container (or exec): hijacked connection, raw terminal, detach keys, signals, exit code."""
+"""A session with a container (or exec): hijacked connection, raw terminal, detach keys, exit code."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from sampan.cli.failures import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.cli.flags import Values
@@ -60,7 +61,7 @@ _HOST_PLAIN = {
     "volume-driver": "VolumeDriver",
     "volumes-from": "VolumesFrom",
 }
-_MODES = {
+_MODES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "pid": ("PID", lambda mode: mode in ("", "host") or mode.startswith("container:")),
     "uts": ("UTS", lambda mode: mode in ("", "host")),
     "userns": ("USER", lambda mode: mode in ("", "host")),

@@ -28,7 +28,8 @@ def parse_ulimit(text: str) -> dict[str, Any]:
     if hard != -1 and (soft == -1 or soft > hard):
         if soft == -1:
             raise ValueError(
-                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+                "ulimit soft limit must be less than or equal to hard limit: "
+                f"soft: -1 (unlimited), hard: {hard}"
             )
         raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
     return {"Name": name, "Soft": soft, "Hard": hard}

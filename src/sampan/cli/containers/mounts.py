@@ -59,7 +59,8 @@ def parse_mount(text: str) -> dict[str, Any]:
             )
         if bind.get("Propagation") != "rprivate":
             raise ValueError(
-                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' "
+                "to be specified in conjunction"
             )
     return mount
 
@@ -130,7 +131,8 @@ def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> Non
 
 def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
     """`-v` texts as binds and anonymous volumes; relative sources are made absolute."""
-    binds, volumes = [], {}
+    binds: list[str] = []
+    volumes: dict[str, Any] = {}
     for text in given:
         source, colon, rest = text.partition(":")
         if not colon:
@@ -143,7 +145,7 @@ def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
         elif source.startswith("~/"):
             source = os.path.expanduser(source)
         binds.append(f"{source}:{rest}")
-    return binds, {target: {} for target in volumes}
+    return binds, volumes
 
 
 def parse_tmpfs(given: list[str]) -> dict[str, str]:

@@ -50,19 +50,20 @@ def networking(values: Values) -> tuple[str, dict[str, Any]]:
     chosen = [parse_network(one) for one in [*values.items("network"), *values.items("net")]]
     mode = chosen[0].get("name", "") if chosen else "default"
     first = chosen[0] if chosen else {"name": "default"}
-    for name, flag in (("ip", "ip"), ("ip6", "ip6"), ("mac-address", "mac-address")):
-        if values.text(flag):
+    for name in ("ip", "ip6", "mac-address"):
+        if values.text(name):
             if name in first:
                 raise ValueError(
-                    f"conflicting options: cannot specify both --{flag} and per-network "
+                    f"conflicting options: cannot specify both --{name} and per-network "
                     + {"ip": "IPv4 address", "ip6": "IPv6 address"}.get(name, "MAC address")
                 )
-            first[name] = values.text(flag)
-    for name, items in (
+            first[name] = values.text(name)
+    lists: tuple[tuple[str, list[str]], ...] = (
         ("alias", [*values.items("network-alias"), *values.items("net-alias")]),
         ("link-local-ip", values.items("link-local-ip")),
         ("link", values.items("link")),
-    ):
+    )
+    for name, items in lists:
         if items:
             if name in first:
                 raise ValueError(
@@ -73,7 +74,7 @@ def networking(values: Values) -> tuple[str, dict[str, Any]]:
         special = [one["name"] for one in chosen if one.get("name") in ("host", "none")]
         if special:
             raise ValueError(
-                f"conflicting options: cannot attach both user-defined and non-user-defined network-modes: {special[0]}"
+                "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
             )
     endpoints: dict[str, Any] = {}
     for one in chosen or [first]:
