@@ -82,12 +82,16 @@ class JsonLog:
                 self._rest[stream] = b""
         while self.work():
             pass
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
     def work(self) -> bool:
         """Do a small part of what can be done while nothing else happens; whether more is left."""
-        if self._job is not None and not self._job.step():
-            self._job = None
+        try:
+            if self._job is not None and not self._job.step():
+                self._job = None
+        except OSError:
+            self._job = None  # no room for it: the file stays as it is
         return self._job is not None
 
     @property
@@ -122,6 +126,9 @@ class JsonLog:
         self._put(b"".join(part))
 
     def _put(self, text: bytes) -> None:
+        if self._fd < 0:
+            self._fd = self._open()
+            self._size = os.fstat(self._fd).st_size
         view = memoryview(text)
         while view:
             written = os.write(self._fd, view)
@@ -130,6 +137,7 @@ class JsonLog:
 
     def _rotate(self) -> None:
         os.close(self._fd)
+        self._fd = -1  # until it is open again: the number may soon be another file's
         path, keep = self._spec.path, self._spec.max_files
         if keep < 2:
             self._fd = self._open(os.O_TRUNC)

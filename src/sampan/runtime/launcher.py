@@ -32,7 +32,9 @@ def main(fd: int) -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl_name("sampan-launcher")
     process.reset_signals()
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+    for number in (
+        signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD,
+    ):  # fmt: skip
         signal.signal(number, signal.SIG_IGN)  # an ignored SIGCHLD reaps monitors
     syscalls.close_range(3, fd - 1) if fd > 3 else None
     syscalls.close_range(fd + 1)

@@ -283,7 +283,7 @@ class Monitor:
             try:
                 self._log.write(stream, data, now)
             except OSError:
-                self._log = None  # the disk is full or gone; the container goes on
+                pass  # the disk is full, or the file's directory gone: this is lost, the container goes on
         for session in self._sessions:
             session.send(stream, data)
         # A stream of single lines would cost a wake-up each: let them gather while it lasts.
@@ -297,8 +297,6 @@ class Monitor:
 
     def _tend_sessions(self) -> None:
         """Drop and close clients that are done, and stop reading a stream that a live client cannot take."""
-        if not self._sessions and not self._masks:
-            return
         for session in list(self._sessions):
             if session.dead or (session.ending and not session.pending):
                 self._drop(session)
@@ -464,7 +462,10 @@ class Monitor:
             os.close(fd)
         self._outputs.clear()
         if self._log is not None:
-            self._log.finish(time.time_ns())
+            try:
+                self._log.finish(time.time_ns())
+            except OSError:
+                pass  # as above
             self._log = None
         record = ExitRecord(
             self._status, self._finished_at_ns, self._oom_killed(), "; ".join(self._run_hooks("poststop"))

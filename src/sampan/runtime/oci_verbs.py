@@ -23,6 +23,8 @@ from sampan.runtime.launcher import forget_imports
 from sampan.runtime.oci_state import Container, Store
 from sampan.runtime.start import Started, plan_container, start_container, start_exec
 
+_CGROUP_PARENT = "/sampan-runtime"
+
 
 def create(
     store: Store, identifier: str, directory: str, console_socket: str, pid_file: str, guarded: bool = False
@@ -46,7 +48,7 @@ def create(
         raise InvalidParameter("config.json: process is missing")
     _check_console(spec.process, console_socket)
     if not spec.cgroups_path.startswith("/"):
-        spec.cgroups_path = f"/sampan-runtime/{spec.cgroups_path or identifier}"
+        spec.cgroups_path = f"{_CGROUP_PARENT}/{spec.cgroups_path or identifier}"
     store.reserve(identifier)
     started: Started | None = None
     try:
@@ -114,6 +116,12 @@ def delete(store: Store, identifier: str, force: bool) -> None:
     if manager.exists():
         manager.kill_all()
         manager.remove()
+    if container.cgroups_path.startswith(f"{_CGROUP_PARENT}/"):
+        for path in set(cgroups.manager_for(_CGROUP_PARENT).paths().values()):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass  # others are in it
     _run_hooks(store, container, "poststop", "stopped")
     store.remove(identifier)
 

@@ -183,6 +183,18 @@ def test_stdin_half_close_reaches_the_process() -> None:
     in_box(body)
 
 
+def test_stdin_that_nobody_reads() -> None:
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sh", "-c", "exec <&-; sleep 0.3; echo end; exit 6"])
+        run = await runner.launch(stdin=True)
+        run.client.mine.setblocking(True)
+        run.client.mine.sendall(b"x" * 100_000)
+        assert await run.client.read() == b"end\n"
+        assert (await run.process.wait()).exit_code == 6
+
+    in_box(body)
+
+
 def test_stdin_stays_open_for_the_next_client() -> None:
     async def body(runner: Runner) -> None:
         runner.box.config(["cat"])
