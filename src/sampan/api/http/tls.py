@@ -16,6 +16,7 @@ from typing import Any
 log = logging.getLogger("sampan.http")
 
 READ_BYTES = 256 << 10
+FAREWELL_S = 10.0  # how long a client may take to close once the output has ended
 HIGH_BYTES = 256 << 10
 
 
@@ -244,7 +245,8 @@ class _PairEnd(asyncio.Protocol):
                 self._pair.write_eof()
             except OSError:
                 pass  # the other end has left already
-        return True
+        self._from_pair.client_finished = True
+        return not self._from_pair.finished  # False lets the pump close
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pair.close()
@@ -264,12 +266,19 @@ class _FromPair(asyncio.Protocol):
     def __init__(self, pump: TlsPump) -> None:
         self._pump = pump
         self.pair: Any = None
+        self.client_finished = False
+        self.finished = False
 
     def data_received(self, data: bytes) -> None:
         self._pump.write(data)
 
     def eof_received(self) -> bool:
+        self.finished = True
         self._pump.write_eof()
+        if self.client_finished:
+            self._pump.close()
+        else:
+            asyncio.get_running_loop().call_later(FAREWELL_S, self._pump.close)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

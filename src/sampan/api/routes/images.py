@@ -306,6 +306,7 @@ async def create_image(request: Request) -> Response:
         name, tag = query.get("fromImage"), query.get("tag")
         if tag:
             name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
+        name = name.removeprefix("docker.io/library/").removeprefix("docker.io/")
         raise Unsupported(
             f"pulling is not available yet: load or import the image {name} (docker load -i FILE)"
         )
