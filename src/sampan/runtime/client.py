@@ -229,7 +229,9 @@ class Process:
         """Whether the kernel still has the process; its record follows its end by a moment."""
         if self._pidfd < 0:
             return False
-        return not select.select([self._pidfd], [], [], 0)[0]
+        poll = select.poll()  # not select(2), which knows no descriptor above 1023
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
 
     @property
     def exited(self) -> bool:
