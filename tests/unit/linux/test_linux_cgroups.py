@@ -75,8 +75,8 @@ def fake(directory, names):
 
 
 def test_v2_files(tmp_path):
-    names = ["memory.max", "memory.swap.max", "memory.low", "memory.high", "cpu.weight", "cpu.max", "cpuset.cpus",
-             "pids.max", "io.weight", "io.max"]  # fmt: skip
+    names = ["memory.max", "memory.swap.max", "memory.low", "memory.high", "cpu.weight", "cpu.max"]
+    names += ["cpuset.cpus", "pids.max", "io.weight", "io.max"]
     fake(tmp_path / "sampan" / "x", names)
     manager = cgroups.manager_for("/sampan/x", Layout(2, str(tmp_path)))
     assert manager.update(RESOURCES) == []
@@ -144,7 +144,8 @@ def test_statistics_of_v2(tmp_path):
     directory = tmp_path / "x"
     directory.mkdir()
     contents = {
-        "cpu.stat": "usage_usec 7\nuser_usec 5\nnr_throttled 2\n", "memory.current": "99", "memory.max": "max",
+        "cpu.stat": "usage_usec 7\nuser_usec 5\nnr_throttled 2\n",
+        "memory.current": "99", "memory.max": "max",
         "memory.stat": "anon 11\nfile 3\n", "memory.events": "max 4\noom_kill 1\n", "pids.current": "3",
         "pids.max": "9", "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
     }  # fmt: skip

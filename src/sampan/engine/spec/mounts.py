@@ -144,7 +144,9 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
 
 
 def root_propagation(points: Iterable[MountPoint]) -> str:
-    """OCI `linux.rootfsPropagation` that the binds' propagation needs; "" for the runtime's default.
+    """OCI `linux.rootfsPropagation` that the binds' propagation needs.
+
+    "" is the runtime's default, a recursive slave: enough for all but those that share.
 
     Raises:
         InvalidParameter: a bind wants to share, and its source is not on a shared mount.
@@ -158,7 +160,7 @@ def root_propagation(points: Iterable[MountPoint]) -> str:
         if not any(tag.startswith("shared:") or (not shared and tag.startswith("master:")) for tag in tags):
             kind = "shared" if shared else "shared or slave"
             raise InvalidParameter(f"path {point.source} is mounted on {place} but it is not a {kind} mount")
-        needed = "shared" if shared or needed == "shared" else "rslave"
+        needed = "shared" if shared else needed
     return needed
 
 
