@@ -49,21 +49,29 @@ def forward_to(client: Client, container: str) -> Callable[[], None]:
     return undo
 
 
-def follow_window(client: Client, path: str) -> Callable[[], None]:
-    """Keep the container's terminal as large as ours; `path` is its resize endpoint."""
+def follow_window(client: Client, path: str, redraw: bool = False) -> Callable[[], None]:
+    """Keep the container's terminal as large as ours; the result ends that.
+
+    Args:
+        path: the resize endpoint.
+        redraw: change the size and back, which makes a program that already runs draw its screen anew.
+    """
     from sampan.cli.client import Client as Fresh
     from sampan.cli.terminal import size
 
-    def resize(number: int = 0, frame: object = None) -> None:
+    def resize(number: int = 0, frame: object = None, more: int = 0) -> None:
         found = size(1) or size(0)
         if found is None or 0 in found:
             return
+        wanted = {"h": found[0] + more, "w": found[1] + more}
         try:
-            Fresh(client.host, client.version).request("POST", path, {"h": found[0], "w": found[1]}).read()
+            Fresh(client.host, client.version).request("POST", path, wanted).read()
         except (CommandError, OSError):
             pass  # not started yet, or gone
 
     before = _signal.signal(_signal.SIGWINCH, resize)
+    if redraw:
+        resize(more=1)
     resize()
 
     def undo() -> None:

@@ -42,7 +42,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     if tty:
         from sampan.cli.signals import follow_window
 
-        undo.append(follow_window(client, f"/containers/{escape(container)}/resize"))
+        undo.append(follow_window(client, f"/containers/{escape(container)}/resize", redraw=True))
     try:
         session(channel, tty, stdin, {1: 1, 2: 2}, keys)
     finally:

@@ -30,7 +30,7 @@ def confirm(warning: str) -> None:
             break
         answer += piece
     if answer.strip().lower() != b"y":
-        raise Exit(1) if not answer else CommandError(f"{'operation'} has been cancelled")
+        raise Exit(0)
 
 
 def _reclaimed(count: int) -> None:

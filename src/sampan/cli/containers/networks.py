@@ -49,7 +49,7 @@ def networking(values: Values) -> tuple[str, dict[str, Any]]:
     """
     chosen = [parse_network(one) for one in [*values.items("network"), *values.items("net")]]
     mode = chosen[0].get("name", "") if chosen else "default"
-    first = chosen[0] if chosen else {"name": "default"}
+    first: dict[str, Any] = chosen[0] if chosen else {"name": "default"}
     for name in ("ip", "ip6", "mac-address"):
         if values.text(name):
             if name in first:
@@ -63,13 +63,13 @@ def networking(values: Values) -> tuple[str, dict[str, Any]]:
         ("link-local-ip", values.items("link-local-ip")),
         ("link", values.items("link")),
     )
-    for name, items in lists:
+    for key, items in lists:
         if items:
-            if name in first:
+            if key in first:
                 raise ValueError(
-                    f"conflicting options: cannot specify both --network-{name} and per-network {name}"
+                    f"conflicting options: cannot specify both --network-{key} and per-network {key}"
                 )
-            first[name] = items
+            first[key] = items
     if len(chosen) > 1:
         special = [one["name"] for one in chosen if one.get("name") in ("host", "none")]
         if special:

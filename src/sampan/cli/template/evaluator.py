@@ -148,8 +148,14 @@ class Evaluator:
         first = operands[0]
         if first.kind == "call":
             return self._call(first, operands, dot, scope, final)
+        if first.kind == "nil":
+            raise self._error(first, "nil is not a command", "nil")
         value = self._operand(first, dot, scope)
         if len(operands) > 1 or final:
+            if first.kind == "field" and self._fields is not None:
+                count = len(operands) - 1 + len(final)
+                text_ = f"wrong number of args for {first.names[-1]}: want 0 got {count}"
+                raise self._error(first, text_, first.source)
             if first.kind in ("field", "variable", "chain") and first.names:
                 raise self._error(
                     first, f"{first.names[-1]} has arguments but cannot be invoked as function", first.source
@@ -201,7 +207,7 @@ class Evaluator:
         if kind == "pipe":
             return self._pipe(node, dot, scope)
         if kind == "nil":
-            raise self._error(node, "nil is not a command", "nil")
+            return None
         return self._call(node, [node], dot, scope, [])
 
     def _path(self, node: Node, value: Any, names: Sequence[str]) -> Any:

@@ -139,7 +139,7 @@ def _word(source: str, position: int) -> tuple[Token, int]:
     raise _fail(
         source,
         position,
-        f"unexpected {_shown(one)} in command"
+        f"unexpected {_shown(one)} in operand"
         if one in "{}"
         else f"unrecognized character in action: U+{ord(one):04X} {one!r}",
     )

@@ -34,6 +34,9 @@ class Row:
             raise UnknownField(f"can't evaluate field {name} in type {self.type_name}")
         return field.value(self.row)
 
+    def __str__(self) -> str:
+        return self.as_text()
+
     def as_text(self) -> str:
         """All columns as one line of JSON, as Go escapes it."""
         from sampan.cli.jsontext import dump

@@ -208,11 +208,14 @@ class Parser:
     def _operand(self, context: str) -> Node:
         token = self._next()
         node = self._term(token, context)
-        names, source = [], ""
+        names: list[str] = []
+        source = ""
         while True:
             following = self._peek()
             if following is None or following.kind != "field" or following.spaced:
                 break
+            if not names and node.kind in ("field", "variable"):
+                node.column = following.column  # where Go says that such an error is
             names.append(following.text[1:])
             source += following.text
             self._next()
