@@ -1,8 +1,8 @@
 """Classic BPF as seccomp runs it: instructions, and the few shapes that a filter is made of.
 
 Kernel Documentation/networking/filter.rst; `struct seccomp_data` in include/uapi/linux/seccomp.h. Code is a
-list of (code, jt, jf, k); offsets of a jump count from the instruction after it. Every piece made here ends in a
-return or falls off its end, so that pieces can be put one after another.
+list of (code, jt, jf, k); offsets of a jump count from the instruction after it. Every piece made here ends
+in a return or falls off its end, so that pieces can be put one after another.
 """
 
 from __future__ import annotations

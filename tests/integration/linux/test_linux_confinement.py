@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -106,6 +107,20 @@ def test_removal_gives_up_in_bounded_time_and_says_why(manager, monkeypatch):
         manager.remove()
     manager.kill_all()
     os.waitpid(pid, 0)
+
+
+def test_many_are_made_at_once_below_a_new_parent():
+    parent = f"/sampan-test-crowd-{os.getpid()}"
+    managers = [cgroups.manager_for(f"{parent}/{number}") for number in range(12)]
+    try:
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(lambda manager: manager.create({"pids": {"limit": 9}}), managers))
+        for manager in managers:
+            assert in_child(lambda manager=manager: manager.add(0)) == "None"
+    finally:
+        for manager in managers:
+            manager.remove()
+        cgroups.manager_for(parent).remove()
 
 
 @pytest.mark.skipif(not cgroups.features().memory, reason="needs the cgroup controller memory")

@@ -64,7 +64,7 @@ def check(machine=ALL, config=None, **options):
         ({"sysctls": {"fs.mqueue.x": "1"}, "ipc_mode": "host"}, "not allowed in the hosts ipc namespace"),
         ({"devices": [DeviceMapping("/dev/x", "/dev/x", "rx")]}, "invalid device mode 'rx'"),
         ({"device_cgroup_rules": ["c 1 rwm"]}, "invalid device cgroup rule format: 'c 1 rwm'"),
-        ({"tmpfs": {"/x": "colour=red"}}, "invalid tmpfs option 'colour=red'"),
+        ({"tmpfs": {"/x": "colour=red"}}, r'invalid tmpfs option \["colour" "red"\]'),
         ({"ulimits": [Ulimit("files", 1, 1)]}, "invalid ulimit type: files"),
         ({"ulimits": [Ulimit("nofile", 2, 1)]}, "must be less than or equal to hard limit: 2 > 1"),
         ({"isolation": "hyperv"}, "isolation"),

@@ -121,6 +121,18 @@ def test_a_failed_creation_leaves_nothing(tmp_path):
     assert not manager.exists()
 
 
+def test_removal_stays_in_its_own_path(tmp_path, monkeypatch):
+    from sampan.linux.cgroups import manager as module
+
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.01)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "outside/kept").mkdir(parents=True)
+    (tmp_path / "x/link").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="cannot remove the cgroup"):
+        cgroups.manager_for("/x", Layout(2, str(tmp_path))).remove()
+    assert (tmp_path / "outside/kept").is_dir()
+
+
 def test_v1_files(tmp_path):
     roots = {name: str(tmp_path / name) for name in ("memory", "cpu", "cpuset", "pids", "blkio")}
     fake(

@@ -18,7 +18,7 @@ from sampan.engine.spec.sysctls import container_sysctls
 from sampan.engine.spec.users import lookup_user
 from sampan.errors import InvalidParameter
 
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.1.0"  # the lowest that has all we use, since runtimes refuse versions newer than theirs
 
 _MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",

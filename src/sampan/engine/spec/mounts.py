@@ -137,7 +137,8 @@ def merge_tmpfs_options(options: Sequence[str]) -> list[str]:
         elif option in ("", "defaults"):
             continue
         else:
-            raise InvalidParameter(f"invalid tmpfs option {option!r}")
+            quoted = " ".join(f'"{part}"' for part in option.split("=", 1))
+            raise InvalidParameter(f"invalid tmpfs option [{quoted}]")
         merged.pop(kind, None)
         merged[kind] = option
     return list(merged.values())

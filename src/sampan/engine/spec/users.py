@@ -71,7 +71,10 @@ def _lookup(root: int, user: str, groups: Sequence[str]) -> User:
             )
         elif matched is not None:
             memberships = [int(row[2]) for row in rows if len(row) > 3 and matched[0] in row[3].split(",")]
-        memberships += [_group(rows, each, f"Unable to find group {each}") for each in groups]
+        memberships += [
+            _group(rows, each, f"Unable to find group {each}: no matching entries in group file")
+            for each in groups
+        ]
     found.additional_gids = list(dict.fromkeys([found.gid, *memberships]))
     return found
 

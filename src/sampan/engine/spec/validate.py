@@ -85,7 +85,7 @@ def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> Non
             raise Unsupported(f"{what}: not offered yet")
     if host_config.isolation not in ("", "default"):
         raise InvalidParameter(
-            f"invalid isolation \"{host_config.isolation}\": Linux only supports 'default'"
+            f"Invalid isolation: \"{host_config.isolation}\" - linux only supports 'default'"
         )
     if host_config.userns_mode not in ("", "host"):
         raise InvalidParameter(f"invalid user namespace mode: {host_config.userns_mode}")
