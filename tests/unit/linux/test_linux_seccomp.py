@@ -213,3 +213,16 @@ def test_equal_profiles_are_compiled_once():
     profile = default_profile(capabilities.DEFAULT)
     again = json.loads(json.dumps(profile))
     assert seccomp.compile_filter(profile) is seccomp.compile_filter(again)
+
+
+def test_the_default_profile_for_aarch64():
+    from sampan.engine.spec import seccomp as profiles
+
+    profile = profiles._default(frozenset(capabilities.DEFAULT), "aarch64")
+    program = seccomp.compile_filter(profile, "aarch64")
+    wide, narrow = table("SCMP_ARCH_AARCH64"), table("SCMP_ARCH_ARM")
+    assert run(program, wide["openat"], arch=AARCH64) == ALLOW
+    assert run(program, wide["mount"], arch=AARCH64) == EPERM
+    assert run(program, wide["clone"], 0x10000000, arch=AARCH64) == EPERM
+    assert [run(program, narrow[name], arch=ARM) for name in ("set_tls", "mount")] == [ALLOW, EPERM]
+    assert run(program, wide["openat"]) == KILL
