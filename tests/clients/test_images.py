@@ -237,7 +237,7 @@ def test_an_image_in_use_stays(cli: Cli, reference: str, name: Names) -> None:
 
 
 def test_bad_references_are_refused(cli: Cli, busybox: str) -> None:
-    assert cli("tag", busybox, "UPPER/case", code=None).code != 0
+    assert cli("tag", busybox, "busy/UPPER", code=None).code != 0
     assert "No such image" in cli("tag", "no-such-image", "x:y", code=1).err
 
 

@@ -47,7 +47,11 @@ class ExecConfig:
 
 @dataclass(eq=False, slots=True)
 class Exec:
-    """A process added to a running container."""
+    """A process added to a running container.
+
+    Attributes:
+        launched: set when the attempt to start it is over, well or ill.
+    """
 
     id: str
     container_id: str
@@ -56,6 +60,7 @@ class Exec:
     process: Process | None = None
     started: bool = False
     ended: ExitRecord | None = None
+    launched: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(eq=False, slots=True)

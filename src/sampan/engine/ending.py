@@ -274,6 +274,10 @@ async def remove_locked(core: Core, live: Live, volumes: bool) -> None:
         return
     live.removing = True
     live.drop_parked()
+    if volumes and any(point.type == "volume" for point in live.container.mounts):
+        if live.settled is not None:
+            await live.settled  # the volumes are in use until then
+        await in_thread(lambda: _remove_anonymous_volumes(core, live.container))
     core.store.delete(live.id)
     del core.containers[live.id]
     live.removed.set()
@@ -285,23 +289,18 @@ async def remove_locked(core: Core, live: Live, volumes: bool) -> None:
         if settled is not None:
             await settled
         try:
-            await in_thread(lambda: discard(core, live.container, volumes))
+            await in_thread(lambda: discard(core, live.container))
         except (SampanError, OSError) as error:
             _log.error("removing the files of container %s: %s", live.id[:12], error)
 
     live.settled = core.spawn(asyncio.create_task(sweep(), name=f"sweep {live.id[:12]}"))
 
 
-def discard(core: Core, container: Container, volumes: bool) -> None:
-    """Delete a container's files: writable layer, directory, and its anonymous volumes if asked."""
+def discard(core: Core, container: Container) -> None:
+    """Delete a container's files: its writable layer and its directory."""
     release(core, container)
     core.driver.remove_container(container.id)
     shutil.rmtree(core.directory(container.id), ignore_errors=True)
-    if volumes:
-        for point in container.mounts:
-            if point.type == "volume" and len(point.name) == 64:
-                with contextlib.suppress(Conflict, NotFound):
-                    _remove_anonymous(core, container, point.name)
     core.driver.purge_trash()
     try:
         core.images.resolve(container.image_id)
@@ -309,14 +308,15 @@ def discard(core: Core, container: Container, volumes: bool) -> None:
         core.images.collect_garbage()  # the image was removed by force before; its layers are free now
 
 
-def _remove_anonymous(core: Core, container: Container, name: str) -> None:
-    users = [
-        live.id
-        for live in list(core.containers.values())
-        if live.id != container.id and any(point.name == name for point in live.container.mounts)
-    ]
-    if core.volumes.get(name).anonymous and not users:
-        core.volumes.remove(name)
+def _remove_anonymous_volumes(core: Core, container: Container) -> None:
+    """Remove the nameless volumes that were made for this container and that no other one uses."""
+    others = [live.container for live in list(core.containers.values()) if live.id != container.id]
+    for point in container.mounts:
+        used = any(point.name == theirs.name for other in others for theirs in other.mounts)
+        if point.type == "volume" and not used:
+            with contextlib.suppress(Conflict, NotFound):
+                if core.volumes.get(point.name).anonymous:
+                    core.volumes.remove(point.name)
 
 
 async def rename(core: Core, live: Live, name: str) -> None:

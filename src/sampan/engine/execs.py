@@ -120,8 +120,10 @@ async def start(
         code = error.exit_code if isinstance(error, LaunchError) else 126
         session.ended = ExitRecord(code, time.time_ns(), error=str(error))
         await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
+        session.launched.set()
         raise
     session.process = process
+    session.launched.set()
     watch(core, live, session, process)
 
 
@@ -158,8 +160,10 @@ async def settle(session: Exec) -> None:
     """Wait for the record of a process that has ended already.
 
     A client learns of the end by its stream and asks for the exit code at once; it must not be told that the
-    process still runs only because its monitor's word has not arrived yet.
+    process still runs, or has not started, only because its monitor's word has not arrived yet.
     """
+    if session.started:
+        await session.launched.wait()
     if session.process is not None and not session.process.alive:
         session.ended = await session.process.wait()
         session.process = None
@@ -187,6 +191,7 @@ async def adopt_all(core: Core, live: Live) -> None:
             created = document.pop("created")
             session = Exec(directory.name, live.id, decode(ExecConfig, document), created, started=True)
             found = await adopt(str(directory))
+            session.launched.set()
             live.execs[session.id] = session
             if isinstance(found, Process):
                 session.process = found
