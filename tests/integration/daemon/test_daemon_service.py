@@ -110,7 +110,7 @@ def test_a_wrong_configuration_is_one_line(make_daemon: Maker, flags: list[str],
 
 
 def test_idle_exit(make_daemon: Maker) -> None:
-    own = make_daemon("--idle-exit", "2s").start()
+    own = make_daemon("--idle-exit", "2").start()
     process = own.process
     assert process is not None
     own.docker("run", "-d", "--rm", "--name", "busy", own.busybox, "sleep", "3.5")
