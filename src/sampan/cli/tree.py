@@ -19,6 +19,7 @@ TOP: dict[str, tuple[str, str]] = {
     "kill": ("kill", "Kill one or more running containers"),
     "load": ("load", "Load an image from a tar archive or STDIN"),
     "logs": ("logs", "Fetch the logs of a container"),
+    "pause": ("pause", "Pause all processes within one or more containers"),
     "rename": ("rename", "Rename a container"),
     "restart": ("restart", "Restart one or more containers"),
     "rm": ("rm", "Remove one or more containers"),
@@ -27,6 +28,7 @@ TOP: dict[str, tuple[str, str]] = {
     "start": ("start", "Start one or more stopped containers"),
     "stop": ("stop", "Stop one or more running containers"),
     "tag": ("tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "unpause": ("unpause", "Unpause all processes within one or more containers"),
     "wait": ("wait", "Block until one or more containers stop, then print their exit codes"),
 }
 
@@ -44,6 +46,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "kill": "kill",
             "logs": "logs",
             "ls": "ps",
+            "pause": "pause",
             "prune": "prune:container prune",
             "rename": "rename",
             "restart": "restart",
@@ -51,6 +54,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "run": "run",
             "start": "start",
             "stop": "stop",
+            "unpause": "unpause",
             "wait": "wait",
         },
     ),

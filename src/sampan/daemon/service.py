@@ -117,13 +117,15 @@ class Service:
         volumes = VolumeService(root / "volumes", database)
         engine = Engine(options, database, driver, images, networks, volumes, Launcher(), events)
         await engine.start()
-        undo.push_async_callback(asyncio.to_thread, networks.stop)
         undo.push_async_callback(self._stop_engine, engine)
         await asyncio.to_thread(_seed, images)
         return engine
 
     async def _stop_engine(self, engine: Engine) -> None:
         await engine.stop(self.settings.shutdown_containers)
+        await asyncio.to_thread(engine.networks.stop)
+        if not engine.running_count():
+            await asyncio.to_thread(engine.networks.lower)
 
     # --- while it runs ---
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 KEPT = 1024  # for `since`; Docker keeps 256
@@ -86,7 +86,7 @@ class EventBus:
         since_ns: int | None = None,
         until_ns: int | None = None,
         wanted: Callable[[Event], bool] = lambda _: True,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Past events from `since_ns` on (none when not given), then new ones, up to `until_ns`."""
         listener = _Listener()
         self._listeners.add(listener)

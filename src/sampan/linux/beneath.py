@@ -85,7 +85,7 @@ def make_directory(root: int, path: str, mode: int = 0o755, follow: bool = True)
 
 
 def make_file(root: int, path: str, follow: bool = True) -> int:
-    """Open the file `path` beneath `root` with O_PATH, making an empty one, and its directories, if missing."""
+    """Open the file `path` beneath `root` with O_PATH, making it empty, with its directories, if missing."""
     try:
         return open_path(root, path, os.O_PATH, follow)
     except FileNotFoundError:

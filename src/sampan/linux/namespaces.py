@@ -1,4 +1,4 @@
-"""Namespaces by name: their clone flags, and joining them through files or pidfds (namespaces(7), setns(2))."""
+"""Namespaces by name: their clone flags, and joining them by file or pidfd (namespaces(7), setns(2))."""
 
 from __future__ import annotations
 

@@ -185,26 +185,36 @@ class NetworkService:
         if reaper is not None:
             reaper.join()
 
+    def lower(self) -> None:
+        """Take bridge and table down when no container needs them; the address is remembered.
+
+        A bridge that the user made stays.
+        """
+        if self._address is None or self._database.execute("SELECT 1 FROM endpoints LIMIT 1"):
+            return
+        name = self.options.name
+        rows = self._database.execute("SELECT made FROM bridges WHERE name = ?", (name,))
+        if rows and rows[0][0]:
+            with Netlink() as netlink:
+                netlink.transact([rtnetlink.delete_link(name)], tolerate=_NO_DEVICE)
+        if self.options.iptables:
+            with contextlib.suppress(OSError):  # a kernel without nf_tables has no table of ours either
+                nftables.delete_table(bridge.table_name(name))
+        self._pool, self._address, self._bridge_index = None, None, 0
+        self._refusal = "the bridge network is not started"
+
     def remove_all(self) -> None:
         """Take everything down: sandboxes, the bridge if we made it, our table, and their records."""
         if self._netns_dir.is_dir():
             for file in self._netns_dir.iterdir():
                 self.remove_sandbox(file.name)
         self.stop()
-        name = self.options.name
-        rows = self._database.execute("SELECT made FROM bridges WHERE name = ?", (name,))
         with Netlink() as netlink:
             for (veth,) in self._database.execute("SELECT veth FROM endpoints"):
                 netlink.transact([rtnetlink.delete_link(veth)], tolerate=_NO_DEVICE)
-            if rows and rows[0][0]:
-                netlink.transact([rtnetlink.delete_link(name)], tolerate=_NO_DEVICE)
-        if self.options.iptables and self._address is not None:
-            with contextlib.suppress(OSError):  # a kernel without nf_tables has no table of ours either
-                nftables.delete_table(bridge.table_name(name))
         self._database.execute("DELETE FROM endpoints")
-        self._database.execute("DELETE FROM bridges WHERE name = ?", (name,))
-        self._pool, self._address, self._bridge_index = None, None, 0
-        self._refusal = "the bridge network is not started"
+        self.lower()
+        self._database.execute("DELETE FROM bridges WHERE name = ?", (self.options.name,))
 
     # --- sandboxes ---
 

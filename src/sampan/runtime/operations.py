@@ -101,6 +101,8 @@ class MountFilesystem:
     plain: bool = False
 
     def execute(self, root: Root) -> None:
+        unmoded = self.fstype == "tmpfs" and not any(name.startswith("mode=") for name in self.options.data)
+        inherits = unmoded and _is_there(root, self.destination)
         try:
             target = root.make_directory(self.destination, follow=not self.plain)
         except OSError as error:
@@ -111,8 +113,9 @@ class MountFilesystem:
             raise
         try:
             options = self.options
-            if self.fstype == "tmpfs" and not any(name.startswith("mode=") for name in options.data):
-                mode = stat.S_IMODE(root.stat(target).st_mode)
+            if unmoded:
+                # The image's directory lends its mode; where it has none, everybody may write, as in /tmp.
+                mode = stat.S_IMODE(root.stat(target).st_mode) if inherits else 0o1777
                 options.data.append(f"mode={mode:o}")
             root.mount(self.fstype, self.source, target, options)
             if options.propagation:
@@ -124,6 +127,14 @@ class MountFilesystem:
 
     def describe(self) -> str:
         return f"mount {self.fstype} at {self.destination}{_names(self.options, self.names)}"
+
+
+def _is_there(root: Root, path: str) -> bool:
+    try:
+        root.close(root.open(path))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 
@@ -22,10 +23,11 @@ def test_the_past_is_replayed_and_the_future_follows() -> None:
         seen: list[str] = []
 
         async def listen() -> None:
-            async for event in bus.listen(since_ns=0):
-                seen.append(event.action)
-                if event.action == "die":
-                    return
+            async with contextlib.aclosing(bus.listen(since_ns=0)) as source:
+                async for event in source:
+                    seen.append(event.action)
+                    if event.action == "die":
+                        return
 
         task = asyncio.create_task(listen())
         await asyncio.sleep(0)

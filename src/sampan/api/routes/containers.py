@@ -8,12 +8,12 @@ from typing import Any
 
 from sampan.api.http import Request, Response, Routes, dump_json, empty, json_response, stream
 from sampan.api.http.response import MULTIPLEXED_STREAM, RAW_STREAM
-from sampan.api.routes.listing import list_containers
+from sampan.api.routes.listing import list_containers, prune_filter
 from sampan.api.shapes import containers as shapes
 from sampan.engine import Engine, LogQuery, create, ending, pausing, starting, stream_logs
 from sampan.engine.core import Live, in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import Conflict, InvalidParameter, Unsupported
 from sampan.oci.records import decode
 
 routes = Routes()
@@ -153,6 +153,28 @@ async def rename(request: Request) -> Response:
         raise InvalidParameter("Neither old nor new names may be empty")
     await ending.rename(engine, engine.get(request.params["id"]), name)
     return empty()
+
+
+@routes.post("/containers/prune")
+async def prune(request: Request) -> Response:
+    """Remove every container that does not run and that the filters let through."""
+    engine: Engine = request.engine
+    filters = request.query.filters()
+    matches = prune_filter(filters)
+    removed: list[str] = []
+    freed = 0
+    for live in list(engine.containers.values()):
+        if live.container.state.status not in ("created", "exited", "dead") or not matches(live):
+            continue
+        size = await in_thread(lambda live=live: engine.driver.container_size(live.id))  # type: ignore[misc]
+        try:
+            await ending.remove(engine, live)
+        except Conflict:
+            continue  # started, or removed by somebody else, meanwhile
+        removed.append(live.id)
+        freed += size
+    engine.events.publish("container", "prune", "", {"reclaimed": str(freed)})
+    return json_response({"ContainersDeleted": removed, "SpaceReclaimed": freed})
 
 
 @routes.delete("/containers/{id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -28,8 +29,9 @@ async def events(request: Request) -> Response:
 
     async def lines() -> AsyncIterator[bytes]:
         yield b""  # the head at once: clients wait for it
-        async for event in source:
-            yield dump_json(_shape(event))
+        async with contextlib.aclosing(source):
+            async for event in source:
+                yield dump_json(_shape(event))
 
     return stream(lines())
 

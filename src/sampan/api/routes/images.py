@@ -55,7 +55,11 @@ async def list_images(request: Request) -> Response:
         shared = _shared_sizes(engine, found) if counting else {}
         return [
             shapes.summary(
-                image, request.api_version, len(users(image.id)) if counting else -1, shared.get(image.id, -1)
+                image,
+                request.api_version,
+                len(users(image.id)) if counting else -1,
+                shared.get(image.id, -1),
+                _tags_shown(image, filters.get("reference")),
             )
             for image in found
             if (query.flag("all") or image.names or not images.children(image.id))
@@ -63,6 +67,19 @@ async def list_images(request: Request) -> Response:
         ]
 
     return json_response(await in_thread(work))
+
+
+def _tags_shown(image: Image, patterns: list[str] | None) -> list[str] | None:
+    """With a reference filter only the names that match are shown; None for all."""
+    if patterns is None:
+        return None
+    globs = [_glob(pattern) for pattern in patterns]
+    return [
+        name.familiar
+        for name in image.names
+        if name.familiar in image.repo_tags
+        and any(glob.fullmatch(text) for glob in globs for text in (name.familiar, name.familiar_name))
+    ]
 
 
 def _shared_sizes(engine: Engine, images: list[Image]) -> dict[str, int]:

@@ -28,15 +28,20 @@ def unix_time(text: str) -> int:
 
 
 def summary(
-    image: Image, version: ApiVersion, containers: int = -1, shared_bytes: int = -1
+    image: Image,
+    version: ApiVersion,
+    containers: int = -1,
+    shared_bytes: int = -1,
+    tags: list[str] | None = None,
 ) -> dict[str, Any]:
     """One entry of `GET /images/json`.
 
     Args:
+        tags: the names to show; all of them when not given.
         containers: how many containers use it; -1 when nobody counted.
         shared_bytes: what it shares with other images; -1 when nobody counted.
     """
-    tags, digests = image.repo_tags, image.repo_digests
+    tags, digests = image.repo_tags if tags is None else tags, image.repo_digests
     if version < (1, 43) and not tags and not digests:
         tags, digests = ["<none>:<none>"], ["<none>@<none>"]
     shape: dict[str, Any] = {
