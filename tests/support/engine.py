@@ -15,7 +15,7 @@ import pytest
 from support.api import Api
 from support.cli import Cli, Result, clean_environment
 from support.images import import_busybox, import_debian
-from support.machine import free_subnet
+from support.machine import eventually, free_subnet
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
 TOKEN = f"sampan-test-{os.getpid()}"
@@ -165,6 +165,16 @@ class Daemon(Engine):
         self.stop()
         if self in RUNNING:
             RUNNING.remove(self)
+        self._remove_bridge()
+
+    def _remove_bridge(self) -> None:
+        """Bridge and table outlive the daemon by design, as containers may; a port may not be left."""
+        ports = Path(f"/sys/class/net/{self.bridge}/brif")
+        if ports.exists():
+            eventually(lambda: not os.listdir(ports), what=f"every veth leaves {self.bridge}")
+            subprocess.run(["ip", "link", "delete", self.bridge], check=True)
+        table = f"sampan-{self.bridge}"
+        subprocess.run(["nft", "delete", "table", "ip", table], stderr=subprocess.DEVNULL, check=False)
 
     def log_text(self) -> str:
         """Everything the daemon has written to stderr."""

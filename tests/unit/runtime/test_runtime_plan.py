@@ -135,7 +135,14 @@ def test_a_bound_dev_is_left_alone() -> None:
 
 
 def test_what_is_asked_of_the_kernel() -> None:
-    root = RecordingRoot({"/proc/sys": stat.S_IFDIR, "/proc/acpi": stat.S_IFDIR, "/proc/keys": stat.S_IFREG})
+    root = RecordingRoot(
+        {
+            "/proc/sys": stat.S_IFDIR,
+            "/proc/acpi": stat.S_IFDIR,
+            "/proc/keys": stat.S_IFREG,
+            "/tmp": stat.S_IFDIR | 0o755,
+        }
+    )
     root.files["/dev/null"] = 0
     linux = {"maskedPaths": ["/proc/acpi", "/proc/keys", "/proc/none"], "readonlyPaths": ["/proc/sys", "/no"]}
     mounts = [
@@ -190,3 +197,10 @@ def test_later_options_win() -> None:
 def test_a_config_that_cannot_be_honoured(changes: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         parse_config(config(**changes))
+
+
+def test_a_tmpfs_where_the_image_has_nothing_is_for_everybody() -> None:
+    root = RecordingRoot()
+    mounts = [{"destination": "/scratch", "type": "tmpfs", "options": ["nosuid"]}]
+    build_plan(parse_config(config(mounts=mounts)), {}, 2).execute(root)
+    assert f"mount tmpfs /scratch {MOUNT_ATTR_NOSUID} mode=1777" in root.calls
