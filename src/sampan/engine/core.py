@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress
 from sampan.engine.events import EventBus
@@ -75,6 +75,7 @@ class Live:
         kept: this end is not the last (a restart): an automatic removal must not follow it.
         removed: set when the container is gone.
         settled: done when the clean-up after the last end is.
+        process_spec: the `process` of the OCI configuration, for execs; None when not read yet.
         parked: clients that attached before the start; their descriptors are ours to close.
     """
 
@@ -92,6 +93,7 @@ class Live:
     restart: asyncio.Task[None] | None = None
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
     terminal_size: tuple[int, int] | None = None
+    process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
 
     @property

@@ -129,7 +129,9 @@ async def start(
 
 def _prepare(core: Core, live: Live, session: Exec, directory: Path) -> None:
     directory.mkdir(mode=0o710, parents=True)
-    spec = json.loads((core.rundir(live.id) / "config.json").read_bytes())
+    if live.process_spec is None:  # adopted: a daemon before us started it
+        live.process_spec = json.loads((core.rundir(live.id) / "config.json").read_bytes())["process"]
+    spec = {"process": live.process_spec}
     root = f"/proc/{live.container.state.pid}/root"
     process = exec_process(live.container, session.config, spec, root)
     (directory / "process.json").write_text(json.dumps(process))

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from contextlib import ExitStack
+from typing import Any
 
 from sampan.engine import ending
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
@@ -55,7 +56,7 @@ async def start_locked(core: Core, live: Live) -> None:
     container = live.container
     try:
         joins = _joins(core, container)
-        await in_thread(lambda: _prepare(core, container, joins))
+        live.process_spec = await in_thread(lambda: _prepare(core, container, joins))
     except (SampanError, OSError) as error:
         await _failed(core, live, error, exit_code=128)
         raise
@@ -135,7 +136,8 @@ def _joins(core: Core, container: Container) -> dict[str, Container]:
     return joins
 
 
-def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> None:
+def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> dict[str, Any]:
+    """Make all ready but the process; returns the configuration's `process`."""
     with ExitStack() as undo:
         rundir = core.rundir(container.id)
         if rundir.exists():
@@ -171,6 +173,8 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> N
         )
         (rundir / "config.json").write_text(json.dumps(spec))
         undo.pop_all()
+        process: dict[str, Any] = spec["process"]
+        return process
 
 
 def _undo_start(core: Core, container: Container) -> None:
