@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sampan.database import Database
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress
 from sampan.engine.events import EventBus
 from sampan.engine.model import Container
 from sampan.engine.options import EngineOptions
-from sampan.engine.store import ContainerStore
+from sampan.engine.store import ContainerStore, engine_id
 from sampan.errors import InvalidParameter
 from sampan.images import ImageService
 from sampan.network import NetworkService
@@ -92,7 +93,6 @@ class Live:
     settled: asyncio.Task[None] | None = None
     restart: asyncio.Task[None] | None = None
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
-    terminal_size: tuple[int, int] | None = None
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
 
@@ -121,7 +121,7 @@ class Core:
     def __init__(
         self,
         options: EngineOptions,
-        store: ContainerStore,
+        database: Database,
         driver: Driver,
         images: ImageService,
         networks: NetworkService,
@@ -130,7 +130,8 @@ class Core:
         events: EventBus,
     ) -> None:
         self.options = options
-        self.store = store
+        self.store = ContainerStore(database)
+        self.id = engine_id(database)
         self.driver = driver
         self.images = images
         self.networks = networks

@@ -16,13 +16,13 @@ from sampan.engine import mountpoints
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.logs import check_log_config
-from sampan.engine.model import Container, ContainerConfig, HealthConfig, HostConfig, MountPoint
+from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoint
 from sampan.engine.names import check_name, random_name
 from sampan.engine.signals import parse_signal
 from sampan.engine.spec import validate_host_config
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.images import Image
-from sampan.oci.image import ImageConfig
+from sampan.oci.image import Healthcheck, ImageConfig
 
 
 async def create(
@@ -163,7 +163,7 @@ def _check_restart_policy(host_config: HostConfig) -> None:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
 
 
-def _check_health(health: HealthConfig | None) -> None:
+def _check_health(health: Healthcheck | None) -> None:
     if health is not None and health.test and health.test != ["NONE"]:
         raise Unsupported("health checks (--health-cmd) are not offered yet")
 

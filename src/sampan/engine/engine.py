@@ -6,18 +6,9 @@ import asyncio
 import contextlib
 import logging
 
-from sampan.database import Database
 from sampan.engine import ending, recovery
-from sampan.engine.core import Core, in_thread
-from sampan.engine.events import EventBus
-from sampan.engine.options import EngineOptions
-from sampan.engine.store import ContainerStore
+from sampan.engine.core import Core
 from sampan.errors import SampanError
-from sampan.images import ImageService
-from sampan.network import NetworkService
-from sampan.runtime import Launcher
-from sampan.storage import Driver
-from sampan.volumes import VolumeService
 
 _log = logging.getLogger("sampan.engine")
 
@@ -27,22 +18,6 @@ class Engine(Core):
 
     `start` before the first request, `stop` at the end; between them the verbs' modules do the work.
     """
-
-    def __init__(
-        self,
-        options: EngineOptions,
-        database: Database,
-        driver: Driver,
-        images: ImageService,
-        networks: NetworkService,
-        volumes: VolumeService,
-        launcher: Launcher,
-        events: EventBus,
-    ) -> None:
-        super().__init__(
-            options, ContainerStore(database), driver, images, networks, volumes, launcher, events
-        )
-        self.id = _engine_id(database)
 
     async def start(self) -> None:
         """Repair what a crash left, adopt what lives, and be ready."""
@@ -87,18 +62,3 @@ class Engine(Core):
         return sum(
             live.container.state.running or live.restart is not None for live in self.containers.values()
         )
-
-
-def _engine_id(database: Database) -> str:
-    """A random UUID, the same for the life of the data root."""
-    import uuid
-
-    database.script("CREATE TABLE IF NOT EXISTS engine (id TEXT NOT NULL);")
-    rows = database.execute("SELECT id FROM engine")
-    if not rows:
-        database.execute("INSERT INTO engine (id) VALUES (?)", (str(uuid.uuid4()),))
-        rows = database.execute("SELECT id FROM engine")
-    return str(rows[0][0])
-
-
-__all__ = ["Engine", "in_thread"]

@@ -9,21 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from sampan.oci.image import Healthcheck
+
 
 def _json(name: str) -> Any:
     return field(default="", metadata={"json": name})
-
-
-@dataclass(slots=True)
-class HealthConfig:
-    """How to probe a container's health; durations in nanoseconds."""
-
-    test: list[str] = field(default_factory=list)
-    interval: int = 0
-    timeout: int = 0
-    start_period: int = 0
-    start_interval: int = 0
-    retries: int = 0
 
 
 @dataclass(slots=True)
@@ -42,7 +32,7 @@ class ContainerConfig:
     stdin_once: bool = False
     env: list[str] | None = None
     cmd: list[str] | None = None
-    healthcheck: HealthConfig | None = None
+    healthcheck: Healthcheck | None = None
     args_escaped: bool | None = None
     image: str = ""
     volumes: dict[str, dict[str, Any]] | None = None
@@ -247,7 +237,7 @@ class MountPoint:
     mode: str = ""
     rw: bool = field(default=True, metadata={"json": "RW"})
     propagation: str = ""
-    options: list[str] = field(default_factory=list)  # for tmpfs: mount options
+    options: list[str] = field(default_factory=list)  # of a tmpfs, for mount(8); else as mountpoints says
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ async def start_locked(core: Core, live: Live) -> None:
             container.config.env or [],
         ),
         attachments=tuple(attachment for _, attachment in live.parked),
-        terminal_size=_terminal_size(live),
+        terminal_size=_terminal_size(container),
     )
     try:
         process = await core.launcher.launch(request, [connection.fileno() for connection in connections])
@@ -105,10 +105,8 @@ async def _failed(core: Core, live: Live, error: Exception, exit_code: int) -> N
         await ending.remove_locked(core, live, volumes=True)
 
 
-def _terminal_size(live: Live) -> tuple[int, int] | None:
-    if live.terminal_size is not None:
-        return live.terminal_size
-    size = live.container.host_config.console_size
+def _terminal_size(container: Container) -> tuple[int, int] | None:
+    size = container.host_config.console_size
     return (size[0], size[1]) if size and len(size) == 2 and all(size) else None
 
 

@@ -1,9 +1,10 @@
-"""Containers in the database: one row each, the name unique, the rest one JSON document."""
+"""The engine in the database: its id, and a row for each container: unique name, one document."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 
 from sampan.database import Database
 from sampan.engine.errors import NameInUse
@@ -63,3 +64,13 @@ class ContainerStore:
     def _name_in_use(self, name: str) -> NameInUse:
         rows = self._database.execute("SELECT id FROM containers WHERE name = ?", (name,))
         return NameInUse(name, rows[0][0] if rows else "")
+
+
+def engine_id(database: Database) -> str:
+    """A random UUID, the same for the life of the data root."""
+    database.script("CREATE TABLE IF NOT EXISTS engine (id TEXT NOT NULL);")
+    rows = database.execute("SELECT id FROM engine")
+    if not rows:
+        database.execute("INSERT INTO engine (id) VALUES (?)", (str(uuid.uuid4()),))
+        rows = database.execute("SELECT id FROM engine")
+    return str(rows[0][0])

@@ -8,10 +8,10 @@ from typing import Any
 
 from sampan.api.http import Request, Response, Routes, dump_json, empty, json_response, stream
 from sampan.api.http.response import MULTIPLEXED_STREAM, RAW_STREAM
-from sampan.api.routes.listing import list_containers, prune_filter
+from sampan.api.routes.listing import list_containers, prune_filter, sizes_of
 from sampan.api.shapes import containers as shapes
 from sampan.engine import Engine, LogQuery, create, ending, pausing, starting, stream_logs
-from sampan.engine.core import Live, in_thread
+from sampan.engine.core import in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
 from sampan.oci.records import decode
@@ -77,14 +77,7 @@ async def inspect(request: Request) -> Response:
     engine: Engine = request.engine
     live = engine.get(request.params["id"])
     size = await in_thread(lambda: sizes_of(engine, live)) if request.query.flag("size") else None
-    return json_response(shapes.inspect(engine, live, size, request.api_version))
-
-
-def sizes_of(engine: Engine, live: Live) -> tuple[int, int]:
-    """Bytes of the writable layer, and of it together with the image."""
-    writable = engine.driver.container_size(live.id)
-    image = engine.images.resolve(live.container.image_id)
-    return writable, writable + image.size_bytes
+    return json_response(shapes.inspect(engine, live, size))
 
 
 @routes.post("/containers/{id}/start")
@@ -208,7 +201,7 @@ async def wait(request: Request) -> Response:
 
 @routes.post("/containers/{id}/resize")
 async def resize(request: Request) -> Response:
-    """Change the terminal's size; kept for the start when it does not run yet."""
+    """Change the terminal's size."""
     engine: Engine = request.engine
     live = engine.get(request.params["id"])
     rows, columns = request.query.integer("h"), request.query.integer("w")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,12 +41,13 @@ async def list_containers(
     for live in found:
         size = None
         if sizes:
-            size = await in_thread(lambda live=live: _size(core, live))  # type: ignore[misc]
-        result.append(summary(core, live.container, size, _image_name(core, live)))
+            size = await in_thread(lambda live=live: sizes_of(core, live))  # type: ignore[misc]
+        result.append(summary(live.container, size, _image_name(core, live)))
     return result
 
 
-def _size(core: Core, live: Live) -> tuple[int, int]:
+def sizes_of(core: Core, live: Live) -> tuple[int, int]:
+    """Bytes of the writable layer, and of it together with the image."""
     writable = core.driver.container_size(live.id)
     return writable, writable + core.images.resolve(live.container.image_id).size_bytes
 
@@ -124,8 +126,6 @@ def prune_filter(filters: Filters) -> Callable[[Live], bool]:
 
 
 def _name_matches(name: str, pattern: str) -> bool:
-    import re
-
     try:
         return re.search(pattern, f"/{name}") is not None or re.search(pattern, name) is not None
     except re.error as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sampan.api.http.versions import ApiVersion
 from sampan.api.shapes.times import human_duration, rfc3339
 from sampan.engine import Core, Exec, Live
 from sampan.engine.model import Container, EndpointSettings, MountPoint, State
@@ -77,9 +76,7 @@ def _ports(container: Container) -> list[dict[str, Any]]:
     return ports
 
 
-def summary(
-    core: Core, container: Container, size: tuple[int, int] | None, image_name: str
-) -> dict[str, Any]:
+def summary(container: Container, size: tuple[int, int] | None, image_name: str) -> dict[str, Any]:
     """One entry of `GET /containers/json`.
 
     Args:
@@ -112,7 +109,7 @@ def _command(container: Container) -> str:
     return " ".join([container.path, *words])
 
 
-def inspect(core: Core, live: Live, size: tuple[int, int] | None, version: ApiVersion) -> dict[str, Any]:
+def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, Any]:
     """`GET /containers/{id}/json`."""
     container = live.container
     state = container.state
