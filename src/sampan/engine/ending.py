@@ -275,9 +275,13 @@ async def remove_locked(core: Core, live: Live, volumes: bool) -> None:
     live.removing = True
     live.drop_parked()
     if volumes and any(point.type == "volume" for point in live.container.mounts):
-        if live.settled is not None:
-            await live.settled  # the volumes are in use until then
-        await in_thread(lambda: _remove_anonymous_volumes(core, live.container))
+        try:
+            if live.settled is not None:
+                await live.settled  # the volumes are in use until then
+            await in_thread(lambda: _remove_anonymous_volumes(core, live.container))
+        except BaseException:
+            live.removing = False  # so that the removal can be tried again
+            raise
     core.store.delete(live.id)
     del core.containers[live.id]
     live.removed.set()
