@@ -19,7 +19,7 @@ sys.path.insert(0, str(TESTS))
 
 from support.cli import Cli  # noqa: E402  (the paths come first)
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # noqa: E402
-from support.machine import Snapshot  # noqa: E402
+from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
 
 # Quick and telling tiers first. Everything below these folders needs a daemon.
 TIERS = ("unit", "integration", "attack", "clients", "integration/daemon")
@@ -77,6 +77,7 @@ def base() -> Iterator[Path]:
         time.sleep(0.1)
     if leaked:
         pytest.fail("the engines left behind:\n" + "\n".join(leaked), pytrace=False)
+    remove_cgroup_parents(TOKEN)
     shutil.rmtree(directory)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-import environment  # noqa: E402  (it lives beside this file)
+import environment  # noqa: E402  (these live beside this file)
+import isolation  # noqa: E402
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -141,6 +142,13 @@ def expand(argument: str) -> str:
     return f"tests/{argument}" if argument and not argument.startswith("-") and folder.exists() else argument
 
 
+def fetch() -> None:
+    """Get what the tests need from outside, while there is an outside."""
+    code = "import sys; sys.path.insert(0, 'tests'); from support.images import debian_tar; debian_tar()"
+    if shutil.which("debootstrap") is not None:
+        subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
+
+
 def main() -> int:
     """All of it; the exit status is pytest's, or 1 when only a check failed."""
     os.chdir(ROOT)
@@ -154,6 +162,9 @@ def main() -> int:
     arguments = [expand(argument) for argument in sys.argv[1:]]
     failed = [] if arguments else run_checks()
     os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
+    if os.geteuid() == 0:
+        fetch()
+        isolation.isolate()
     command = [environment.PYTHON, "-m", "pytest", *arguments]
     status = subprocess.run([str(part) for part in command], check=False).returncode
     return status or bool(failed)

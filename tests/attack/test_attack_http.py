@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.api.http import HttpServer, Request, Response, Router, Routes, connection, json_response, text
+from sampan.http import HttpServer, Request, Response, Router, Routes, connection, json_response, text
 
 routes = Routes()
 

@@ -82,6 +82,7 @@ class Daemon(Engine):
             *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
             *("--pidfile", str(self.pidfile), "--host", self.host),
             *("--bridge", self.bridge, "--bip", self.bip, "--log-level", "debug"),
+            *("--cgroup-parent", f"/{TOKEN}"),
             *flags,
         ]
         if config is not None:

@@ -101,8 +101,8 @@ class Snapshot:
 
     @classmethod
     def take(cls, base: str, token: str) -> Snapshot:
-        """Look now; mounts below `base`, processes that name `base` or carry `token` in their environment."""
-        return cls(set(mounts(base)), _links(), _cgroups(), _tables(), _processes(base, token))
+        """Look now; mounts below `base`, cgroups below one called `token`, processes that name either."""
+        return cls(set(mounts(base)), _links(), _cgroups(token), _tables(), _processes(base, token))
 
     def leaked_since(self, before: Snapshot) -> list[str]:
         """What is here and was not there before, in words."""
@@ -117,12 +117,15 @@ def _links() -> set[str]:
     return set(os.listdir("/sys/class/net"))
 
 
-def _cgroups() -> set[str]:
-    found = set()
-    for directory, _, _ in os.walk(CGROUP_ROOT):
-        if "/sampan" in directory and os.path.basename(directory) != "sampan":
-            found.add(directory)
-    return found
+def _cgroups(parent: str) -> set[str]:
+    return {directory for directory, _, _ in os.walk(CGROUP_ROOT) if f"/{parent}/" in directory}
+
+
+def remove_cgroup_parents(name: str) -> None:
+    """Remove the empty cgroup in every hierarchy that the containers of this session were below."""
+    for pattern in (name, f"*/{name}"):
+        for directory in CGROUP_ROOT.glob(pattern):
+            directory.rmdir()
 
 
 def _tables() -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sampan.api.http import Router
 from sampan.api.routes import (
     attaching,
     containers,
@@ -13,6 +12,7 @@ from sampan.api.routes import (
     unoffered,
     volumes,
 )
+from sampan.http import Router
 
 
 def router() -> Router:

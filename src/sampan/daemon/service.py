@@ -18,7 +18,6 @@ from pathlib import Path
 
 from sampan import __version__
 from sampan.api.app import router
-from sampan.api.http import HttpServer, ServerInfo
 from sampan.daemon import logs
 from sampan.daemon.listeners import Listener, open_listeners
 from sampan.daemon.locks import RootLock, remove_pidfile, write_pidfile
@@ -27,6 +26,7 @@ from sampan.daemon.settings import Settings, settle
 from sampan.database import Database
 from sampan.engine import Engine, EventBus
 from sampan.errors import SampanError
+from sampan.http import HttpServer, ServerInfo
 from sampan.images import ImageService
 from sampan.network import NetworkService
 from sampan.runtime import Launcher

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from sampan.api.http import NEWEST, ApiVersion
 from sampan.api.routes.images import _glob
 from sampan.api.shapes import images as shapes
+from sampan.http import NEWEST, ApiVersion
 from sampan.images import HistoryItem, Image
 from sampan.network import Endpoint, Network
 from sampan.network import describe as describe_network

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 
-from sampan.api.http import Request, Response, Routes, empty, json_response
-from sampan.api.http.response import MULTIPLEXED_STREAM, RAW_STREAM
 from sampan.api.routes.detach_keys import parse_detach_keys
 from sampan.api.shapes.containers import exec_inspect
 from sampan.engine import Engine, LogQuery, execs, stream_logs
 from sampan.engine.core import ExecConfig
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.http import Request, Response, Routes, empty, json_response
+from sampan.http.response import MULTIPLEXED_STREAM, RAW_STREAM
 from sampan.oci.records import decode
 from sampan.runtime import Attachment
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sampan.api.http import Request, Response, Routes, dump_json, empty, json_response, stream
-from sampan.api.http.response import MULTIPLEXED_STREAM, RAW_STREAM
 from sampan.api.routes.listing import list_containers, prune_filter, sizes_of
 from sampan.api.shapes import containers as shapes
 from sampan.engine import Engine, LogQuery, create, ending, pausing, starting, stream_logs
 from sampan.engine.core import in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
+from sampan.http import Request, Response, Routes, dump_json, empty, json_response, stream
+from sampan.http.response import MULTIPLEXED_STREAM, RAW_STREAM
 from sampan.oci.records import decode
 
 routes = Routes()

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from sampan.api.http import Request, Response, Routes, dump_json, stream
 from sampan.api.routes.containers import timestamp_ns
 from sampan.engine import Engine, Event
 from sampan.errors import InvalidParameter
+from sampan.http import Request, Response, Routes, dump_json, stream
 
 routes = Routes()
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from sampan.api.http import Request, Response, Routes, empty, json_response, thread_stream
 from sampan.api.routes.progress import Progress, progress_response
 from sampan.api.shapes import images as shapes
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.http import Request, Response, Routes, empty, json_response, thread_stream
 from sampan.images import Image
 
 routes = Routes()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sampan.api.http import Request, Response, Routes, json_response
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import Forbidden, InvalidParameter, Unsupported
+from sampan.http import Request, Response, Routes, json_response
 from sampan.network import Endpoint, Network, describe
 
 routes = Routes()

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from sampan.api.http import Response, dump_json, stream
 from sampan.errors import SampanError
+from sampan.http import Response, dump_json, stream
 
 Progress = Callable[[dict[str, Any]], None]
 

@@ -7,7 +7,6 @@ import sys
 import time
 from typing import Any
 
-from sampan.api.http import Request, Response, Routes, empty, json_response, text
 from sampan.api.shapes.times import rfc3339
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
@@ -19,6 +18,7 @@ from sampan.engine.machine import (
     seccomp_supported,
 )
 from sampan.errors import Unsupported
+from sampan.http import Request, Response, Routes, empty, json_response, text
 from sampan.linux import cgroups
 
 routes = Routes()

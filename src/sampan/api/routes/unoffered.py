@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.api.http import Request, Response, Routes, json_response
 from sampan.errors import Unavailable, Unsupported
+from sampan.http import Request, Response, Routes, json_response
 
 routes = Routes()
 

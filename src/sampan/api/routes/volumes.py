@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sampan.api.http import Request, Response, Routes, empty, json_response
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.http import Request, Response, Routes, empty, json_response
 from sampan.volumes import Volume, describe
 
 routes = Routes()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sampan.api.http import ApiVersion
 from sampan.api.shapes.times import rfc3339
+from sampan.http import ApiVersion
 from sampan.images import HistoryItem, Image
 from sampan.oci.image import ImageConfig
 from sampan.oci.records import encode

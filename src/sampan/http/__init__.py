@@ -1,7 +1,7 @@
 """An HTTP/1.1 server made for Docker's API: hijacked connections, streams both ways, TLS with half-close."""
 
-from sampan.api.http.request import ClientGone, Hijacked, Request, ServerInfo
-from sampan.api.http.response import (
+from sampan.http.request import ClientGone, Hijacked, Request, ServerInfo
+from sampan.http.response import (
     MULTIPLEXED_STREAM,
     RAW_STREAM,
     Response,
@@ -12,9 +12,9 @@ from sampan.api.http.response import (
     text,
     thread_stream,
 )
-from sampan.api.http.routing import Router, Routes
-from sampan.api.http.server import HttpServer
-from sampan.api.http.versions import NEWEST, OLDEST, ApiVersion
+from sampan.http.routing import Router, Routes
+from sampan.http.server import HttpServer
+from sampan.http.versions import NEWEST, OLDEST, ApiVersion
 
 __all__ = [
     "MULTIPLEXED_STREAM",

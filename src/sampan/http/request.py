@@ -9,14 +9,14 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
-from sampan.api.http.body import Body
-from sampan.api.http.query import Query
-from sampan.api.http.response import RAW_STREAM
-from sampan.api.http.versions import NEWEST, OLDEST, ApiVersion
 from sampan.errors import InvalidParameter
+from sampan.http.body import Body
+from sampan.http.query import Query
+from sampan.http.response import RAW_STREAM
+from sampan.http.versions import NEWEST, OLDEST, ApiVersion
 
 if TYPE_CHECKING:
-    from sampan.api.http.connection import Connection
+    from sampan.http.connection import Connection
 
 T = TypeVar("T")
 

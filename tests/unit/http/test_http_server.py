@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 import pytest
 
-from sampan.api.http import (
+from sampan.errors import NotFound
+from sampan.http import (
     HttpServer,
     Request,
     Response,
@@ -23,7 +24,6 @@ from sampan.api.http import (
     text,
     thread_stream,
 )
-from sampan.errors import NotFound
 
 routes = Routes()
 seen: dict[str, object] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.api.http import HttpServer, Request, Response, Router, Routes, text
+from sampan.http import HttpServer, Request, Response, Router, Routes, text
 
 routes = Routes()
 

@@ -14,16 +14,16 @@ from urllib.parse import unquote
 
 import h11
 
-from sampan.api.http.body import Body
-from sampan.api.http.query import Query
-from sampan.api.http.request import ClientGone, Hijacked, Request
-from sampan.api.http.response import Response, StreamResponse, ThreadStreamResponse, dump_json
-from sampan.api.http.thread_writer import ThreadWriter
-from sampan.api.http.versions import split_version
 from sampan.errors import InvalidParameter, NotFound
+from sampan.http.body import Body
+from sampan.http.query import Query
+from sampan.http.request import ClientGone, Hijacked, Request
+from sampan.http.response import Response, StreamResponse, ThreadStreamResponse, dump_json
+from sampan.http.thread_writer import ThreadWriter
+from sampan.http.versions import split_version
 
 if TYPE_CHECKING:
-    from sampan.api.http.server import HttpServer
+    from sampan.http.server import HttpServer
 
 log = logging.getLogger("sampan.http")
 

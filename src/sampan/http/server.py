@@ -9,12 +9,12 @@ import socket
 import ssl
 from typing import Any
 
-from sampan.api.http.connection import Connection
-from sampan.api.http.request import ServerInfo
-from sampan.api.http.response import Response, empty, json_response
-from sampan.api.http.routing import Router
-from sampan.api.http.tls import TlsPump
 from sampan.errors import InvalidParameter, SampanError
+from sampan.http.connection import Connection
+from sampan.http.request import ServerInfo
+from sampan.http.response import Response, empty, json_response
+from sampan.http.routing import Router
+from sampan.http.tls import TlsPump
 
 log = logging.getLogger("sampan.http")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from sampan.api.http.request import Request
-    from sampan.api.http.response import Response
+    from sampan.http.request import Request
+    from sampan.http.response import Response
 
 Handler = Callable[["Request"], Awaitable["Response | None"]]
 H = TypeVar("H", bound=Callable[..., object])
