@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from sampan.errors import NotFound
-from sampan.oci.digest import DigestMismatch, check_digest, hex_of
+from sampan.images.errors import BrokenContent
+from sampan.oci.digest import DigestMismatch, check_digest, hex_of, sha256
 from sampan.storage.base import remove_tree
 
 
@@ -135,7 +135,7 @@ class ContentStore:
         """The blob's size in bytes.
 
         Raises:
-            NotFound: it is not here.
+            BrokenContent: it is not here.
         """
         try:
             return self.path(digest).stat().st_size
@@ -146,7 +146,7 @@ class ContentStore:
         """The blob for reading, unbuffered.
 
         Raises:
-            NotFound: it is not here.
+            BrokenContent: it is not here.
         """
         try:
             return self.path(digest).open("rb", buffering=0)
@@ -157,13 +157,28 @@ class ContentStore:
         """A small blob whole.
 
         Raises:
-            NotFound: it is not here.
+            BrokenContent: it is not here.
             DigestMismatch: it has more than `limit_bytes`.
         """
         if self.size(digest) > limit_bytes:
             raise DigestMismatch(f"{digest} has more than {limit_bytes} bytes")
         with self.open(digest) as file:
             return file.read()
+
+    def checked(self, digest: str, limit_bytes: int) -> bytes:
+        """A small blob whole, whose bytes still have the digest that they came with.
+
+        Raises:
+            BrokenContent: it is not here, too large, or no longer what it was.
+        """
+        try:
+            data = self.read(digest, limit_bytes)
+        except DigestMismatch as error:
+            raise BrokenContent(digest, error.message) from None
+        found = sha256(data)
+        if found != digest:
+            raise BrokenContent(digest, f"its bytes have the digest {found}")
+        return data
 
     def writer(self) -> BlobWriter:
         """A new blob to write."""
@@ -204,5 +219,5 @@ class ContentStore:
             remove_tree(path)
 
 
-def _missing(digest: str) -> NotFound:
-    return NotFound(f"content {digest} is not in the store")
+def _missing(digest: str) -> BrokenContent:
+    return BrokenContent(digest, "it is missing from the store")

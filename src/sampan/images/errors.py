@@ -4,6 +4,8 @@ NotFound
 └── NoSuchImage
 Conflict
 └── ImageInUse          a container, a child image or another name stands in the way of a removal
+SampanError
+└── BrokenContent       the store has lost or spoiled a blob; `system check` tells more, and heals what it can
 InvalidParameter
 ├── AmbiguousImage      an id's prefix that several images share
 └── InvalidArchive      not an archive of images, or a broken one
@@ -11,7 +13,7 @@ InvalidParameter
 
 from __future__ import annotations
 
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
 
 
 class NoSuchImage(NotFound):
@@ -28,3 +30,18 @@ class AmbiguousImage(InvalidParameter):
 
 class InvalidArchive(InvalidParameter):
     """The bytes are no archive of images that can be read."""
+
+
+class BrokenContent(SampanError):
+    """A blob of the store is missing or no longer what it was.
+
+    Args:
+        digest: the blob.
+        what: what is wrong with it.
+    """
+
+    def __init__(self, digest: str, what: str) -> None:
+        super().__init__(
+            f"content {digest} is broken: {what}; run 'sampan system check' to see what it means"
+        )
+        self.digest = digest

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sampan.oci.image import ImageConfig, ImageDocument
+from sampan.images.errors import NoSuchImage
+from sampan.oci.image import ImageConfig, ImageDocument, Platform
+from sampan.oci.platforms import satisfies, shown
 from sampan.oci.reference import Reference
 
 TABLES = """
@@ -93,6 +95,11 @@ class Image:
         return self.document.architecture
 
     @property
+    def platform(self) -> Platform:
+        """What it runs on."""
+        return self.document.platform
+
+    @property
     def os(self) -> str:
         """The operating system it is for."""
         return self.document.os or "linux"
@@ -116,3 +123,12 @@ class Loaded:
 
     image_id: str
     references: list[str]
+
+
+def check_platform(reference: str, have: Platform, wanted: Platform) -> None:
+    """Raise `NoSuchImage`, in Docker's words, when an image is not for the platform that is wanted."""
+    if not satisfies(have, wanted):
+        raise NoSuchImage(
+            f"image with reference {reference} was found but its platform ({shown(have)}) does not match the"
+            f" specified platform ({shown(wanted)})"
+        )

@@ -16,10 +16,12 @@ from sampan.oci.image import (
     ImageConfig,
     ImageDocument,
     Manifest,
+    Platform,
     encode_image,
     encode_manifest,
     local_architecture,
 )
+from sampan.oci.platforms import from_text
 from sampan.oci.reference import Reference
 from sampan.storage.compression import Hashing, ReadAhead, decompressed, peek
 from sampan.storage.tar_reader import Readable
@@ -68,7 +70,7 @@ def import_image(
     """
     config = ImageConfig()
     apply_changes(config, changes)
-    architecture, variant = _platform(platform)
+    target = _platform(platform)
     with records.content.lease(records.collect) as lease, records.content.writer() as writer:
         kind, whole = peek(stream)
         tee = _Tee(whole, writer)
@@ -83,9 +85,9 @@ def import_image(
             layer.commit(diff_id)
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         document = ImageDocument(
-            architecture=architecture,
+            architecture=target.architecture,
             os="linux",
-            variant=variant,
+            variant=target.variant,
             config=config,
             diff_ids=[diff_id],
             history=[History(created=now, comment=message)],
@@ -113,11 +115,10 @@ def import_image(
     return image_id
 
 
-def _platform(text: str) -> tuple[str, str]:
+def _platform(text: str) -> Platform:
     if not text:
-        return local_architecture(), ""
-    system, _, rest = text.partition("/")
-    architecture, _, variant = rest.partition("/")
-    if system != "linux":
-        raise InvalidParameter(f"operating system {system!r} is not supported (only linux)")
-    return architecture or local_architecture(), variant
+        return Platform("linux", local_architecture())
+    platform = from_text(text)
+    if platform.os != "linux":
+        raise InvalidParameter(f"operating system {platform.os!r} is not supported (only linux)")
+    return platform

@@ -14,7 +14,7 @@ from typing import Any
 from sampan.images.archive import Archive, ArchiveFile, read_archive
 from sampan.images.content import Lease
 from sampan.images.errors import InvalidArchive
-from sampan.images.image import Loaded
+from sampan.images.image import Loaded, check_platform
 from sampan.images.records import ImageRecords
 from sampan.images.unpacking import Progress, unpack_layers
 from sampan.oci import media_types
@@ -30,6 +30,7 @@ from sampan.oci.image import (
     parse_index,
     parse_manifest,
 )
+from sampan.oci.platforms import normal, satisfies, shown
 from sampan.oci.reference import Reference, parse
 from sampan.storage.compression import MAGIC_LENGTH, sniff
 from sampan.storage.tar_reader import Readable
@@ -52,19 +53,23 @@ class _Found:
     references: list[Reference] = field(default_factory=list)
 
 
-def load(records: ImageRecords, stream: Readable, progress: Progress) -> list[Loaded]:
+def load(
+    records: ImageRecords, stream: Readable, progress: Progress, platform: Platform | None = None
+) -> list[Loaded]:
     """Bring the images of an archive into the store, all of them or none.
 
     Args:
         stream: the archive, plain or compressed; it is read once, front to back.
         progress: receives Docker's messages.
+        platform: what the images must be for; of an index this machine's is taken when not given.
 
     Raises:
+        NoSuchImage: an image is for another platform.
         InvalidArchive, InvalidImage, InvalidLayer, DigestMismatch: the archive is not as it must be.
     """
     with records.content.scratch() as scratch, records.content.lease(records.collect) as lease:
         archive = read_archive(stream, scratch)
-        images = _images(archive)
+        images = _images(archive, platform)
         added = []
         for image in images:
             image_id = _store(records, lease, image, progress)
@@ -116,11 +121,11 @@ def _store(records: ImageRecords, lease: Lease, image: _Found, progress: Progres
     return image_id
 
 
-def _images(archive: Archive) -> list[_Found]:
+def _images(archive: Archive, platform: Platform | None) -> list[_Found]:
     if archive.find("manifest.json") is not None:
-        return _docker_archive(archive)
+        return _docker_archive(archive, platform)
     if archive.find("index.json") is not None:
-        return _layout(archive)
+        return _layout(archive, platform)
     if archive.find("repositories") is not None:
         raise InvalidArchive(
             "this archive has the format of Docker before 1.10 (`repositories` without `manifest.json`),"
@@ -144,14 +149,23 @@ def _found(
 # --- docker-archive ---
 
 
-def _docker_archive(archive: Archive) -> list[_Found]:
+def _docker_archive(archive: Archive, platform: Platform | None) -> list[_Found]:
     try:
         entries = json.loads(archive.document("manifest.json"))
     except ValueError as error:
         raise InvalidArchive(f"manifest.json is not valid JSON: {error}") from None
     if not isinstance(entries, list):
         raise InvalidArchive("manifest.json is not a list")
-    return [_docker_entry(archive, entry) for entry in entries]
+    images = [_docker_entry(archive, entry) for entry in entries]
+    for image in images:
+        _check_platform(image, platform)
+    return images
+
+
+def _check_platform(image: _Found, platform: Platform | None) -> None:
+    if platform is not None:
+        name = image.references[0].familiar if image.references else image.config.digest
+        check_platform(name, image.document.platform, platform)
 
 
 def _docker_entry(archive: Archive, entry: Any) -> _Found:
@@ -199,25 +213,28 @@ def _compression(file: ArchiveFile) -> str:
 # --- OCI layout ---
 
 
-def _layout(archive: Archive) -> list[_Found]:
+def _layout(archive: Archive, platform: Platform | None) -> list[_Found]:
     marker = json.loads(archive.document("oci-layout")) if archive.find("oci-layout") else None
     if not isinstance(marker, dict) or marker.get("imageLayoutVersion") != "1.0.0":
         raise InvalidArchive("index.json without an oci-layout file of version 1.0.0")
-    wanted = _fitting(parse_index(archive.document("index.json")).manifests)
+    target = platform or Platform("linux", local_architecture())
+    wanted = _fitting(parse_index(archive.document("index.json")).manifests, target)
     found: dict[str, _Found] = {}
     for descriptor in wanted:
-        manifest = _resolve(archive, descriptor, 0)
+        manifest = _resolve(archive, descriptor, target, 0)
         image = found.setdefault(manifest.digest, _layout_image(archive, manifest))
         reference = _reference(descriptor)
         if reference is not None and reference not in image.references:
             image.references.append(reference)
     if not found:
         raise InvalidArchive("the archive's index names no image")
+    for image in found.values():
+        _check_platform(image, platform)
     return list(found.values())
 
 
-def _fitting(descriptors: list[Descriptor]) -> list[Descriptor]:
-    """Without attestations; where a name stands for several platforms, this machine's."""
+def _fitting(descriptors: list[Descriptor], platform: Platform) -> list[Descriptor]:
+    """Without attestations; where a name stands for several platforms, the one that is wanted."""
     images = [item for item in descriptors if not _is_attestation(item)]
     chosen = []
     for descriptor in images:
@@ -228,7 +245,7 @@ def _fitting(descriptors: list[Descriptor]) -> list[Descriptor]:
             if name
             and name in (other.annotations.get(_NAME_OF_IMAGE), other.annotations.get(_NAME_OF_REFERENCE))
         ]
-        if len(rivals) < 2 or _best(rivals) is descriptor:
+        if len(rivals) < 2 or _best(rivals, platform) is descriptor:
             chosen.append(descriptor)
     return chosen
 
@@ -238,18 +255,19 @@ def _is_attestation(descriptor: Descriptor) -> bool:
     return unknown or _ATTESTATION in descriptor.annotations
 
 
-def _best(descriptors: list[Descriptor]) -> Descriptor | None:
-    """The manifest for this machine; one that does not tell its platform will do when nothing fits better."""
-    architecture = local_architecture()
-    for descriptor in descriptors:
-        platform = descriptor.platform
-        if platform is not None and (platform.os, platform.architecture) == ("linux", architecture):
-            return descriptor
+def _best(descriptors: list[Descriptor], platform: Platform) -> Descriptor | None:
+    """The manifest for a platform; one that does not tell its own will do when nothing fits better."""
+    told = [item for item in descriptors if item.platform not in (None, Platform("", ""))]
+    exact = (item for item in told if item.platform is not None and normal(item.platform) == normal(platform))
+    near = (item for item in told if item.platform is not None and satisfies(item.platform, platform))
+    best = next(exact, None) or next(near, None)
+    if best is not None:
+        return best
     return next((item for item in descriptors if item.platform in (None, Platform("", ""))), None)
 
 
-def _resolve(archive: Archive, descriptor: Descriptor, depth: int) -> Descriptor:
-    """Down through nested indexes to this machine's manifest."""
+def _resolve(archive: Archive, descriptor: Descriptor, platform: Platform, depth: int) -> Descriptor:
+    """Down through nested indexes to the manifest for a platform."""
     data = _blob_document(archive, descriptor)
     is_index = descriptor.media_type in media_types.INDEXES or (
         descriptor.media_type not in media_types.MANIFESTS and b'"manifests"' in data
@@ -259,12 +277,12 @@ def _resolve(archive: Archive, descriptor: Descriptor, depth: int) -> Descriptor
     if depth == _DEPTH_LIMIT:
         raise InvalidArchive(f"the archive's indexes are nested more than {_DEPTH_LIMIT} deep")
     below = [item for item in parse_index(data).manifests if not _is_attestation(item)]
-    best = _best(below)
+    best = _best(below, platform)
     if best is None:
         best = below[0] if len(below) == 1 else None
     if best is None:
-        raise InvalidArchive(f"{descriptor.digest} holds no image for linux/{local_architecture()}")
-    return _resolve(archive, best, depth + 1)
+        raise InvalidArchive(f"{descriptor.digest} holds no image for {shown(platform)}")
+    return _resolve(archive, best, platform, depth + 1)
 
 
 def _layout_image(archive: Archive, descriptor: Descriptor) -> _Found:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sampan.database import Database
 from sampan.errors import SampanError
 from sampan.images.content import ContentStore
 from sampan.images.image import TABLES, Image
-from sampan.oci.image import DOCUMENT_LIMIT_BYTES, ImageDocument, parse_image
+from sampan.oci.image import DOCUMENT_LIMIT_BYTES, Descriptor, ImageDocument, parse_image, parse_manifest
 from sampan.oci.reference import Reference, parse
 from sampan.storage import Driver
+
+_log = logging.getLogger(__name__)
+_COLUMNS = "id, manifest, size_bytes, parent, added_at_ns, tagged_at_ns"
+_parse = functools.lru_cache(1024)(parse)
 
 
 class ImageRecords:
@@ -31,6 +38,7 @@ class ImageRecords:
         self.driver = driver
         self.database = database
         self._documents: dict[str, ImageDocument] = {}
+        self._manifests: dict[str, Descriptor] = {}
         self._layer_locks: dict[str, threading.Lock] = {}
         database.script(TABLES)
 
@@ -38,21 +46,35 @@ class ImageRecords:
 
     def get(self, image_id: str) -> Image | None:
         """The image with this complete id."""
-        rows = self.database.execute(
-            "SELECT id, manifest, size_bytes, parent, added_at_ns, tagged_at_ns FROM images WHERE id = ?",
-            (image_id,),
-        )
+        rows = self.database.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image_id,))
         if not rows:
             return None
-        _, manifest, size, parent, added, tagged = rows[0]
-        top = self.database.execute(
-            "SELECT layer FROM image_layers WHERE image = ? ORDER BY position DESC LIMIT 1", (image_id,)
-        )
+        return self._image(rows[0], self.names(image_id))
+
+    def all(self) -> list[Image]:
+        """Every image, the newest first. One whose config document cannot be read is left out and logged."""
+        with self.database.transaction():
+            rows = self.database.execute(f"SELECT {_COLUMNS} FROM images ORDER BY added_at_ns DESC")
+            named = self.database.execute("SELECT image, name FROM image_names ORDER BY name")
+        names: dict[str, list[Reference]] = {}
+        for image_id, name in named:
+            names.setdefault(image_id, []).append(_parse(name))
+        images = []
+        for row in rows:
+            try:
+                images.append(self._image(row, names.get(row[0], [])))
+            except SampanError as error:
+                _log.warning("image %s is left out of lists: %s", row[0], error.message)
+        return images
+
+    def _image(self, row: tuple[Any, ...], names: list[Reference]) -> Image:
+        image_id, manifest, size, parent, added, tagged = row
+        document = self.document(image_id)
         return Image(
             id=image_id,
-            document=self.document(image_id),
-            names=self.names(image_id),
-            top_layer=top[0][0] if top else None,
+            document=document,
+            names=names,
+            top_layer=document.top_layer,
             size_bytes=size,
             manifest_digest=manifest,
             parent=parent,
@@ -61,10 +83,14 @@ class ImageRecords:
         )
 
     def document(self, image_id: str) -> ImageDocument:
-        """The parsed config document of an image; do not change it."""
+        """The parsed config document of an image; do not change it.
+
+        Raises:
+            BrokenContent: the store no longer has it, or has something else in its place.
+        """
         known = self._documents.get(image_id)
         if known is None:
-            known = parse_image(self.content.read(image_id, DOCUMENT_LIMIT_BYTES))
+            known = parse_image(self.content.checked(image_id, DOCUMENT_LIMIT_BYTES))
             self._documents[image_id] = known
         return known
 
@@ -92,7 +118,7 @@ class ImageRecords:
         rows = self.database.execute(
             "SELECT name FROM image_names WHERE image = ? ORDER BY name", (image_id,)
         )
-        return [parse(row[0]) for row in rows]
+        return [_parse(row[0]) for row in rows]
 
     def children(self, image_id: str) -> list[str]:
         """The images made from this one."""
@@ -108,6 +134,29 @@ class ImageRecords:
                 "SELECT blob, layer FROM image_layers WHERE image = ? ORDER BY position", (image_id,)
             )
         ]
+
+    def layer_size(self, layer: str) -> int:
+        """The size of a layer's files in bytes; 0 for one that the driver has lost."""
+        return self.driver.layer_size(layer) if self.driver.has_layer(layer) else 0
+
+    def manifest_descriptor(self, image: Image) -> Descriptor:
+        """The manifest that belongs to an image.
+
+        Raises:
+            BrokenContent, InvalidImage: it is lost, or no manifest.
+        """
+        known = self._manifests.get(image.manifest_digest)
+        if known is None:
+            data = self.content.checked(image.manifest_digest, DOCUMENT_LIMIT_BYTES)
+            media_type = parse_manifest(data).media_type
+            known = Descriptor(media_type, image.manifest_digest, len(data))
+            self._manifests[image.manifest_digest] = known
+        return known
+
+    def content_size(self, image: Image) -> int:
+        """The sum of the sizes of an image's blobs in bytes."""
+        names = {image.id, image.manifest_digest, *(blob for blob, _ in self.layer_blobs(image.id))}
+        return sum(self.content.size(name) for name in names)
 
     # --- writing ---
 
@@ -168,6 +217,8 @@ class ImageRecords:
             with self.database.transaction():
                 self.database.execute("DELETE FROM images WHERE id = ?", (image_id,))
             self._documents.pop(image_id, None)
+            for name in candidates:
+                self._manifests.pop(name, None)
             return self.collect(candidates)
 
     # --- collecting ---

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sampan.database import Database
 from sampan.errors import InvalidParameter
 from sampan.images.errors import AmbiguousImage, NoSuchImage
-from sampan.images.image import HistoryItem, Image, Loaded
+from sampan.images.image import HistoryItem, Image, Loaded, check_platform
 from sampan.images.importing import import_image
 from sampan.images.load import load
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Lines, Removal, Users
 from sampan.images.repair import repair
 from sampan.images.save import save
+from sampan.oci.image import Descriptor, Platform
+from sampan.oci.platforms import satisfies
 from sampan.oci.reference import Reference, parse
 from sampan.storage import Driver
 from sampan.storage.tar_reader import Readable
@@ -58,15 +61,21 @@ class ImageService:
 
     # --- finding ---
 
-    def resolve(self, reference: str) -> Image:
+    def resolve(self, reference: str, platform: Platform | None = None) -> Image:
         """The image with this name, id, or beginning of an id.
+
+        Args:
+            platform: what the image must be for, when that matters.
 
         Raises:
             InvalidReference: the text cannot name an image.
-            NoSuchImage: none has this name.
+            NoSuchImage: none has this name, or the one that has it is for another platform.
             AmbiguousImage: several ids begin like this.
         """
-        return self._resolve(reference)[0]
+        image = self._resolve(reference)[0]
+        if platform is not None:
+            check_platform(reference, image.platform, platform)
+        return image
 
     def _resolve(self, text: str) -> tuple[Image, Reference | None]:
         """The image, and its name when it was found by that."""
@@ -95,17 +104,19 @@ class ImageService:
 
     def list(self) -> Images:
         """All images, the newest first."""
-        found = (self._records.get(image_id) for image_id in self._records.ids())
-        return [image for image in found if image is not None]
+        return self._records.all()
 
     def history(self, reference: str) -> History:
-        """How the image came about, its last step first.
+        """How the image came about, its last step first; steps of parents that are here carry their ids.
 
         Raises:
             NoSuchImage: there is none.
         """
-        image = self.resolve(reference)
-        sizes = iter([self._records.driver.layer_size(layer) for layer in image.document.chain_ids])
+        return self.history_of(self.resolve(reference))
+
+    def history_of(self, image: Image) -> History:
+        """As `history`, of an image at hand."""
+        sizes = iter([self._records.layer_size(layer) for layer in image.document.chain_ids])
         items = [
             HistoryItem(
                 id="<missing>",
@@ -116,12 +127,29 @@ class ImageService:
             )
             for step in image.document.history
         ][::-1]
-        if items:
-            first = items[0]
-            items[0] = HistoryItem(
-                image.id, first.created, first.created_by, first.comment, first.size_bytes, image.repo_tags
-            )
+        known: Image | None = image
+        for index, item in enumerate(items):
+            if known is None:
+                break
+            items[index] = replace(item, id=known.id, tags=known.repo_tags)
+            known = self._records.get(known.parent) if known.parent else None
         return items
+
+    def layer_size(self, layer: str) -> int:
+        """The size of a layer's files in bytes; 0 for one that the driver has lost."""
+        return self._records.layer_size(layer)
+
+    def manifest_descriptor(self, image: Image) -> Descriptor:
+        """The manifest that belongs to an image.
+
+        Raises:
+            BrokenContent, InvalidImage: it is lost, or no manifest.
+        """
+        return self._records.manifest_descriptor(image)
+
+    def content_size(self, image: Image) -> int:
+        """The sum of the sizes of an image's blobs in bytes."""
+        return self._records.content_size(image)
 
     def children(self, image_id: str) -> Names:
         """The ids of the images that were made from this one here."""
@@ -141,10 +169,18 @@ class ImageService:
         self._records.name(name, image.id)
         self._notify("tag", image, name.familiar)
 
-    def remove(self, reference: str, force: bool, no_prune: bool, users: Users) -> Lines:
+    def remove(
+        self,
+        reference: str,
+        force: bool,
+        no_prune: bool,
+        users: Users,
+        platforms: Sequence[Platform] = (),
+    ) -> Lines:
         """Remove a name or an image.
 
         Args:
+            platforms: what the image must be for, when that matters; it goes when it is for one of them.
             force: also when stopped containers or several names stand in the way.
             no_prune: keep parents that have no name.
             users: the containers of an image id: (container id, whether it runs).
@@ -158,6 +194,8 @@ class ImageService:
         """
         with self._records.content.lock:
             image, name = self._resolve(reference)
+            if platforms and not any(satisfies(image.platform, platform) for platform in platforms):
+                check_platform(reference, image.platform, platforms[0])
             removal = Removal(self._records, users, self._notify, force, not no_prune)
             if name is None:
                 removal.by_id(image)
@@ -171,35 +209,44 @@ class ImageService:
 
     # --- archives ---
 
-    def load(self, stream: Readable, progress: Callable[[dict[str, Any]], None] = _silent) -> Arrivals:
+    def load(
+        self,
+        stream: Readable,
+        progress: Callable[[dict[str, Any]], None] = _silent,
+        platform: Platform | None = None,
+    ) -> Arrivals:
         """Bring in the images of an archive (docker-archive or OCI layout, compressed or not).
 
         Args:
             stream: anything with `read`; it is read once and need not seek.
             progress: receives Docker's messages, such as {"stream": "Loaded image: busybox:latest\\n"}.
+            platform: what to take where a name stands for several platforms; this machine's when not given.
 
         Raises:
             InvalidArchive, InvalidImage, InvalidLayer, DigestMismatch: nothing of it stays.
         """
-        loaded = load(self._records, stream, progress)
+        loaded = load(self._records, stream, progress, platform)
         for item in loaded:
             image = self._records.get(item.image_id)
             if image is not None:
                 self._notify("load", image, image.id)
         return loaded
 
-    def save(self, names: Names, out: BinaryIO) -> None:
+    def save(self, names: Names, out: BinaryIO, platform: Platform | None = None) -> None:
         """Write images as one archive.
 
         Args:
             names: names and ids. A repository without a tag stands for all its tags, an id for no name.
+            platform: what they must be for, when that matters.
 
         Raises:
-            NoSuchImage: one is missing; nothing has been written then.
+            NoSuchImage: one is missing, or for another platform; nothing has been written then.
         """
         images: dict[str, tuple[Image, References]] = {}
         for text in names:
             for image, name in self._to_save(text):
+                if platform is not None:
+                    check_platform(text, image.platform, platform)
                 wanted = images.setdefault(image.id, (image, []))[1]
                 if name is not None and not name.digest and name not in wanted:
                     wanted.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -48,7 +49,12 @@ def sha256(data: bytes) -> str:
 
 def chain_ids(diff_ids: Iterable[str]) -> list[str]:
     """The chain id at each layer, lowest first (image spec, config, "Layer ChainID")."""
+    return list(_chain(tuple(diff_ids)))
+
+
+@functools.lru_cache(1024)  # lists of images ask again and again
+def _chain(diff_ids: tuple[str, ...]) -> tuple[str, ...]:
     chain: list[str] = []
     for diff_id in diff_ids:
         chain.append(sha256(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
-    return chain
+    return tuple(chain)

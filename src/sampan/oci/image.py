@@ -126,6 +126,17 @@ class ImageDocument:
         """The chain id of each layer, lowest first."""
         return chain_ids(self.diff_ids)
 
+    @property
+    def platform(self) -> Platform:
+        """What the image is for."""
+        return Platform(self.os or "linux", self.architecture, self.variant, self.os_version)
+
+    @property
+    def top_layer(self) -> str | None:
+        """The chain id of the topmost layer; None when there is no layer."""
+        chain = self.chain_ids
+        return chain[-1] if chain else None
+
 
 _MACHINES = {
     "x86_64": "amd64",
@@ -350,12 +361,17 @@ def encode_descriptor(descriptor: Descriptor) -> dict[str, Any]:
     if descriptor.annotations:
         value["annotations"] = descriptor.annotations
     if descriptor.platform is not None:
-        value["platform"] = {
-            "architecture": descriptor.platform.architecture,
-            "os": descriptor.platform.os,
-        }
-        if descriptor.platform.variant:
-            value["platform"]["variant"] = descriptor.platform.variant
+        value["platform"] = encode_platform(descriptor.platform)
+    return value
+
+
+def encode_platform(platform: Platform) -> dict[str, str]:
+    """The JSON object of a platform."""
+    value = {"architecture": platform.architecture, "os": platform.os}
+    if platform.os_version:
+        value["os.version"] = platform.os_version
+    if platform.variant:
+        value["variant"] = platform.variant
     return value
 
 

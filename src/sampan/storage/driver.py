@@ -143,3 +143,6 @@ class Driver(Protocol):
 
     def graph_data(self, container_id: str) -> dict[str, str]:
         """What inspect tells of the container's file system."""
+
+    def layer_data(self, layer_id: str | None) -> dict[str, str]:
+        """What inspect tells of where a layer lies; nothing for None."""

@@ -225,6 +225,18 @@ class Overlay2(DirectoryDriver):
             "WorkDir": str(path / "work"),
         }
 
+    def layer_data(self, layer_id: str | None) -> dict[str, str]:
+        if layer_id is None or not self.has_layer(layer_id):
+            return {}
+        path = self.layer_path(layer_id)
+        below = [str(self.layer_path(known) / "diff") for known in self.chain(layer_id)[1:]]
+        return {
+            **({"LowerDir": ":".join(below)} if below else {}),
+            "MergedDir": str(path / "merged"),
+            "UpperDir": str(path / "diff"),
+            "WorkDir": str(path / "work"),
+        }
+
 
 def _detach(point: Path) -> None:
     try:

@@ -111,3 +111,6 @@ class Vfs(DirectoryDriver):
 
     def graph_data(self, container_id: str) -> dict[str, str]:
         return {}
+
+    def layer_data(self, layer_id: str | None) -> dict[str, str]:
+        return {}

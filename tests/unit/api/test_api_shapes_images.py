@@ -10,13 +10,14 @@ import jsonschema
 import pytest
 import yaml
 
-from sampan.api.routes.images import _glob
+from sampan.api.routes.image_listing import glob
 from sampan.api.shapes import images as shapes
 from sampan.http import NEWEST, ApiVersion
 from sampan.images import HistoryItem, Image
 from sampan.network import Endpoint, Network
 from sampan.network import describe as describe_network
-from sampan.oci.image import ImageConfig, ImageDocument
+from sampan.oci.image import Descriptor, ImageConfig, ImageDocument
+from sampan.oci.media_types import OCI_MANIFEST
 from sampan.oci.reference import parse
 from sampan.volumes import Volume
 from sampan.volumes import describe as describe_volume
@@ -66,8 +67,23 @@ def test_summary(image: Image) -> None:
 
 
 def test_inspect(image: Image) -> None:
-    shape = shapes.inspect(image, NEWEST, "overlay2")
-    check("ImageInspect", shape)
+    descriptor = Descriptor(OCI_MANIFEST, DIGEST, 77)
+    places = {"UpperDir": "/u"}
+    shape = shapes.inspect(image, NEWEST, "overlay2", places, descriptor)
+    shape["Manifests"] = [shapes.manifest_summary(image, descriptor, 1000, ["c"])]
+    data = shape["Manifests"][0]["ImageData"]
+    described = {
+        **data,
+        "UnpackedSize": 1234,
+    }  # demanded, but defined nowhere
+    check("ImageInspect", {**shape, "Manifests": [{**shape["Manifests"][0], "ImageData": described}]})
+    assert shape["GraphDriver"] == {"Name": "overlay2", "Data": places}
+    assert shape["Descriptor"] == {"mediaType": OCI_MANIFEST, "digest": DIGEST, "size": 77}
+    assert shape["Manifests"][0]["Size"] == {"Content": 1000, "Total": 2234}
+    assert shape["Manifests"][0]["ImageData"]["Platform"]["variant"] == "v8"
+    assert "Hostname" not in shape["Config"]
+    assert "Hostname" in shapes.inspect(image, ApiVersion(1, 49), "overlay2", {})["Config"]
+    assert "ContainerConfig" in shapes.inspect(image, ApiVersion(1, 44), "overlay2", {})
     assert shape["Config"]["Cmd"] == ["sh"]
     assert shape["Variant"] == "v8"
 
@@ -96,4 +112,4 @@ def test_volume_and_network() -> None:
     ],
 )
 def test_reference_patterns(pattern: str, name: str, matches: bool) -> None:
-    assert bool(_glob(pattern).fullmatch(name)) is matches
+    assert bool(glob(pattern).fullmatch(name)) is matches

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from sampan.api.routes import image_listing as listing
 from sampan.api.routes.progress import Progress, progress_response
 from sampan.api.shapes import images as shapes
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response, thread_stream
-from sampan.images import Image
+from sampan.oci.image import Platform
+from sampan.oci.platforms import from_json
 
 routes = Routes()
-
-Test = Callable[[Image], bool]
 
 
 def _users(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
@@ -29,9 +27,10 @@ def _users(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
     return lambda image_id: [(owner, running) for image, owner, running in known if image == image_id]
 
 
-def _no_platform(request: Request) -> None:
-    if request.query.get("platform"):
-        raise Unsupported("platform: choosing a platform is not offered yet")
+def platform_of(request: Request) -> Platform | None:
+    """The platform that a request's parameter `platform` asks for, a JSON object."""
+    text = request.query.get("platform")
+    return from_json(text) if text else None
 
 
 # --- looking ---
@@ -41,156 +40,55 @@ def _no_platform(request: Request) -> None:
 async def list_images(request: Request) -> Response:
     """The images: named ones and dangling ones, with `all` also those that others were made from."""
     engine: Engine = request.engine
-    query = request.query
+    query, version = request.query, request.api_version
     filters = query.filters()
-    if query.get("filter"):  # before 1.41
+    if query.get("filter") and version < (1, 41):
         filters.setdefault("reference", []).append(query.get("filter"))
-    users = _users(engine)
-
-    def work() -> list[dict[str, Any]]:
-        images = engine.images
-        found = images.list()
-        tests = [_test(engine, name, values) for name, values in filters.items()]
-        counting = request.query.flag("shared-size")
-        shared = _shared_sizes(engine, found) if counting else {}
-        return [
-            shapes.summary(
-                image,
-                request.api_version,
-                len(users(image.id)) if counting else -1,
-                shared.get(image.id, -1),
-                _tags_shown(image, filters.get("reference")),
+    everything, shared = query.flag("all"), query.flag("shared-size")
+    manifests = query.flag("manifests") and version >= (1, 47)
+    return json_response(
+        await in_thread(
+            lambda: listing.list_images(
+                engine, version, filters, everything=everything, shared=shared, manifests=manifests
             )
-            for image in found
-            if (query.flag("all") or image.names or not images.children(image.id))
-            and all(test(image) for test in tests)
-        ]
-
-    return json_response(await in_thread(work))
-
-
-def _tags_shown(image: Image, patterns: list[str] | None) -> list[str] | None:
-    """With a reference filter only the names that match are shown; None for all."""
-    if patterns is None:
-        return None
-    globs = [_glob(pattern) for pattern in patterns]
-    return [
-        name.familiar
-        for name in image.names
-        if name.familiar in image.repo_tags
-        and any(glob.fullmatch(text) for glob in globs for text in (name.familiar, name.familiar_name))
-    ]
-
-
-def _shared_sizes(engine: Engine, images: list[Image]) -> dict[str, int]:
-    uses: dict[str, int] = {}
-    for image in images:
-        for layer in image.document.chain_ids:
-            uses[layer] = uses.get(layer, 0) + 1
-    size = engine.driver.layer_size
-    return {
-        image.id: sum(size(layer) for layer in image.document.chain_ids if uses[layer] > 1)
-        for image in images
-    }
-
-
-def _test(engine: Engine, name: str, values: list[str]) -> Test:
-    """One filter; values of the same filter are alternatives, but labels must all be there."""
-    if name == "dangling":
-        wanted = {_boolean(name, value) for value in values}
-        return lambda image: (not image.repo_tags and not image.repo_digests) in wanted
-    if name == "label":
-        return lambda image: all(_has_label(image, value) for value in values)
-    if name == "label!":
-        return lambda image: not any(_has_label(image, value) for value in values)
-    if name == "reference":
-        patterns = [_glob(value) for value in values]
-        return lambda image: any(
-            pattern.fullmatch(text)
-            for reference in image.names
-            for text in (reference.familiar, reference.familiar_name)
-            for pattern in patterns
         )
-    if name in ("before", "since"):
-        limits = [shapes.unix_time(engine.images.resolve(value).created) for value in values]
-        if name == "before":
-            return lambda image: all(shapes.unix_time(image.created) < limit for limit in limits)
-        return lambda image: all(shapes.unix_time(image.created) > limit for limit in limits)
-    if name == "until":
-        limit = min(_moment(value) for value in values)
-        return lambda image: shapes.unix_time(image.created) < limit
-    raise InvalidParameter(f"invalid filter '{name}'")
-
-
-def _boolean(name: str, value: str) -> bool:
-    if value.lower() in ("1", "true", "t"):
-        return True
-    if value.lower() in ("0", "false", "f"):
-        return False
-    raise InvalidParameter(f"invalid filter '{name}={value}'")
-
-
-def _has_label(image: Image, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    labels = image.config.labels or {}
-    return key in labels and (not equals or labels[key] == value)
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    """A pattern by the rules of Go's path.Match: `*` and `?` stop at a slash."""
-    parts = []
-    position = 0
-    while position < len(pattern):
-        letter = pattern[position]
-        close = pattern.find("]", position + 2) if letter == "[" else -1
-        if letter == "*":
-            parts.append("[^/]*")
-        elif letter == "?":
-            parts.append("[^/]")
-        elif close > 0:
-            inner = pattern[position + 1 : close].replace("\\", "\\\\").replace("[", "\\[")
-            parts.append(f"[{inner}]")
-            position = close
-        else:
-            parts.append(re.escape(letter))
-        position += 1
-    try:
-        return re.compile("".join(parts))
-    except re.error:
-        raise InvalidParameter(f"invalid filter 'reference={pattern}'") from None
-
-
-def _moment(text: str) -> float:
-    """`until`: seconds since 1970, a time, or an age such as 24h."""
-    age = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if text and age is not None:
-        hours, minutes, seconds = (int(part or 0) for part in age.groups())
-        return time.time() - hours * 3600 - minutes * 60 - seconds
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    moment = shapes.unix_time(text)
-    if not moment:
-        raise InvalidParameter(f"invalid filter 'until={text}'")
-    return moment
+    )
 
 
 @routes.get("/images/{name:path}/json")
 async def inspect_image(request: Request) -> Response:
     """Everything about one image."""
-    _no_platform(request)
     engine: Engine = request.engine
-    image = await in_thread(lambda: engine.images.resolve(request.params["name"]))
-    return json_response(shapes.inspect(image, request.api_version, engine.driver.name))
+    version, platform = request.api_version, platform_of(request)
+    manifests = request.query.flag("manifests") and version >= (1, 48)
+    if manifests and platform is not None:
+        raise InvalidParameter("conflicting options: manifests and platform options cannot both be set")
+
+    def work() -> dict[str, Any]:
+        image = engine.images.resolve(request.params["name"], platform)
+        places = engine.driver.layer_data(image.top_layer)
+        descriptor = engine.images.manifest_descriptor(image) if version >= (1, 48) else None
+        shape = shapes.inspect(image, version, engine.driver.name, places, descriptor)
+        if manifests and descriptor is not None:
+            users = listing.users_by_image(engine).get(image.id, [])
+            size = engine.images.content_size(image)
+            shape["Manifests"] = [shapes.manifest_summary(image, descriptor, size, users)]
+        return shape
+
+    return json_response(await in_thread(work))
 
 
 @routes.get("/images/{name:path}/history")
 async def image_history(request: Request) -> Response:
     """How an image came about."""
-    _no_platform(request)
     engine: Engine = request.engine
-    return json_response(
-        shapes.history(await in_thread(lambda: engine.images.history(request.params["name"])))
-    )
+    platform = platform_of(request)
+
+    def work() -> list[dict[str, Any]]:
+        image = engine.images.resolve(request.params["name"], platform)
+        return shapes.history(engine.images.history_of(image))
+
+    return json_response(await in_thread(work))
 
 
 # --- naming and removing ---
@@ -217,12 +115,11 @@ async def remove_image(request: Request) -> Response:
     """Remove a name, and the image with its last one."""
     engine: Engine = request.engine
     query = request.query
-    if query.all("platforms"):
-        raise Unsupported("platforms: choosing a platform is not offered yet")
+    platforms = [from_json(text) for text in query.all("platforms")]
     users = _users(engine)
     done = await in_thread(
         lambda: engine.images.remove(
-            request.params["name"], query.flag("force"), query.flag("noprune"), users
+            request.params["name"], query.flag("force"), query.flag("noprune"), users, platforms
         )
     )
     return json_response([{action: text} for action, text in done])
@@ -233,18 +130,17 @@ async def prune_images(request: Request) -> Response:
     """Remove dangling images, or with `dangling=false` all that no container uses."""
     engine: Engine = request.engine
     filters = request.query.filters()
-    only_dangling = all(_boolean("dangling", value) for value in filters.pop("dangling", ["true"]))
-    for name in filters:
-        if name not in ("until", "label", "label!"):
-            raise InvalidParameter(f"invalid filter '{name}'")
+    only_dangling = all(listing.boolean("dangling", value) for value in filters.pop("dangling", ["true"]))
+    tests = listing.prune_tests(engine, filters)
     users = _users(engine)
 
     def work() -> dict[str, Any]:
-        tests = [_test(engine, name, values) for name, values in filters.items()]
         before = _layers(engine)
+        images = engine.images.list()
+        parents = {image.parent for image in images}
         deleted: list[dict[str, str]] = []
-        for image in engine.images.list():
-            if users(image.id) or (only_dangling and image.names) or engine.images.children(image.id):
+        for image in images:
+            if users(image.id) or (only_dangling and image.repo_tags) or image.id in parents:
                 continue
             if all(test(image) for test in tests):
                 for reference in [name.familiar for name in image.names] or [image.id]:
@@ -264,7 +160,7 @@ async def prune_images(request: Request) -> Response:
 
 def _layers(engine: Engine) -> dict[str, int]:
     layers = {layer for image in engine.images.list() for layer in image.document.chain_ids}
-    return {layer: engine.driver.layer_size(layer) for layer in layers}
+    return {layer: engine.images.layer_size(layer) for layer in layers}
 
 
 # --- archives ---
@@ -273,8 +169,8 @@ def _layers(engine: Engine) -> dict[str, int]:
 @routes.post("/images/load")
 async def load_images(request: Request) -> Response:
     """Load an archive that the body is."""
-    _no_platform(request)
     engine: Engine = request.engine
+    platform = platform_of(request)
     quiet = request.query.flag("quiet")
     body = request.body_stream()
 
@@ -283,7 +179,7 @@ async def load_images(request: Request) -> Response:
             if not quiet or "stream" in message:
                 tell(message)
 
-        engine.images.load(body, select)
+        engine.images.load(body, select, platform)
 
     return await progress_response(work)
 
@@ -304,11 +200,11 @@ async def save_image(request: Request) -> Response:
 
 
 def _save(request: Request, names: list[str]) -> Response:
-    _no_platform(request)
     engine: Engine = request.engine
+    platform = platform_of(request)
 
     def write(out: BinaryIO) -> None:
-        engine.images.save(names, out)
+        engine.images.save(names, out, platform)
 
     return thread_stream(write)
 

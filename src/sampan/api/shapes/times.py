@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC, datetime
 
+_FRACTION = re.compile(r"\.(\d+)")
 ZERO = "0001-01-01T00:00:00Z"  # Go's zero time: never
 
 
@@ -43,3 +46,18 @@ def human_duration(seconds: float) -> str:
     if hours < 24 * 365 * 2:
         return f"{hours // 24 // 30} months"
     return f"{int(seconds / 3600) // 24 // 365} years"
+
+
+def timestamp_ns(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time, or of a date alone; 0 for an empty or broken one."""
+    if not text:
+        return 0
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    fraction = _FRACTION.search(text)  # datetime keeps six digits of nine
+    digits = fraction[1][:9].ljust(9, "0") if fraction else "0"
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000_000 + int(digits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import platforms
 from sampan.cli.client import escape
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import ago, ellipsis, rfc3339, short_id, size
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the steps, the newest first."""
-    query = {"platform": values.text("platform") or None}
+    query = platforms.query(values.text("platform"))
     steps = app.client.call("GET", f"/images/{escape(arguments[0], '/:@')}/history", query)
     human, short = values.on("human"), not values.on("no-trunc")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import platforms
 from sampan.cli.app import out, warn
 from sampan.cli.client import escape
 from sampan.cli.failures import ApiError, CommandError
@@ -96,7 +97,7 @@ def _kind(kind: str) -> Callable[[App, Values, list[str]], int]:
         sized = kind == "container" and values.on("size")
         query: dict[str, Any] = {}
         if kind == "image" and values.text("platform"):
-            query["platform"] = values.text("platform")
+            query.update(platforms.query(values.text("platform")))
         if kind == "network" and values.on("verbose"):
             query["verbose"] = True
         return show(values.text("format"), arguments, lambda name: get(client, kind, name, sized, query))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli import platforms
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
 from sampan.cli.pieces import pieces_of
@@ -30,7 +31,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     elif os.isatty(0):
         raise CommandError("requested load from stdin, but stdin is empty")
     quiet = values.on("quiet") or not os.isatty(1)
-    query: dict[str, Any] = {"quiet": "1" if quiet else "0", "platform": values.text("platform") or None}
+    query: dict[str, Any] = {"quiet": "1" if quiet else "0", **platforms.query(values.text("platform"))}
     answer = app.client.request(
         "POST", "/images/load", query, pieces_of(fd), {"Content-Type": "application/x-tar"}
     )

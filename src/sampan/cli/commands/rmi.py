@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import platforms
 from sampan.cli.app import line, warn
 from sampan.cli.client import escape
 from sampan.cli.failures import ApiError
@@ -17,7 +18,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     """Remove the images, telling what was untagged and deleted."""
     query: dict[str, object] = {"force": values.on("force"), "noprune": values.on("no-prune")}
     if values.given("platform"):
-        query["platforms"] = values.items("platform")
+        query["platforms"] = [platforms.as_json(text) for text in values.items("platform")]
     failed = False
     for image in arguments:
         try:

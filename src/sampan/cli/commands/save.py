@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli import platforms
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
 from sampan.cli.streams import show_raw, write_all
@@ -24,9 +25,8 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         raise CommandError(f'failed to save image: invalid output path: directory "{folder}" does not exist')
     if path and os.path.isdir(path):
         raise CommandError(f'failed to save image: invalid output path: "{path}" must be a file')
-    answer = app.client.request(
-        "GET", "/images/get", {"names": arguments, "platform": values.text("platform") or None}
-    )
+    query = {"names": arguments, **platforms.query(values.text("platform"))}
+    answer = app.client.request("GET", "/images/get", query)
     if not path:
         show_raw(answer.pieces())
         return 0
