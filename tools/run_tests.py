@@ -43,6 +43,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("xz", ("xz-utils",)),
     ("zstd", ("zstd",)),
     ("openssl", ("openssl",)),
+    ("docker-registry", ("docker-registry",)),
 )
 
 CHECKS: tuple[tuple[str, ...], ...] = (

@@ -62,11 +62,15 @@ TABLE = (
     Option("exec-opt", "list", "native.cgroupdriver=cgroupfs", key="exec-opts", placeholder="KEY=VALUE"),
     Option("exec-root", "text", "Where running containers have their files", placeholder="DIR"),
     Option("group", "text", "Group that may use the unix sockets", "G", placeholder="GROUP"),
+    Option("http-proxy", "text", "Proxy for http registries", placeholder="URL"),
+    Option("https-proxy", "text", "Proxy for https registries", placeholder="URL"),
     Option("host", "list", "Where to listen: unix://PATH, tcp://HOST:PORT, fd://", "H", "hosts", "ADDRESS"),
     Option("icc", "bool", "Let containers reach each other on the bridge"),
     Option("idle-exit", "number", "Leave after this many idle seconds without a container; 0 never",
            placeholder="SECONDS"),
     Option("init", "bool", "Give containers an init by default"),
+    Option("insecure-registry", "list", "Registry whose certificate need not be known, or that has none",
+           key="insecure-registries", placeholder="HOST[:PORT]|CIDR", reload=True),
     Option("ip-forward", "bool", "Switch IPv4 forwarding on"),
     Option("ip-masq", "bool", "Give outbound traffic the host's address"),
     Option("iptables", "bool", "Put our own nftables table in place"),
@@ -74,10 +78,21 @@ TABLE = (
     Option("log-driver", "text", "Log driver of containers that do not say", placeholder="NAME"),
     Option("log-level", "text", "debug, info, warn, error or fatal", "l", placeholder="LEVEL", reload=True),
     Option("log-opt", "map", "Option of the log driver", key="log-opts", placeholder="KEY=VALUE"),
+    Option("max-concurrent-downloads", "number", "Layers that one pull fetches at a time",
+           placeholder="COUNT", reload=True),
+    Option("max-concurrent-uploads", "number", "Layers that one push sends at a time",
+           placeholder="COUNT", reload=True),
+    Option("max-download-attempts", "number", "How often a layer is tried when the network fails",
+           placeholder="COUNT", reload=True),
     Option("mtu", "number", "MTU of the bridge", placeholder="BYTES"),
+    Option("no-proxy", "text", "Hosts that are reached without a proxy, by commas", placeholder="HOSTS"),
     Option("pidfile", "text", "File to write the process id to", "p", placeholder="FILE"),
+    Option("push-compression", "text", "gzip or zstd: for layers that are not compressed yet",
+           placeholder="NAME", reload=True),
     Option("ready-fd", "number", "Write a line to this descriptor when ready, then close it", key="-",
            placeholder="FD"),
+    Option("registry-mirror", "list", "Mirror of Docker Hub to ask first", key="registry-mirrors",
+           placeholder="URL", reload=True),
     Option("shutdown-containers", "bool", "Stop containers when the daemon stops; they live on otherwise"),
     Option("shutdown-timeout", "number", "How long a container may take to stop then", placeholder="SECONDS",
            reload=True),
@@ -96,16 +111,16 @@ BY_FLAG = {option.flag: option for option in TABLE}
 BY_SHORT = {option.short: option for option in TABLE if option.short}
 BY_KEY = {option.name: option for option in TABLE if option.key != "-"}
 
+PROXIES = ("http-proxy", "https-proxy", "no-proxy")  # in daemon.json members of "proxies"
+
 # Docker's own keys and flags that mean something we do not do: refused with more than "unknown".
 NOT_OFFERED = frozenset(
     "add-runtime allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs "
     "containerd containerd-namespace default-address-pools default-cgroupns-mode default-gateway "
     "default-ipc-mode default-network-opts default-runtime features fixed-cidr fixed-cidr-v6 "
-    "experimental http-proxy https-proxy insecure-registries insecure-registry ip ip6tables ipv6 live- "
-    "restore max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr no-new- "
-    "privileges no-proxy node-generic-resources proxies raw-logs registry-mirror registry-mirrors "
-    "runtimes seccomp-profile selinux-enabled storage-opt storage-opts swarm-default-advertise-addr "
-    "userland-proxy userland-proxy-path userns-remap".split()
+    "experimental ip ip6tables ipv6 live-restore metrics-addr no-new-privileges "
+    "node-generic-resources raw-logs runtimes seccomp-profile selinux-enabled storage-opt storage-opts "
+    "swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap".split()
 )
 
 Values = dict[str, Any]
@@ -220,7 +235,9 @@ def read_file(path: Path, required: bool) -> Values:
     values: Values = {}
     unknown = []
     for key, value in found.items():
-        if key in BY_KEY:
+        if key == "proxies":
+            values.update(_proxies(value, path))
+        elif key in BY_KEY and key not in PROXIES:
             values[key] = _from_json(BY_KEY[key], value, path)
         elif key == "live-restore" and value is True:
             continue  # that is how it always works here
@@ -233,6 +250,16 @@ def read_file(path: Path, required: bool) -> Values:
             f"{path}: the following directives don't match any configuration option: {', '.join(unknown)}"
         )
     return values
+
+
+def _proxies(value: Any, path: Path) -> Values:
+    """The object `proxies`, whose members have flags of the same names."""
+    if not isinstance(value, dict):
+        raise InvalidParameter(f'{path}: proxies: expected an object such as {{"http-proxy": "http://…"}}')
+    for key in value:
+        if key not in PROXIES:
+            raise InvalidParameter(f"{path}: proxies: {key!r} is none of {', '.join(PROXIES)}")
+    return {key: _from_json(BY_FLAG[key], text, path) for key, text in value.items()}
 
 
 def _from_json(option: Option, value: Any, path: Path) -> Any:

@@ -29,6 +29,7 @@ from sampan.errors import SampanError
 from sampan.http import HttpServer, ServerInfo
 from sampan.images import ImageService
 from sampan.network import NetworkService
+from sampan.registry import Registries
 from sampan.runtime import Launcher
 from sampan.storage import open_driver
 from sampan.volumes import VolumeService
@@ -112,7 +113,9 @@ class Service:
             events.publish("image", action, image_id, attributes)
 
         driver = await asyncio.to_thread(open_driver, self.settings.storage_driver, root)
-        images = ImageService(root, driver, database, image_event)
+        registries = Registries(self.settings.registry)
+        undo.callback(registries.close)
+        images = ImageService(root, driver, database, image_event, registries)
         networks = NetworkService(database, options.exec_root / "netns", self.settings.bridge)
         volumes = VolumeService(root / "volumes", database)
         engine = Engine(options, database, driver, images, networks, volumes, Launcher(), events)
@@ -179,6 +182,10 @@ class Service:
         if now.labels != options.labels:
             options.labels[:] = now.labels
             changed.append(f"labels={','.join(now.labels)}")
+        if fresh.registry != self.settings.registry and self._engine is not None:
+            self.settings.registry = fresh.registry
+            self._engine.images.registries.reload(fresh.registry)
+            changed.append("registries")
         if now.shutdown_timeout_s != options.shutdown_timeout_s:
             options.shutdown_timeout_s = now.shutdown_timeout_s
             changed.append(f"shutdown-timeout={now.shutdown_timeout_s}")

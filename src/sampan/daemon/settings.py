@@ -12,6 +12,7 @@ from sampan.engine.model import Ulimit
 from sampan.engine.options import EngineOptions
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.network import BridgeOptions
+from sampan.registry import Proxies, RegistryConfig
 
 DEFAULT_CONFIG = Path("/etc/sampan/daemon.json")
 DEFAULT_GROUP = "sampan"
@@ -40,6 +41,7 @@ class Settings:
 
     engine: EngineOptions
     bridge: BridgeOptions
+    registry: RegistryConfig
     hosts: list[str]
     pidfile: Path
     storage_driver: str | None
@@ -83,6 +85,7 @@ def settle(flags: Values) -> Settings:
     settings = Settings(
         engine=_engine(values, exec_root, debug),
         bridge=_bridge(values),
+        registry=_registry(values),
         hosts=[normal_host(host, exec_root) for host in hosts],
         pidfile=_absolute(values, "pidfile", str(exec_root / "sampand.pid")),
         storage_driver=values.get("storage-driver") or None,
@@ -196,6 +199,27 @@ def _bridge(values: Values) -> BridgeOptions:
         if values.get(option) not in (None, "")
     }
     return BridgeOptions(**given)
+
+
+def _registry(values: Values) -> RegistryConfig:
+    names = (
+        "max-concurrent-downloads",
+        "max-concurrent-uploads",
+        "max-download-attempts",
+        "push-compression",
+    )
+    given = {name.replace("-", "_"): values[name] for name in names if name in values}
+    proxies = Proxies.from_environment(
+        http=values.get("http-proxy", ""),
+        https=values.get("https-proxy", ""),
+        no_proxy=values.get("no-proxy", ""),
+    )
+    return RegistryConfig(
+        insecure=values.get("insecure-registries", []),
+        mirrors=values.get("registry-mirrors", []),
+        proxies=proxies,
+        **given,
+    )
 
 
 def _tls(values: Values) -> TlsSettings | None:

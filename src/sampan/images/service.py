@@ -22,6 +22,7 @@ from sampan.images.save import save
 from sampan.oci.image import Descriptor, Platform
 from sampan.oci.platforms import satisfies
 from sampan.oci.reference import Reference, parse
+from sampan.registry import Registries
 from sampan.storage import Driver
 from sampan.storage.tar_reader import Readable
 
@@ -49,12 +50,19 @@ class ImageService:
         root: the data root; blobs are kept in `content` beneath it.
         driver: where layers are unpacked.
         database: the daemon's database; the tables here are `image…`.
-        on_event: called with (action, actor id, attributes) for tag, untag, delete, load, import and save.
+        on_event: called with (action, actor id, attributes) for tag, untag, delete, load, import, save, …
+        registries: where pulls and pushes go.
     """
 
     def __init__(
-        self, root: Path, driver: Driver, database: Database, on_event: OnEvent | None = None
+        self,
+        root: Path,
+        driver: Driver,
+        database: Database,
+        on_event: OnEvent | None = None,
+        registries: Registries | None = None,
     ) -> None:
+        self.registries = registries or Registries()
         self._records = ImageRecords(root, driver, database)
         repair(self._records)
         self._on_event = on_event

@@ -1,1 +1,38 @@
-"""The distribution protocol, both sides."""
+"""The distribution protocol.
+
+`Registries` is what pulls and pushes start from: it gives a `Repository`, with manifests, blobs and tags.
+"""
+
+from sampan.registry.config import RegistryConfig
+from sampan.registry.credentials import Credentials
+from sampan.registry.download import Download
+from sampan.registry.errors import (
+    InvalidAnswer,
+    InvalidRegistryConfig,
+    NotInRegistry,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnauthorized,
+    RegistryUnreachable,
+    TooManyRequests,
+)
+from sampan.registry.proxies import Proxies
+from sampan.registry.registries import Registries
+from sampan.registry.repository import Repository
+
+__all__ = [
+    "Credentials",
+    "Download",
+    "InvalidAnswer",
+    "InvalidRegistryConfig",
+    "NotInRegistry",
+    "Proxies",
+    "Registries",
+    "RegistryConfig",
+    "RegistryDenied",
+    "RegistryError",
+    "RegistryUnauthorized",
+    "RegistryUnreachable",
+    "Repository",
+    "TooManyRequests",
+]

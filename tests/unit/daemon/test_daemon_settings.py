@@ -60,7 +60,16 @@ def test_file(tmp_path: Path) -> None:
         (["extra"], {}, "takes no arguments"),
         (["--userns-remap", "x"], {}, "--userns-remap is not offered"),
         ([], {"nonsense": 1}, "don't match any configuration option: nonsense"),
-        ([], {"registry_mirrors": []}, "'registry-mirrors' is not offered"),
+        ([], {"seccomp_profile": "x"}, "'seccomp-profile' is not offered"),
+        ([], {"http_proxy": "http://p:1"}, "don't match any configuration option: http-proxy"),
+        ([], {"proxies": {"ftp-proxy": "x"}}, "proxies: 'ftp-proxy' is none of"),
+        (["--registry-mirror", "ftp://m"], {}, 'unsupported scheme "ftp"'),
+        (["--registry-mirror", "https://u:p@m"], {}, "username/password not allowed in URI"),
+        (["--insecure-registry", "10.0.0.0/40"], {}, "neither a host nor a CIDR"),
+        (["--insecure-registry", "host:port"], {}, "expected host[:port] or a CIDR"),
+        (["--max-concurrent-uploads", "0"], {}, "max-concurrent-uploads: must be at least 1"),
+        (["--push-compression", "lzma"], {}, "'lzma' is none of gzip, zstd"),
+        (["--https-proxy", "socks5://p"], {}, "only http:// and https:// proxies are offered"),
         ([], {"mtu": "1500"}, "mtu: expected a number"),
         (["--debug"], {"debug": False}, "both as a flag and in the configuration file: debug: (from flag: "
                                         "true, from file: false)"),
@@ -80,6 +89,22 @@ def test_refusals(tmp_path: Path, flags: list[str], file: dict[str, Any], said: 
         load(tmp_path, *flags, **file)
     assert said in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_registries(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        "--insecure-registry=http://a.example:5000/",
+        "--max-concurrent-uploads=2",
+        registry_mirrors=["https://m.example"],
+        proxies={"https-proxy": "http://p.example:3128", "no-proxy": "in.example"},
+    )
+    registry = settings.registry
+    assert registry.insecure == ["a.example:5000"]
+    assert registry.mirrors == ["https://m.example/"]
+    assert registry.max_concurrent_uploads == 2
+    assert registry.proxies.for_url("https://x.example/v2/") == "http://p.example:3128"
+    assert registry.proxies.for_url("https://in.example/v2/") == ""
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
