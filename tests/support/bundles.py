@@ -191,7 +191,7 @@ class Runner:
     ) -> Run:
         rundir = self.box.rundir()
         if process_object is not None:
-            Path(rundir, "process.json").write_text(json.dumps(process_object))
+            Path(rundir, "exec.json").write_text(json.dumps({"process": process_object}))
         client = Client()
         request = LaunchRequest(
             kind, f"id{self.box.count}", str(self.box.path), rundir, open_stdin=stdin, stdin_once=stdin_once,
@@ -223,7 +223,7 @@ class Runner:
         self.runs.remove(run)
         run.process.close()
         run.client.close()
-        container = not Path(run.rundir, "process.json").exists()
+        container = not Path(run.rundir, "exec.json").exists()
         await asyncio.to_thread(remove_run, run.rundir, self.box.cgroup if container else None)
 
     async def close(self) -> None:

@@ -134,10 +134,8 @@ def _prepare(core: Core, live: Live, session: Exec, directory: Path) -> None:
     spec = {"process": live.process_spec}
     root = f"/proc/{live.container.state.pid}/root"
     process = exec_process(live.container, session.config, spec, root)
-    (directory / "process.json").write_text(json.dumps(process))
-    (directory / "exec.json").write_text(
-        json.dumps({**encode(session.config), "created": session.created_at_ns})
-    )
+    document = {"process": process, "config": encode(session.config), "created": session.created_at_ns}
+    (directory / "exec.json").write_text(json.dumps(document))
 
 
 def watch(core: Core, live: Live, session: Exec, process: Process) -> None:
@@ -190,8 +188,8 @@ async def adopt_all(core: Core, live: Live) -> None:
     for directory in base.iterdir():
         with contextlib.suppress(FileNotFoundError, ValueError):
             document = json.loads((directory / "exec.json").read_bytes())
-            created = document.pop("created")
-            session = Exec(directory.name, live.id, decode(ExecConfig, document), created, started=True)
+            config = decode(ExecConfig, document["config"])
+            session = Exec(directory.name, live.id, config, document["created"], started=True)
             found = await adopt(str(directory))
             session.launched.set()
             live.execs[session.id] = session

@@ -154,8 +154,12 @@ def drop_bounding(keep: Iterable[str]) -> None:
     """Remove every capability from the bounding set but those in `keep`. Needs CAP_SETPCAP."""
     kept = mask(keep)
     for capability in range(last_cap() + 1):
-        if not kept >> capability & 1 and _bounding_has(capability):
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+        if not kept >> capability & 1:
+            try:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)  # no error where it is gone already
+            except PermissionError:
+                if _bounding_has(capability):
+                    raise
 
 
 def get_process() -> tuple[int, int, int]:

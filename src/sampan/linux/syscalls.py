@@ -290,9 +290,12 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 
 
+_ZERO = ctypes.c_ulong(0)
+
+
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """See prctl(2); returns the call's non-negative result."""
-    arguments = [ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5)]
+    arguments = [ctypes.c_ulong(value) if value else _ZERO for value in (arg2, arg3, arg4, arg5)]
     return _check(libc.prctl(option, *arguments), "prctl")
 
 

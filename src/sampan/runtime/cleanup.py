@@ -6,7 +6,7 @@ import os
 
 from sampan.linux import cgroups
 
-_FILES = ("monitor.sock", "state.json", "state.json.tmp", "exit.json", "exit.json.tmp", "process.json")
+_FILES = ("monitor.sock", "state.json", "state.json.tmp", "exit.json", "exit.json.tmp", "exec.json")
 
 
 def remove_run(rundir: str, cgroups_path: str | None) -> None:

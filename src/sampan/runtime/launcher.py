@@ -2,6 +2,9 @@
 
 It is started by `client.Launcher` from a sealed copy of the interpreter, takes requests from its one socket,
 and leaves when that closes. It cannot be dumped or traced by what it starts.
+
+A container's monitor is forked once its configuration was read, which it so inherits. An exec has little to
+read: a spare monitor waits for it, forked beforehand.
 """
 
 from __future__ import annotations
@@ -12,19 +15,22 @@ import encodings.utf_8  # noqa: F401  (codecs are looked up by import when first
 import gc
 import importlib
 import importlib.machinery
+import marshal
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sampan.errors import InvalidParameter, SampanError
-from sampan.linux import capabilities, cgroups, process, seccomp, syscalls
+from sampan.linux import capabilities, cgroups, process, syscalls
 from sampan.runtime import bundle, monitor, wire
 from sampan.runtime.monitor import Order
 from sampan.runtime.protocol import LaunchRequest
 from sampan.runtime.start import Timings, plan_container
+from sampan.runtime.targets import Target, Targets, filters_of
 
 
 def main(fd: int) -> None:
@@ -45,18 +51,21 @@ def main(fd: int) -> None:
     forget_imports()
     gc.disable()
     gc.freeze()
+    targets = Targets()
+    spare = Spare(requests)
     while True:
         message, fds = wire.receive(requests)
         if message is None:
             return
-        timings = Timings()
-        daemon = socket.socket(fileno=fds[0])
-        try:
-            _launch(requests, message, daemon, fds[1:], timings)
-        finally:
-            daemon.close()
-            for attached in fds[1:]:
-                os.close(attached)
+        used = False
+        if message["kind"] == "exec":
+            used = _launch_exec(requests, spare, message, fds, targets)
+        else:
+            _launch_container(requests, spare, message, fds)
+        for given in fds:
+            os.close(given)
+        if used:  # only now: a spare must not keep a client's connection open
+            spare = Spare(requests)
 
 
 def _warm_up() -> None:
@@ -76,8 +85,11 @@ def forget_imports() -> None:
     sys.meta_path = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
 
 
+# --- containers ---
+
+
 def prepare(request: LaunchRequest) -> Order:
-    """Read and check everything about a launch that can be, here rather than in the fork.
+    """Read and check everything about a container that can be, here rather than in the fork.
 
     What the fork only reads stays shared with the launcher's memory, and equal seccomp profiles are compiled
     once.
@@ -85,49 +97,125 @@ def prepare(request: LaunchRequest) -> Order:
     Raises:
         SampanError: the configuration is refused.
     """
-    config = bundle.load(request.bundle)
-    spec = bundle.parse_config(config)
-    if request.kind == "exec":
-        process = bundle.parse_process(bundle.load_json(f"{request.rundir}/process.json"))
-        plan = None
-    else:
-        if spec.process is None:
-            raise InvalidParameter("config.json: process is missing")
-        process = spec.process
-        plan = plan_container(spec)
-    profile = spec.seccomp
-    filters = (seccomp.compile_filter(profile), seccomp.flags_of(profile)) if profile else None
-    return Order(request, spec, process, plan, filters)
+    spec = bundle.parse_config(bundle.load(request.bundle))
+    if spec.process is None:
+        raise InvalidParameter("config.json: process is missing")
+    return Order(request, spec.process, filters_of(spec), spec, plan_container(spec))
 
 
-def _launch(
-    requests: socket.socket,
-    message: dict[str, Any],
-    daemon: socket.socket,
-    fds: list[int],
-    timings: Timings,
-) -> None:
-    try:
-        request = wire.decode_request(message)
-        order = prepare(request)
+def _launch_container(requests: socket.socket, spare: Spare, message: dict[str, Any], fds: list[int]) -> None:
+    timings = Timings()
+    daemon = socket.socket(fileno=os.dup(fds[0]))
+    with daemon:
+        order = _checked(daemon, lambda: prepare(wire.decode_request(message)))
+        if order is None:
+            return
         timings.mark("config read")
-        pid = os.fork()
+        if os.fork():
+            return
+        requests.close()
+        spare.close()
+        timings.mark("monitor forked")
+        _be_monitor(order, daemon, fds, timings)
+
+
+def _checked(daemon: socket.socket, make: Callable[[], Order]) -> Order | None:
+    """What `make` gives; when it refuses, the daemon has been told why."""
+    try:
+        return make()
     except SampanError as error:
-        wire.send(daemon, {"event": "failed", "stage": "config", "text": error.message, "errno": 0})
-        return
+        text = error.message
     except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         text = f"config.json: {type(error).__name__}: {error}"
-        wire.send(daemon, {"event": "failed", "stage": "config", "text": text, "errno": 0})
-        return
-    if pid:
-        return
+    wire.send(daemon, {"event": "failed", "stage": "config", "text": text, "errno": 0})
+    return None
+
+
+def _be_monitor(order: Order, daemon: socket.socket, fds: list[int], timings: Timings) -> None:
+    """The rest of a forked process's life."""
     status = 1
     try:
-        requests.close()
-        timings.mark("monitor forked")
-        status = monitor.main(order, daemon, fds, timings)
+        os.close(fds[0])  # the daemon's connection, which `daemon` holds
+        status = monitor.main(order, daemon, fds[1:], timings)
     except BaseException as error:
         text = f"the monitor failed: {type(error).__name__}: {error}"
         wire.send(daemon, {"event": "failed", "stage": "monitor", "text": text, "errno": 0})
     finally:
         os._exit(status)
+
+
+# --- execs ---
+
+
+class Spare:
+    """A monitor that was forked beforehand and waits for its exec.
+
+    Args:
+        requests: the launcher's socket, which is not the spare's business.
+    """
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._end, theirs = wire.pair()
+        if os.fork():
+            theirs.close()
+            return
+        requests.close()
+        self._end.close()
+        try:
+            _wait_for_exec(theirs)
+        finally:
+            os._exit(1)
+
+    def give(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Hand over an exec; the spare is used up by it.
+
+        Raises:
+            OSError: the spare was killed.
+        """
+        with self._end:
+            wire.send(self._end, message, fds)
+
+    def close(self) -> None:
+        """Let go of it, in a process that is not the launcher."""
+        self._end.close()
+
+
+def _launch_exec(
+    requests: socket.socket, spare: Spare, message: dict[str, Any], fds: list[int], targets: Targets
+) -> bool:
+    """Hand an exec over; whether the spare is used up by it."""
+    try:
+        target = targets.get(message["bundle"])
+    except SampanError as error:
+        text = error.message
+    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
+        text = f"config.json: {type(error).__name__}: {error}"
+    else:
+        known = marshal.dumps((target.namespaces, target.cgroups_path, target.filters))
+        message["target"] = known.hex()
+        try:
+            spare.give(message, fds)
+        except (BrokenPipeError, ConnectionResetError):  # somebody has killed it
+            Spare(requests).give(message, fds)
+        return True
+    with socket.socket(fileno=os.dup(fds[0])) as daemon:
+        wire.send(daemon, {"event": "failed", "stage": "config", "text": text, "errno": 0})
+    return False
+
+
+def _wait_for_exec(end: socket.socket) -> None:
+    message, fds = wire.receive(end)
+    end.close()
+    if message is None:
+        return
+    timings = Timings()
+    target = Target(*marshal.loads(bytes.fromhex(message.pop("target"))))
+    with socket.socket(fileno=os.dup(fds[0])) as daemon:
+        order = _checked(daemon, lambda: _exec_order(wire.decode_request(message), target))
+        if order is not None:
+            _be_monitor(order, daemon, fds, timings)
+
+
+def _exec_order(request: LaunchRequest, target: Target) -> Order:
+    document = bundle.load_json(f"{request.rundir}/exec.json")
+    return Order(request, bundle.parse_process(document["process"]), target.filters, target=target)

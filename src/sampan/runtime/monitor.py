@@ -28,6 +28,7 @@ from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest
 from sampan.runtime.sessions import Session, Stdin
 from sampan.runtime.start import Started, Timings, start_container, start_exec
+from sampan.runtime.targets import Filters, Target
 
 _READ_BYTES = 64 * 1024
 _PIPE_BYTES = 256 * 1024
@@ -45,17 +46,19 @@ class Order:
 
     Attributes:
         request: what the daemon asked for.
-        spec: the container's configuration.
         process: the program to run: the container's, or the exec's.
-        plan: the steps for a container's root.
         filters: compiled seccomp program and flags.
+        spec: a container's configuration.
+        plan: the steps for its root.
+        target: the container of an exec.
     """
 
     request: LaunchRequest
-    spec: ContainerSpec
     process: ProcessSpec
-    plan: Plan | None
-    filters: tuple[bytes, int] | None
+    filters: Filters
+    spec: ContainerSpec | None = None
+    plan: Plan | None = None
+    target: Target | None = None
 
 
 def main(order: Order, daemon: socket.socket, fds: Sequence[int], timings: Timings) -> int:
@@ -70,17 +73,11 @@ def main(order: Order, daemon: socket.socket, fds: Sequence[int], timings: Timin
     os.setsid()
     syscalls.prctl_name("sampan-monitor")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # those that end a process stay ignored, as in the launcher
-    rundir = os.open(order.request.rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    monitor = Monitor(order, rundir)
+    monitor = Monitor(order)
     try:
         monitor.start(daemon, fds, timings)
     except Refused as error:
-        failure = {"event": "failed", "stage": error.stage, "text": error.text, "errno": error.number}
-        try:
-            wire.send(daemon, failure)
-        except OSError:
-            # Nobody is there to be told; the next daemon finds it in the record.
-            records.write_exit(rundir, ExitRecord(127, time.time_ns(), error=error.text))
+        monitor.refused(daemon, error)
         return 1
     monitor.loop()
     return 0
@@ -89,11 +86,11 @@ def main(order: Order, daemon: socket.socket, fds: Sequence[int], timings: Timin
 class Monitor:
     """The streams, clients and connections of one run."""
 
-    def __init__(self, order: Order, rundir: int) -> None:
+    def __init__(self, order: Order) -> None:
         self._order = order
         self._request = order.request
         self._spec = order.spec
-        self._rundir = rundir
+        self._rundir = -1  # opened when the process is made, which must not inherit a way to the host's files
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._masks: dict[int, int] = {}
@@ -120,41 +117,65 @@ class Monitor:
         """
         request = self._request
         self._terminal = self._order.process.terminal
-        try:
-            if request.log is not None:
-                self._log = JsonLog(request.log)
-            self._listen()
-        except OSError as error:
-            raise Refused("monitor", f"{error.strerror}: {error.filename}", error.errno or 0) from None
-        timings.mark("monitor ready")
         stdio, ours = self._make_pipes()
         try:
-            started = self._start_process(stdio, timings)
+            started = self._start_process(stdio, lambda pid: self._prepare(pid, ours), timings)
         finally:
             for fd in stdio:
                 if fd > 2:
                     os.close(fd)
-        self._own_streams(started, ours)
-        self._pid, self._pidfd = started.pid, started.pidfd
+        if started.terminal is not None:
+            self._own_terminal(started.terminal)
+        self._pidfd = started.pidfd
         self._started_at_ns = time.time_ns()
         self._watch(self._pidfd, select.EPOLLIN, self._on_exit)
         for fd, attachment in zip(fds, request.attachments, strict=True):
             self._attach(fd, attachment)
-        self._write_state()
         timings.mark("monitor set")
         warnings = started.warnings + self._run_hooks("poststart")
         self._connect(daemon, {"warnings": warnings, "timings": timings.steps})
 
-    def _start_process(self, stdio: tuple[int, int, int], timings: Timings) -> Started:
+    def refused(self, daemon: socket.socket, error: Refused) -> None:
+        """Tell the daemon that nothing was started; when there is none, the next finds it in the record."""
+        failure = {"event": "failed", "stage": error.stage, "text": error.text, "errno": error.number}
+        if self._rundir < 0:
+            self._open_rundir()
+        records.remove_state(self._rundir)
+        try:
+            wire.send(daemon, failure)
+        except OSError:
+            records.write_exit(self._rundir, ExitRecord(127, time.time_ns(), error=error.text))
+
+    def _open_rundir(self) -> None:
+        self._rundir = os.open(self._request.rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _prepare(self, pid: int, ours: dict[str, int]) -> None:
+        """Get ready while the new process does, on another processor: log, socket, streams, state."""
+        self._pid = pid
+        try:
+            self._open_rundir()
+            if self._request.log is not None:
+                self._log = JsonLog(self._request.log)
+            self._listen()
+            self._write_state()
+        except OSError as error:
+            raise Refused("monitor", f"{error.strerror}: {error.filename}", error.errno or 0) from None
+        if not self._terminal:
+            self._own_pipes(ours)
+
+    def _start_process(
+        self, stdio: tuple[int, int, int], meanwhile: Callable[[int], None], timings: Timings
+    ) -> Started:
         request, order = self._request, self._order
-        if request.kind == "exec":
+        if order.spec is None:
+            assert order.target is not None
             return start_exec(
-                request.id, request.container_pid, order.spec, order.process, stdio, order.filters,
-                terminal_size=request.terminal_size,
+                request.id, request.container_pid, order.target, order.process, stdio,
+                terminal_size=request.terminal_size, meanwhile=meanwhile,
             )  # fmt: skip
         return start_container(
             request.id, request.bundle, order.spec, stdio, order.filters, plan=order.plan,
-            terminal_size=request.terminal_size, timings=timings,
+            terminal_size=request.terminal_size, timings=timings, meanwhile=meanwhile,
         )  # fmt: skip
 
     def _listen(self) -> None:
@@ -182,20 +203,22 @@ class Monitor:
                 pass  # the user's pipes have reached pipe-user-pages-soft: the small size does
         return (stdin, outputs[0], outputs[1]), ours
 
-    def _own_streams(self, started: Started, ours: dict[str, int]) -> None:
-        if started.terminal is not None:
-            master = started.terminal
-            ours = {"stdout": master}
-            if self._request.open_stdin:
-                self._stdin = Stdin(os.dup(master), lambda: None)
-        elif "stdin" in ours:
-            stdin = ours.pop("stdin")
+    def _own_terminal(self, master: int) -> None:
+        if self._request.open_stdin:
+            self._stdin = Stdin(os.dup(master), lambda: None)
+        self._own_outputs({"stdout": master})
+
+    def _own_pipes(self, ours: dict[str, int]) -> None:
+        stdin = ours.pop("stdin", None)
+        if stdin is not None:
             os.set_blocking(stdin, False)
             self._stdin = Stdin(stdin, self._close_stdin)
-        self._outputs = ours
-        for fd in ours.values():
+        self._own_outputs(ours)
+
+    def _own_outputs(self, outputs: dict[str, int]) -> None:
+        self._outputs = outputs
+        for stream, fd in outputs.items():
             os.set_blocking(fd, False)
-        for stream, fd in ours.items():
             self._watch(fd, select.EPOLLIN, partial(self._on_output, stream, fd))
 
     def _write_state(self) -> None:
@@ -207,14 +230,13 @@ class Monitor:
                 "pid": self._pid,
                 "pid_start_ticks": process.start_time_ticks(self._pid),
                 "monitor_pid": os.getpid(),
-                "started_at_ns": self._started_at_ns,
             },
         )
 
     def _run_hooks(self, name: str) -> list[str]:
         """Run the hooks of a point where failure only deserves a warning."""
-        given = self._spec.hooks.get(name)
-        if not given or self._request.kind == "exec":
+        given = self._spec.hooks.get(name) if self._spec is not None else None
+        if not given or self._spec is None:
             return []
         state = {
             "ociVersion": "1.2.0", "id": self._request.id, "pid": self._pid, "bundle": self._request.bundle,
@@ -483,7 +505,7 @@ class Monitor:
         self._tend_sessions()
 
     def _oom_killed(self) -> bool:
-        if self._request.kind == "exec" or not self._spec.cgroups_path:
+        if self._spec is None or not self._spec.cgroups_path:
             return False
         try:
             return cgroups.manager_for(self._spec.cgroups_path).oom_kills() > 0

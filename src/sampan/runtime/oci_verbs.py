@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from sampan.errors import Conflict, InvalidParameter, SampanError
-from sampan.linux import capabilities, cgroups, process, seccomp, syscalls
+from sampan.linux import capabilities, cgroups, process, syscalls
 from sampan.runtime import bundle, hooks
-from sampan.runtime.bundle import ContainerSpec, ProcessSpec
+from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.errors import launch_error
 from sampan.runtime.init import Refused
 from sampan.runtime.launcher import forget_imports
 from sampan.runtime.oci_state import Container, Store
 from sampan.runtime.start import Started, plan_container, start_container, start_exec
+from sampan.runtime.targets import filters_of, target_of
 
 _CGROUP_PARENT = "/sampan-runtime"
 
@@ -53,7 +54,7 @@ def create(
     started: Started | None = None
     try:
         fifo = os.open(store.fifo(identifier), os.O_RDWR | os.O_CLOEXEC)
-        filters = _filters(spec)
+        filters = filters_of(spec)
         plan = plan_container(spec)
         started = _start(
             "container",
@@ -160,13 +161,14 @@ def execute(
     status = store.status(container)
     if status != "running":
         raise Conflict(f"cannot exec in container {identifier}: it is {status}")
-    spec = replace(bundle.parse_config(bundle.load(container.bundle)), cgroups_path=container.cgroups_path)
+    where = target_of(
+        replace(bundle.parse_config(bundle.load(container.bundle)), cgroups_path=container.cgroups_path)
+    )
     parsed = bundle.parse_process(wanted)
     _check_console(parsed, console_socket)
-    filters = _filters(spec)
     started = _start(
         "exec",
-        lambda: start_exec(identifier, container.pid, spec, parsed, (0, 1, 2), filters, guarded=guarded),
+        lambda: start_exec(identifier, container.pid, where, parsed, (0, 1, 2), guarded=guarded),
     )
     _send_console(started, console_socket)
     _write_pid(pid_file, started.pid)
@@ -190,12 +192,6 @@ def wait(started: Started) -> int:
             return code if code >= 0 else 128 - code
         except InterruptedError:
             continue
-
-
-def _filters(spec: ContainerSpec) -> tuple[bytes, int] | None:
-    if not spec.seccomp:
-        return None
-    return seccomp.compile_filter(spec.seccomp), seccomp.flags_of(spec.seccomp)
 
 
 def _start(kind: str, action: Any) -> Started:

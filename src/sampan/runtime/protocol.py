@@ -55,8 +55,8 @@ class LaunchRequest:
         id: the container's or the exec's id.
         bundle: the directory that holds the container's `config.json` (OCI runtime spec, bundle).
         rundir: this run's own directory (it exists and is empty): the monitor puts `monitor.sock`,
-            `state.json` and at the end `exit.json` there; for an exec, the caller puts `process.json`
-            (an OCI `process` object) in it first.
+            `state.json` and at the end `exit.json` there; for an exec, the caller puts `exec.json`
+            in it first, whose member `process` is an OCI `process` object.
         open_stdin: keep a pipe to stdin open; otherwise stdin is /dev/null. A terminal implies it.
         stdin_once: close stdin when the first attached client with stdin ends its side.
         log: where output goes besides the attached clients; None for nowhere (exec, log driver none).

@@ -1,4 +1,4 @@
-"""What a run leaves in its directory: `state.json` while it lives, `exit.json` when it has ended.
+"""What a run leaves in its directory: `state.json` once its process is made, `exit.json` when it has ended.
 
 Both are written to a temporary file and renamed, so that a reader sees all or nothing.
 """
@@ -39,8 +39,16 @@ def write_state(directory: int, state: dict[str, Any]) -> None:
     _write(directory, "state.json", state)
 
 
+def remove_state(directory: int) -> None:
+    """Take `state.json` back: the process was refused."""
+    try:
+        os.unlink("state.json", dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
 def read_state(rundir: str) -> dict[str, Any] | None:
-    """The run's `state.json`; None before its process ran."""
+    """The run's `state.json`; None before its process was made."""
     return _read(rundir, "state.json")
 
 

@@ -23,6 +23,7 @@ from sampan.runtime.bundle import ContainerSpec, ProcessSpec
 from sampan.runtime.init import Entry, Refused
 from sampan.runtime.operations import Plan
 from sampan.runtime.plan import build_plan
+from sampan.runtime.targets import Filters, Target
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ def start_container(
     bundle: str,
     spec: ContainerSpec,
     stdio: tuple[int, int, int],
-    filters: tuple[bytes, int] | None,
+    filters: Filters,
     *,
     terminal_size: tuple[int, int] | None = None,
     guarded: bool = True,
@@ -70,6 +71,7 @@ def start_container(
     kept: tuple[int, ...] = (),
     plan: Plan | None = None,
     timings: Timings | None = None,
+    meanwhile: Callable[[int], None] | None = None,
 ) -> Started:
     """Start a container's first process.
 
@@ -85,6 +87,7 @@ def start_container(
         kept: descriptors that `wait` needs in the child.
         plan: the steps for its root, if they were planned before.
         timings: filled in, when given.
+        meanwhile: called with the child's pid, for what can be done while the child prepares itself.
 
     Raises:
         Refused: with the stage and the text for the user.
@@ -142,6 +145,8 @@ def start_container(
         for name in ("prestart", "createRuntime"):
             hooks.run_all(spec.hooks.get(name, []), state)
         _go(ours)
+        if meanwhile is not None:
+            meanwhile(pid)
         terminal = _await_exec(ours)
         timings.mark("executed")
         return Started(pid, pidfd, terminal, warnings)
@@ -162,27 +167,27 @@ def start_container(
 def start_exec(
     identifier: str,
     container_pid: int,
-    spec: ContainerSpec,
+    where: Target,
     wanted: ProcessSpec,
     stdio: tuple[int, int, int],
-    filters: tuple[bytes, int] | None,
     *,
     terminal_size: tuple[int, int] | None = None,
     guarded: bool = True,
+    meanwhile: Callable[[int], None] | None = None,
 ) -> Started:
     """Start one more process in a running container; arguments as for `start_container`.
 
     Raises:
         Refused: with the stage and the text for the user.
     """
-    manager = cgroups.manager_for(spec.cgroups_path) if spec.cgroups_path else None
+    manager = cgroups.manager_for(where.cgroups_path) if where.cgroups_path else None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    entry = Entry(wanted, theirs, stdio, filters, identifier, terminal_size, guarded)
+    entry = Entry(wanted, theirs, stdio, where.filters, identifier, terminal_size, guarded)
     child: tuple[int, int] | None = None
     target = -1
     try:
         target = syscalls.pidfd_open(container_pid)
-        kinds = list(spec.namespaces)
+        kinds = where.namespaces
         join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
         entrance = _cgroup_entry(manager)
         child = _clone(0, manager, entrance, join_pid if "pid" in kinds else None)
@@ -193,6 +198,8 @@ def start_exec(
         pid, pidfd = child
         _set_oom_score(pid, wanted)
         _go(ours)
+        if meanwhile is not None:
+            meanwhile(pid)
         return Started(pid, pidfd, _await_exec(ours))
     except BaseException as error:
         if child is not None:
