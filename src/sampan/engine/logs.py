@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import functools
 import gzip
+import itertools
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +32,7 @@ DEFAULT_MAX_FILES = 5
 BATCH_BYTES = 1 << 20
 
 _OPTIONS = {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
-_STREAMS = {"stdout": 1, "stderr": 2}
+_STREAMS = {b"stdout": 1, b"stderr": 2}
 _HEADER = struct.Struct(">BxxxI")
 
 
@@ -124,6 +127,8 @@ class LogReader:
         self._older = self._files()
         self._skip = self._to_skip() if query.tail is not None else 0
         self.done = False
+        bounded = bool(query.since_ns or query.until_ns)
+        self._plain = query.framed and query.stdout and not (bounded or query.timestamps or query.details)
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -220,43 +225,54 @@ class LogReader:
         return bool(newer)
 
     def _convert(self, chunk: bytes) -> bytes:
-        query = self._query
         data = self._pending + chunk
         cut = data.rfind(b"\n") + 1
         self._pending = data[cut:]
-        out: list[bytes] = []
-        lines = data[:cut].split(b"\n")
-        lines.pop()
+        data = data[:cut]
+        query = self._query
+        if self._plain and not self._skip and (framed := _frame_plain(data)) is not None:
+            return framed
+        entries = _entries(data)
         if self._skip:
-            skipped = min(self._skip, len(lines))
-            del lines[:skipped]
+            skipped = min(self._skip, len(entries))
+            del entries[:skipped]
             self._skip -= skipped
-        bounded = bool(query.since_ns or query.until_ns)
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                text, stream, when = entry["log"], entry["stream"], entry["time"]
-            except (ValueError, KeyError, TypeError):
-                continue  # a line torn by a power cut
-            if not (query.stdout if stream == "stdout" else query.stderr):
-                continue
-            if bounded:
-                at_ns = self._time_ns(when)
-                if at_ns < query.since_ns:
-                    continue
-                if query.until_ns and at_ns > query.until_ns:
-                    self.done = True
-                    break
+        if query.since_ns or query.until_ns:
+            entries = self._within_bounds(entries)
+        if not query.stdout or not query.stderr:
+            wanted = {name for name, shown in ((b"stdout", query.stdout), (b"stderr", query.stderr)) if shown}
+            entries = [entry for entry in entries if entry[1] in wanted]
+        out: list[bytes] = []
+        append = out.append
+        for log, stream, attrs, when in entries:
+            # Nearly every line has one escape, the newline at its end; JSON is asked for the others.
+            first = log.find(b"\\")
+            if first < 0:
+                text = log
+            elif first == len(log) - 2 and log[first + 1] == _LETTER_N:
+                text = log[:first] + b"\n"
+            else:
+                text = json.loads(b'"%b"' % log).encode("utf-8", "surrogatepass")
             if query.details:
-                attrs = entry.get("attrs") or {}
-                text = ",".join(f"{key}={value}" for key, value in sorted(attrs.items())) + " " + text
+                text = _details(attrs) + text
             if query.timestamps:
-                text = f"{_fixed(when)} {text}"
-            payload = text.encode("utf-8", "surrogatepass")
+                text = _fixed(when) + b" " + text
             if query.framed:
-                out.append(_HEADER.pack(_STREAMS.get(stream, 1), len(payload)))
-            out.append(payload)
+                append(_header(_STREAMS[stream], len(text)))
+            append(text)
         return b"".join(out)
+
+    def _within_bounds(self, entries: list[_Entry]) -> list[_Entry]:
+        query = self._query
+        found = []
+        for entry in entries:
+            at_ns = self._time_ns(entry[3].decode())
+            if query.until_ns and at_ns > query.until_ns:
+                self.done = True
+                break
+            if at_ns >= query.since_ns:
+                found.append(entry)
+        return found
 
     def _time_ns(self, when: str) -> int:
         if when[:19] != self._second:
@@ -268,9 +284,67 @@ class LogReader:
         return self._second_ns + int(fraction[:9].ljust(9, "0") or 0)
 
 
-def _fixed(when: str) -> str:
+# The members of a line, as they stand in the file: log, stream, attrs (empty for none), time.
+_Entry = tuple[bytes, bytes, bytes, bytes]
+
+_LETTER_N = ord("n")
+# As the monitor writes a line; taking all of a batch at once costs a quarter of parsing each as JSON.
+_LINE = re.compile(
+    rb"""^\{"log":"([^"\\\n]*(?:\\.[^"\\\n]*)*)","stream":"(stdout|stderr)",(?:"attrs":(.*),)?"time":"([^"\n]*)"\}$""",
+    re.MULTILINE,
+)
+
+
+_PLAIN_LINE = re.compile(
+    rb"""^\{"log":"([^"\\\n]*)\\n","stream":"stdout","time":"[^"\n]*"\}$""", re.MULTILINE
+)
+
+
+def _frame_plain(data: bytes) -> bytes | None:
+    """The commonest batch, in a third of the time: every line whole, of stdout, without another escape."""
+    count = data.count(b"\n")
+    if data.count(b"\\") != count:
+        return None
+    texts: list[bytes] = _PLAIN_LINE.findall(data)
+    if len(texts) != count:
+        return None
+    headers = map(_header, itertools.repeat(1), [len(text) + 1 for text in texts])
+    return b"".join(itertools.chain.from_iterable(zip(headers, texts, itertools.repeat(b"\n"), strict=False)))
+
+
+def _entries(data: bytes) -> list[_Entry]:
+    """The entries of whole lines; one that a power cut has torn is left out."""
+    found: list[_Entry] = _LINE.findall(data)
+    if len(found) == data.count(b"\n"):
+        return found
+    return [entry for line in data.split(b"\n") if (entry := _entry(line)) is not None]
+
+
+def _entry(line: bytes) -> _Entry | None:
+    """An entry in whatever order and spacing another writer of this format has."""
+    try:
+        value = json.loads(line)
+        attrs = json.dumps(value["attrs"]).encode() if value.get("attrs") else b""
+        log = json.dumps(value["log"], ensure_ascii=False).encode("utf-8", "surrogatepass")
+        stream: str = value["stream"]
+        return log[1:-1], b"stderr" if stream == "stderr" else b"stdout", attrs, value["time"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _details(attrs: bytes) -> bytes:
+    values: dict[str, str] = json.loads(attrs) if attrs else {}
+    return (",".join(f"{key}={value}" for key, value in sorted(values.items())) + " ").encode()
+
+
+def _fixed(when: bytes) -> bytes:
     """RFC 3339 with all nine digits of the fraction, as `docker logs -t` prints it."""
-    return f"{when[:19]}.{when[20:].rstrip('Z')[:9].ljust(9, '0')}Z"
+    return b"%b.%bZ" % (when[:19], when[20:].rstrip(b"Z")[:9].ljust(9, b"0"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _header(stream: int, size: int) -> bytes:
+    return _HEADER.pack(stream, size)
 
 
 async def stream_logs(path: Path, query: LogQuery, ended: asyncio.Event | None) -> AsyncIterator[bytes]:
@@ -293,15 +367,21 @@ async def stream_logs(path: Path, query: LogQuery, ended: asyncio.Event | None) 
 
         loop.add_reader(watch, wake)
     reader = await loop.run_in_executor(None, LogReader, path, query)
+    ahead: asyncio.Future[bytes | None] | None = None
     try:
-        while not reader.done:
+        while not reader.done or ahead is not None:
             stopped = ended is None or ended.is_set()
             changed.clear()
-            batch = await loop.run_in_executor(None, reader.read)
-            if batch:
-                yield batch
+            early = ahead is not None
+            batch = await (ahead or loop.run_in_executor(None, reader.read))
+            ahead = None
             if batch is not None:
+                ahead = loop.run_in_executor(None, reader.read)  # while the client takes this one
+                if batch:
+                    yield batch
                 continue
+            if early:
+                continue  # it looked before we did at `ended` and `changed`: more may have come since
             if not query.follow or stopped or reader.done:
                 return
             assert ended is not None
@@ -311,6 +391,8 @@ async def stream_logs(path: Path, query: LogQuery, ended: asyncio.Event | None) 
         if watch >= 0:
             loop.remove_reader(watch)
             os.close(watch)
+        if ahead is not None:
+            await asyncio.wait([ahead])
         reader.close()
 
 

@@ -12,6 +12,8 @@ import pytest
 from sampan.engine.logs import LogQuery, LogReader, check_log_config, frame, log_spec, stream_logs
 from sampan.engine.model import LogConfig
 from sampan.errors import SampanError
+from sampan.runtime import LogSpec
+from sampan.runtime.jsonlog import JsonLog
 
 
 def line(text: str, second: int = 0, stream: str = "stdout", **more: object) -> str:
@@ -91,6 +93,34 @@ def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "c-json.log"
     path.write_text(line("1\n") + '{"log":"half\n' + line("2\n") + '{"log":"not yet')
     assert everything(path, LogQuery(framed=False)) == b"1\n2\n"
+
+
+PLAIN = ["", "plain", "ünïcödé 三板", "x" * 5000]
+ODD = [
+    "a \"quoted\" word", "back\\slash", "ends in \\", "ends in \\n", "tab\tbell\x07",
+    "\x1b[31mred\x1b[0m", '","stream":"stderr"',
+    "}\r", "\x7f", "line\u2028separator",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("attrs", [{}, {"team": 'a","time":"b'}])
+@pytest.mark.parametrize("texts", [PLAIN, ODD, PLAIN + ODD])
+@pytest.mark.parametrize("streams", [["stdout"], ["stdout", "stderr"]])
+def test_what_the_monitor_writes_is_read_back(
+    tmp_path: Path, texts: list[str], streams: list[str], attrs: dict[str, str]
+) -> None:
+    path = tmp_path / "c-json.log"
+    log = JsonLog(LogSpec(str(path), 0, 1, False, attrs))
+    expected = b""
+    for stream in streams:
+        for text in texts:
+            log.write(stream, f"{text}\n".encode(), 1714979284_000000000)
+            expected += frame(2 if stream == "stderr" else 1, f"{text}\n".encode())
+    log.write("stdout", b"not finished", 1714979284_000000000)
+    log.finish(1714979284_000000000)
+    assert everything(path, LogQuery()) == expected + frame(1, b"not finished")
+    stamped = everything(path, LogQuery(framed=False, timestamps=True, tail=1))
+    assert stamped == b"2024-05-06T07:08:04.000000000Z not finished"
 
 
 def test_details_come_in_front(tmp_path: Path) -> None:
