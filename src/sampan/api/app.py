@@ -8,6 +8,7 @@ from sampan.api.routes import (
     events,
     images,
     networks,
+    registries,
     system,
     unoffered,
     volumes,
@@ -21,5 +22,5 @@ def router() -> Router:
     Raises:
         ValueError: two modules claim the same method and path.
     """
-    modules = (containers, attaching, images, networks, volumes, events, system, unoffered)
+    modules = (containers, attaching, images, networks, volumes, events, registries, system, unoffered)
     return Router(module.routes for module in modules)

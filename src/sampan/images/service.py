@@ -15,6 +15,7 @@ from sampan.images.errors import AmbiguousImage, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded, check_platform
 from sampan.images.importing import import_image
 from sampan.images.load import load
+from sampan.images.lookup import look_up
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Lines, Removal, Users
 from sampan.images.repair import repair
@@ -22,7 +23,7 @@ from sampan.images.save import save
 from sampan.oci.image import Descriptor, Platform
 from sampan.oci.platforms import satisfies
 from sampan.oci.reference import Reference, parse
-from sampan.registry import Registries
+from sampan.registry import Credentials, Registries
 from sampan.storage import Driver
 from sampan.storage.tar_reader import Readable
 
@@ -36,6 +37,7 @@ References = list[Reference]
 History = list[HistoryItem]
 Found = list[tuple[Image, Reference | None]]
 Arrivals = list[Loaded]
+LookedUp = tuple[Descriptor, list[Platform]]
 OnEvent = Callable[[str, str, dict[str, str]], None]
 
 
@@ -214,6 +216,17 @@ class ImageService:
     def collect_garbage(self) -> Names:
         """Delete blobs and layers that no image, container or running load needs; the layers' ids."""
         return self._records.collect_all()
+
+    # --- registries ---
+
+    def look_up(self, reference: str, credentials: Credentials) -> LookedUp:
+        """What a registry has under a name: descriptor and platforms; nothing is pulled.
+
+        Raises:
+            InvalidReference: the text names no image.
+            NotInRegistry, RegistryError: the registry has none, or cannot be asked.
+        """
+        return look_up(self.registries, parse(reference).with_default_tag(), credentials)
 
     # --- archives ---
 

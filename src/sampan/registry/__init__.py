@@ -19,10 +19,12 @@ from sampan.registry.errors import (
 from sampan.registry.proxies import Proxies
 from sampan.registry.registries import Registries
 from sampan.registry.repository import Repository
+from sampan.registry.search import Found
 
 __all__ = [
     "Credentials",
     "Download",
+    "Found",
     "InvalidAnswer",
     "InvalidRegistryConfig",
     "NotInRegistry",

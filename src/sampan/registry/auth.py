@@ -124,13 +124,18 @@ class Authorizer:
         credentials: empty for an anonymous client.
         cache: where tokens are kept.
         fetch: asks a token server.
+        offline: ask for a refresh token too, which `refresh_token` then tells.
     """
 
-    def __init__(self, credentials: Credentials, cache: TokenCache, fetch: Fetch) -> None:
+    def __init__(
+        self, credentials: Credentials, cache: TokenCache, fetch: Fetch, offline: bool = False
+    ) -> None:
         self._credentials = credentials
         self._cache = cache
         self._fetch = fetch
         self._challenge: Challenge | None = None
+        self._offline = offline
+        self.refresh_token = ""
         self._lock = threading.Lock()
 
     @property
@@ -228,9 +233,14 @@ class Authorizer:
             query += [("scope", scope) for scope in scopes]
             if credentials.username:
                 query += [("account", credentials.username), ("client_id", CLIENT_ID)]
+            if self._offline:
+                query.append(("offline_token", "true"))
             basic = self._basic()
             target = f"{realm}{'&' if parts.query else '?'}{urlencode(query)}" if query else realm
             answer = self._fetch("GET", target, {"Authorization": basic} if basic else {}, None)
+        refresh = answer.value.get("refresh_token")
+        if self._offline and isinstance(refresh, str) and len(refresh) <= TOKEN_LIMIT_BYTES:
+            self.refresh_token = refresh
         return _read_token(answer, realm)
 
 

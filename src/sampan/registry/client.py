@@ -50,6 +50,7 @@ class HostClient:
 
     Args:
         plain: the addresses that turned out to speak plain HTTP only; shared by all clients.
+        offline: ask for a refresh token too (a login).
     """
 
     def __init__(
@@ -60,13 +61,14 @@ class HostClient:
         config: RegistryConfig,
         tokens: TokenCache,
         plain: dict[str, bool],
+        offline: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self._transport = transport
         self._config = config
         self._plain = plain
         self._authorizer = Authorizer(
-            credentials if endpoint.is_origin else Credentials(), tokens, self._ask_token_server
+            credentials if endpoint.is_origin else Credentials(), tokens, self._ask_token_server, offline
         )
 
     @property
@@ -266,6 +268,11 @@ class HostClient:
         if answer.status >= 400:
             return TokenAnswer(answer.status, {}, answer.error().detail)
         return TokenAnswer(answer.status, answer.json(_TOKEN_ANSWER_LIMIT_BYTES), "")
+
+    @property
+    def refresh_token(self) -> str:
+        """What the token server gave to keep instead of a password; "" for nothing."""
+        return self._authorizer.refresh_token
 
     # --- errors ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import ssl
 import threading
 from collections.abc import Iterable, Mapping
@@ -115,6 +116,7 @@ def _make_pool(tls: Tls, proxy: str) -> PoolManager:
     import urllib3
     from urllib3.util import parse_url
 
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # it logs whole URLs, with signatures in them
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the administrator has said so
     context = _default_context() if tls == Tls() else _context(tls)
     options: dict[str, Any] = {"maxsize": 16, "ssl_context": context, "blocksize": PIECE_BYTES}

@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/auth`, `/system/df` for what there is."""
+"""`/_ping`, `/version`, `/info`, `/system/df` for what there is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from sampan.api.shapes.registries import registry_config
 from sampan.api.shapes.times import rfc3339
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
@@ -17,7 +18,6 @@ from sampan.engine.machine import (
     missing_features,
     seccomp_supported,
 )
-from sampan.errors import Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response, text
 from sampan.linux import cgroups
 
@@ -99,6 +99,8 @@ async def info(request: Request) -> Response:
     security = ["name=seccomp,profile=builtin"] if seccomp_supported() else []
     security += ["name=apparmor"] if apparmor_supported() else []
     security += ["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else []
+    registry = engine.images.registries.config
+    proxies = registry.proxies.shown()
     shape: dict[str, Any] = {
         "ID": engine.id,
         "Containers": len(states),
@@ -137,20 +139,14 @@ async def info(request: Request) -> Response:
         "OSType": "linux",
         "Architecture": here.architecture,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": {
-                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
-            },
-            "Mirrors": [],
-        },
+        "RegistryConfig": registry_config(registry),
         "NCPU": here.cpus,
         "MemTotal": here.memory_bytes,
         "GenericResources": None,
         "DockerRootDir": str(engine.options.data_root),
-        "HttpProxy": "",
-        "HttpsProxy": "",
-        "NoProxy": "",
+        "HttpProxy": proxies[0],
+        "HttpsProxy": proxies[1],
+        "NoProxy": proxies[2],
         "Name": here.name,
         "Labels": engine.options.labels,
         "ExperimentalBuild": False,
@@ -176,9 +172,3 @@ async def info(request: Request) -> Response:
         "Warnings": [*missing_features(features), *engine.networks.warnings, *engine.options.warnings],
     }
     return json_response(shape)
-
-
-@routes.post("/auth")
-async def auth(_: Request) -> Response:
-    """Registries come later."""
-    raise Unsupported("logging in to registries is not offered yet")

@@ -14,9 +14,7 @@ _UNOFFERED = (
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
     ("POST", "/commit", "commit"),
-    ("GET", "/images/search", "searching a registry"),
     ("POST", "/images/{name:path}/push", "push"),
-    ("GET", "/distribution/{name:path}/json", "asking a registry about an image"),
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
 )

@@ -1,0 +1,88 @@
+"""`/auth`, `/distribution/…`, `/images/search`: what is asked of registries without pulling or pushing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api.shapes import registries as shapes
+from sampan.engine import Engine
+from sampan.engine.core import in_thread
+from sampan.errors import InvalidParameter
+from sampan.http import Request, Response, Routes, json_response
+from sampan.registry import Credentials, Found
+
+routes = Routes()
+
+
+def credentials_of(request: Request) -> Credentials:
+    """Who asks, by the header `X-Registry-Auth`.
+
+    Raises:
+        InvalidParameter: the header cannot be read.
+    """
+    return Credentials.from_header(request.headers.get("x-registry-auth", ""))
+
+
+@routes.post("/auth")
+async def auth(request: Request) -> Response:
+    """Whether credentials are good for the registry that they name."""
+    engine: Engine = request.engine
+    credentials = Credentials.from_json(await request.json())
+    token = await in_thread(lambda: engine.images.registries.log_in(credentials))
+    return json_response({"IdentityToken": token, "Status": "Login Succeeded"})
+
+
+@routes.get("/distribution/{name:path}/json")
+async def distribution(request: Request) -> Response:
+    """What a registry has under a name: digest, size and platforms."""
+    engine: Engine = request.engine
+    credentials = credentials_of(request)
+    name = request.params["name"]
+    descriptor, platforms = await in_thread(lambda: engine.images.look_up(name, credentials))
+    return json_response(shapes.distribution(descriptor, platforms))
+
+
+@routes.get("/images/search")
+async def search(request: Request) -> Response:
+    """Repositories on Docker Hub, or on the registry that the term begins with."""
+    engine: Engine = request.engine
+    credentials = credentials_of(request)
+    term, limit = request.query.get("term"), request.query.integer("limit")
+    if request.query.get("limit") and limit == 0:
+        raise InvalidParameter("limit 0 is outside the range of [1, 100]")
+    wanted = _Filters(request.query.filters())
+    found = await in_thread(lambda: engine.images.registries.search(term, limit, credentials))
+    return json_response([shapes.found(item) for item in found if wanted.fits(item)])
+
+
+class _Filters:
+    """`is-official`, `stars`, and `is-automated`, which nothing is any more."""
+
+    def __init__(self, given: dict[str, list[str]]) -> None:
+        for name in given:
+            if name not in ("is-official", "is-automated", "stars"):
+                raise InvalidParameter(f"invalid filter '{name}'")
+        self._official = _boolean(given, "is-official")
+        self._automated = _boolean(given, "is-automated")
+        self._stars = 0
+        for text in given.get("stars", []):
+            if not (text.isascii() and text.isdigit() and len(text) < 10):
+                raise InvalidParameter(f"invalid filter 'stars={text}'")
+            self._stars = max(self._stars, int(text))
+
+    def fits(self, item: Found) -> bool:
+        """Whether a result is wanted."""
+        return (
+            self._automated is not True
+            and self._official in (None, item.is_official)
+            and item.star_count >= self._stars
+        )
+
+
+def _boolean(given: dict[str, list[str]], name: str) -> bool | None:
+    values: list[Any] = given.get(name, [])
+    if not values:
+        return None
+    if len(values) > 1 or values[0] not in ("1", "true", "0", "false"):
+        raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
+    return values[0] in ("1", "true")
