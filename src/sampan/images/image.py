@@ -32,6 +32,10 @@ CREATE TABLE IF NOT EXISTS image_names (
     image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
 );
 CREATE INDEX IF NOT EXISTS image_names_image ON image_names (image);
+CREATE TABLE IF NOT EXISTS image_unsettled (
+    image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE,
+    boot TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS image_facts (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -107,7 +107,6 @@ def import_image(
         manifest_digest = sha256(manifest)
         lease.add(manifest_digest)
         records.content.put(manifest)
-        records.driver.sync()
         with records.database.transaction():
             records.add(image_id, document, manifest_digest, [blob])
             if reference is not None:

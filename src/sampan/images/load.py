@@ -74,7 +74,6 @@ def load(
         for image in images:
             image_id = _store(records, lease, image, progress)
             added.append((image_id, image))
-        records.driver.sync()
         with records.database.transaction():
             for image_id, image in added:
                 records.add(

@@ -15,6 +15,7 @@ from sampan.database import Database
 from sampan.errors import SampanError
 from sampan.images.content import ContentStore
 from sampan.images.image import TABLES, Image
+from sampan.images.settling import Settling, flush_file_system
 from sampan.oci.image import DOCUMENT_LIMIT_BYTES, Descriptor, ImageDocument, parse_image, parse_manifest
 from sampan.oci.reference import Reference, parse
 from sampan.storage import Driver
@@ -41,6 +42,11 @@ class ImageRecords:
         self._manifests: dict[str, Descriptor] = {}
         self._layer_locks: dict[str, threading.Lock] = {}
         database.script(TABLES)
+        self.settling = Settling(database, self._flush)
+
+    def _flush(self) -> None:
+        self.driver.sync()
+        flush_file_system(self.content.blobs)
 
     # --- reading ---
 
@@ -183,6 +189,7 @@ class ImageRecords:
                     "INSERT INTO image_layers (image, position, blob, layer) VALUES (?, ?, ?, ?)",
                     (image_id, position, blob, layer),
                 )
+            self.settling.mark(image_id)
 
     def name(self, reference: Reference, image_id: str) -> str | None:
         """Give an image a name.
@@ -213,7 +220,7 @@ class ImageRecords:
             the layers that went with it, topmost first.
         """
         with self.content.lock:
-            candidates = self._references(image_id)
+            candidates = self.references(image_id)
             with self.database.transaction():
                 self.database.execute("DELETE FROM images WHERE id = ?", (image_id,))
             self._documents.pop(image_id, None)
@@ -223,7 +230,8 @@ class ImageRecords:
 
     # --- collecting ---
 
-    def _references(self, image_id: str) -> list[str]:
+    def references(self, image_id: str) -> list[str]:
+        """The blobs and the layers (`layer:` before their id, topmost first) that an image consists of."""
         rows = self.database.execute("SELECT manifest FROM images WHERE id = ?", (image_id,))
         layers = self.layer_blobs(image_id)
         return [
@@ -262,6 +270,13 @@ class ImageRecords:
         """`collect` for everything in the store."""
         names = list(self.content.digests()) + [f"layer:{layer}" for layer in self.driver.layers()]
         return self.collect(names)
+
+    def settled_layers(self) -> set[str]:
+        """The layers of images that are known to be on disk as a whole."""
+        rows = self.database.execute(
+            "SELECT DISTINCT layer FROM image_layers WHERE image NOT IN (SELECT image FROM image_unsettled)"
+        )
+        return {row[0] for row in rows}
 
     def _blob_used(self, digest: str) -> bool:
         return bool(
@@ -302,7 +317,7 @@ class ImageRecords:
 
     def missing(self, image_id: str) -> list[str]:
         """Which of the blobs and layers (`layer:` before their id) of an image are not in the store."""
-        return [name for name in self._references(image_id) if not self._is_here(name)]
+        return [name for name in self.references(image_id) if not self._is_here(name)]
 
     def _is_here(self, name: str) -> bool:
         if name.startswith("layer:"):

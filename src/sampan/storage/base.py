@@ -183,8 +183,12 @@ class DirectoryDriver:
                 raise Conflict(f"layer {layer_id} has layers on top of it")
             if layer_id in self.used_layers():
                 raise Conflict(f"layer {layer_id} is in use by a container")
-            self._to_trash(self.layer_path(layer_id))
-            del self._records[layer_id]
+            self.forget_layer(layer_id)
+
+    def forget_layer(self, layer_id: str) -> None:
+        with self._lock:
+            if self._records.pop(layer_id, None) is not None:
+                self._to_trash(self.layer_path(layer_id))
 
     # --- containers ---
 

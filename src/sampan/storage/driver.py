@@ -92,6 +92,12 @@ class Driver(Protocol):
     def remove_layer(self, layer_id: str) -> None:
         """Take a layer away that neither a layer nor a container stands on; no error when it is gone."""
 
+    def forget_layer(self, layer_id: str) -> None:
+        """Take away a layer whose files cannot be trusted, whatever stands on it; no error when it is gone.
+
+        The caller has it unpacked again under the same id, or drops what needs it.
+        """
+
     def used_layers(self) -> set[str]:
         """The topmost layers that containers stand on."""
 

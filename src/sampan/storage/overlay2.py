@@ -111,10 +111,10 @@ class Overlay2(DirectoryDriver):
         os.symlink(f"../layers/{layer_id[7:]}/diff", self.home / "l" / link)
         return link
 
-    def remove_layer(self, layer_id: str) -> None:
+    def forget_layer(self, layer_id: str) -> None:
         with self._lock:
             record = self._records.get(layer_id)
-            super().remove_layer(layer_id)
+            super().forget_layer(layer_id)
             if record is not None:
                 (self.home / "l" / record.link).unlink(missing_ok=True)
 

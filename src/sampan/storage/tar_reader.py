@@ -8,6 +8,7 @@ reads (the reader of every other engine) is read the same way here.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,10 @@ _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32x32x8s8s155s12x")
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _WITHOUT_DATA = frozenset((LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 _XATTR = "SCHILY.xattr."
+
+# Modes, owners and times repeat from member to member; what a field means depends on its bytes alone.
+_NUMBERS_KEPT = 4096
+_numbers: dict[bytes, int] = {}
 
 
 class Readable(Protocol):
@@ -131,7 +136,7 @@ def members(source: Source) -> Iterator[Member]:
         (
             name, mode, uid, gid, size, mtime, checksum, kind, link, magic, major, minor, prefix,
         ) = _FIELDS.unpack(block)  # fmt: skip
-        if sum(block) - sum(checksum) + 256 != _number(checksum, "checksum"):
+        if _sum(block) - sum(checksum) + 256 != _number(checksum, "checksum"):
             raise InvalidLayer("not a tar archive: a header's checksum is wrong")
         count = _number(size, "size")
         if count < 0:
@@ -187,7 +192,26 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
+def _sum(block: bytes) -> int:
+    """The sum of a block's bytes.
+
+    The low half of an Adler-32 is one more than the sum modulo 65521 (RFC 1950), which 256 bytes cannot
+    reach. This is many times faster than adding in Python.
+    """
+    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+
+
 def _number(field: bytes, what: str) -> int:
+    known = _numbers.get(field)
+    if known is None:
+        known = _parse_number(field, what)
+        if len(_numbers) >= _NUMBERS_KEPT:
+            _numbers.clear()
+        _numbers[field] = known
+    return known
+
+
+def _parse_number(field: bytes, what: str) -> int:
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
         bits = 8 * len(field)

@@ -135,27 +135,33 @@ class Unpacker:
     def _regular(self, parent: int, path: bytes, name: bytes, member: Member, source: Source) -> None:
         size = member.size
         self._reserve(size)
+        # Owner and mode are right at once unless a umask, an ACL or the owner's number says otherwise.
+        mode = member.mode & 0o777
         try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            fd = os.open(name, _CREATE, mode, dir_fd=parent)
         except FileExistsError:
             self.remove(parent, path, name)
-            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            fd = os.open(name, _CREATE, mode, dir_fd=parent)
         try:
             if member.sparse is not None:
                 self._sparse(fd, member, source)
+                source.skip(-size % 512)
             elif size <= tar_reader.READ_SIZE:
                 if size:
-                    data = source.exact(size)
-                    if len(data) < size or os.write(fd, data) < size:
+                    padded = size + -size % 512
+                    data = source.exact(padded)
+                    if len(data) < padded or os.write(fd, memoryview(data)[:size]) < size:
                         raise InvalidLayer("the archive ends in the middle of a file")
             else:
                 source.copy(size, lambda part: _write_all(fd, part))
-            if size % 512:
                 source.skip(-size % 512)
-            os.fchown(fd, member.uid, member.gid)
+            made = os.fstat(fd)
+            if made.st_uid != member.uid or made.st_gid != member.gid:
+                os.fchown(fd, member.uid, member.gid)
             if member.xattrs:
                 _set_xattrs(fd, member.xattrs)
-            os.fchmod(fd, member.mode)
+            if made.st_mode != stat.S_IFREG | member.mode or member.xattrs:
+                os.fchmod(fd, member.mode)
             moment = max(member.mtime_ns, 0)
             os.utime(fd, ns=(moment, moment))
         finally:
