@@ -66,8 +66,8 @@ def test_the_mark_goes_once_the_disk_has_it(machine: Machine, monkeypatch: pytes
     flushed = []
     sync = machine.driver.sync
     monkeypatch.setattr(machine.driver, "sync", lambda: (flushed.append(len(machine.marks())), sync()))
-    machine.add("a")
-    machine.add("b")
+    machine.add("one")
+    machine.add("two")
     assert len(machine.marks()) == 2
     limit = time.monotonic() + 30
     while machine.marks() and time.monotonic() < limit:
@@ -82,20 +82,20 @@ def test_a_flush_that_fails_keeps_the_mark(machine: Machine, monkeypatch: pytest
 
     monkeypatch.setattr(machine.driver, "sync", broken)
     monkeypatch.setattr(module, "DELAY_S", 0)
-    image = machine.add("a")
+    image = machine.add("one")
     time.sleep(0.3)
     assert [marked for marked, _ in machine.marks()] == [image]
 
 
 @pytest.mark.usefixtures("never_settled")
 def test_torn_layers_are_unpacked_again(machine: Machine) -> None:
-    image = machine.add("a")
-    (machine.layer_path("a") / "etc/name").write_bytes(b"")  # what ext4 leaves of a file it never wrote out
-    machine.driver.create_container("c", machine.images.resolve("a").top_layer)
+    image = machine.add("one")
+    (machine.layer_path("one") / "etc/name").write_bytes(b"")  # what ext4 leaves of a file it never wrote out
+    machine.driver.create_container("c", machine.images.resolve("one").top_layer)
     machine.power_cut()
     machine.open()
-    assert machine.images.resolve("a").id == image
-    assert (machine.layer_path("a") / "etc/name").read_bytes() == b"a"
+    assert machine.images.resolve("one").id == image
+    assert (machine.layer_path("one") / "etc/name").read_bytes() == b"one"
     assert [marked for marked, _ in machine.marks()] == [image]  # on its way to the disk once more
     assert "etc/name" in tree(Path(machine.driver.mount("c")))
     machine.driver.unmount("c")
@@ -104,35 +104,35 @@ def test_torn_layers_are_unpacked_again(machine: Machine) -> None:
 
 @pytest.mark.usefixtures("never_settled")
 def test_a_torn_blob_costs_its_image_and_no_other(machine: Machine) -> None:
-    machine.add("a")
-    machine.add("b")
-    blob = machine.images.resolve("a").diff_ids[0]  # the archive was not compressed
+    machine.add("one")
+    machine.add("two")
+    blob = machine.images.resolve("one").diff_ids[0]  # the archive was not compressed
     path = machine.root / "content/blobs/sha256" / blob[7:]
     path.write_bytes(bytes(path.stat().st_size))
     machine.power_cut()
     machine.open()
     with pytest.raises(NoSuchImage):
-        machine.images.resolve("a")
-    assert (machine.layer_path("b") / "etc/name").read_bytes() == b"b"
+        machine.images.resolve("one")
+    assert (machine.layer_path("two") / "etc/name").read_bytes() == b"two"
     assert not path.exists()
-    assert machine.driver.layers() == {machine.images.resolve("b").top_layer}
+    assert machine.driver.layers() == {machine.images.resolve("two").top_layer}
 
 
 @pytest.mark.usefixtures("never_settled")
 def test_a_crash_of_the_daemon_alone_costs_nothing(machine: Machine) -> None:
-    machine.add("a")
-    (machine.layer_path("a") / "etc/name").write_bytes(b"as it is")
+    machine.add("one")
+    (machine.layer_path("one") / "etc/name").write_bytes(b"as it is")
     machine.database.close()
     machine.open()
-    assert (machine.layer_path("a") / "etc/name").read_bytes() == b"as it is"  # not unpacked again
+    assert (machine.layer_path("one") / "etc/name").read_bytes() == b"as it is"  # not unpacked again
     assert len(machine.marks()) == 1
 
 
 def test_layers_of_images_that_are_on_disk_are_left_alone(machine: Machine) -> None:
-    machine.add("a")
+    machine.add("one")
     machine.images._records.settling.settle()
-    machine.images._records.settling.mark(machine.images.import_(io.BytesIO(layer(entry("x"))), "b"))
-    before = machine.layer_path("a").stat().st_ino
+    machine.images._records.settling.mark(machine.images.import_(io.BytesIO(layer(entry("x"))), "two"))
+    before = machine.layer_path("one").stat().st_ino
     machine.power_cut()
     machine.open()
-    assert machine.layer_path("a").stat().st_ino == before
+    assert machine.layer_path("one").stat().st_ino == before
