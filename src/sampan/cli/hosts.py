@@ -1,4 +1,7 @@
-"""Where the daemon is: `-H`, then SAMPAN_HOST, else the socket of the machine's own daemon."""
+"""Where the daemon is: `-H`, SAMPAN_HOST, DOCKER_HOST, else the socket of the machine's own daemon.
+
+DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH mean what they mean to docker.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,26 @@ from sampan.cli.failures import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.cli.flags import Values
 
 DEFAULT_SOCKET = "/run/sampan/sampan.sock"
+
+
+class Tls:
+    """How a TCP host is spoken to.
+
+    Attributes:
+        verify: whether the daemon's certificate must be signed by `ca` and name the host.
+        cert, key: our own certificate and its key, or "" when we show none.
+    """
+
+    __slots__ = ("ca", "cert", "key", "verify")
+
+    def __init__(self, verify: bool, ca: str, cert: str, key: str) -> None:
+        self.verify = verify
+        self.ca = ca
+        self.cert = cert
+        self.key = key
 
 
 class Host:
@@ -22,7 +40,7 @@ class Host:
         url: as the user wrote it.
         path: of the unix socket, or "".
         address: (name, port) for TCP.
-        tls: certificate paths and whether to verify, or None.
+        tls: for a TCP host that speaks TLS, else None.
         automatic: nobody chose it, so the daemon may be started.
     """
 
@@ -32,14 +50,14 @@ class Host:
         self.url = url
         self.path = ""
         self.address: tuple[str, int] | None = None
-        self.tls: dict[str, Any] | None = None
+        self.tls: Tls | None = None
         self.automatic = automatic
         scheme, separator, rest = url.partition("://")
         if not separator:
             scheme, rest = ("unix", url) if url.startswith("/") else ("tcp", url)
         if scheme == "unix":
             self.path = rest or DEFAULT_SOCKET
-        elif scheme in ("tcp", "http", "https"):
+        elif scheme == "tcp":
             name, colon, port = rest.rstrip("/").rpartition(":")
             if not colon:
                 name, port = rest, "2375"
@@ -55,17 +73,31 @@ def chosen_host(options: Values) -> Host:
     given = options.items("host")
     if len(given) > 1:
         raise CommandError("specify only one -H")
-    url = given[0] if given else os.environ.get("SAMPAN_HOST", "")
+    url = given[0] if given else os.environ.get("SAMPAN_HOST") or os.environ.get("DOCKER_HOST", "")
     if not url:
         return Host(f"unix://{DEFAULT_SOCKET}", automatic=True)
     host = Host(url)
-    if options.on("tls") or options.on("tlsverify"):
-        folder = os.path.expanduser("~/.docker")
-        host.tls = {
-            "verify": options.on("tlsverify"),
-            "ca": options.text("tlscacert") or os.path.join(folder, "ca.pem"),
-            "cert": options.text("tlscert") or os.path.join(folder, "cert.pem"),
-            "key": options.text("tlskey") or os.path.join(folder, "key.pem"),
-            "explicit": options.given("tlscert"),
-        }
+    if host.address is not None:
+        host.tls = _tls(options)
     return host
+
+
+def _tls(options: Values) -> Tls | None:
+    """What flags and environment say of TLS; --tlsverify, whatever its value, switches it on."""
+    environment = os.environ
+    verify = (
+        options.on("tlsverify") if options.given("tlsverify") else bool(environment.get("DOCKER_TLS_VERIFY"))
+    )
+    asked = options.on("tls") if options.given("tls") else bool(environment.get("DOCKER_TLS"))
+    if not (verify or asked or options.given("tlsverify")):
+        return None
+    folder = environment.get("DOCKER_CERT_PATH") or environment.get("DOCKER_CONFIG") or "~/.docker"
+    paths = {}
+    for flag, name in (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem")):
+        path = options.text(flag) or os.path.join(os.path.expanduser(folder), name)
+        if flag != "tlscacert" and not options.given(flag) and not os.path.exists(path):
+            path = ""
+        paths[flag] = path
+    if bool(paths["tlscert"]) != bool(paths["tlskey"]):
+        raise CommandError("a client certificate needs both --tlscert and --tlskey")
+    return Tls(verify, paths["tlscacert"], paths["tlscert"], paths["tlskey"])

@@ -109,7 +109,9 @@ class Copier:
         want = -1
         reading = False
         while True:
-            mask = select.POLLIN | (select.POLLOUT if self._pending else 0)
+            if self._secure and self._socket.pending() and not self._receive():
+                return False
+            mask = select.POLLIN | (select.POLLOUT if self._pending or self._closing else 0)
             if mask != want:
                 poller.register(fd, mask)
                 want = mask
@@ -137,12 +139,6 @@ class Copier:
                 return True
             except ConnectionResetError:
                 return False
-            except OSError as error:
-                if type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError"):
-                    return True
-                if type(error).__name__ in ("SSLZeroReturnError", "SSLEOFError"):
-                    return False
-                raise
             if not data:
                 return False
             self._show(data)
@@ -180,16 +176,12 @@ class Copier:
     def _push(self, data: bytes) -> None:
         pending = self._pending + data if self._pending else data
         try:
-            sent = self._socket.send(pending)
+            sent = self._socket.send(pending) if pending else 0
         except BlockingIOError:
             sent = 0
         except (BrokenPipeError, ConnectionResetError):
             self._input_over = True
             sent = len(pending)
-        except OSError as error:
-            if type(error).__name__ not in ("SSLWantReadError", "SSLWantWriteError"):
-                raise
-            sent = 0
         self._pending = pending[sent:]
         if not self._pending and self._closing:
             self._half_close()
@@ -199,12 +191,12 @@ class Copier:
         if self._pending:
             return
         try:
-            if self._secure:
-                self._socket.unwrap()  # sends close_notify; the answer may come much later
-            else:
-                self._socket.shutdown(1)
+            self._socket.shutdown(1)
+            self._closing = False
+        except BlockingIOError:
+            pass  # TLS has a farewell to send, and no room yet
         except OSError:
-            pass  # the other side has gone first, or TLS wants to read: both are seen by the next read
+            self._closing = False  # the other side has gone first: the next read sees it
 
 
 def show_frames(pieces: Iterable[bytes]) -> None:

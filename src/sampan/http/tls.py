@@ -19,6 +19,25 @@ READ_BYTES = 256 << 10
 FAREWELL_S = 10.0  # how long a client may take to close once the output has ended
 HIGH_BYTES = 256 << 10
 
+_PLAIN_HTTP = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+_REASONS = {
+    "HTTP_REQUEST": "it speaks HTTP without TLS",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it shows no certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority that signed our certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept our certificate",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept our certificate",
+    "UNEXPECTED_EOF_WHILE_READING": "it hung up",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "UNSUPPORTED_PROTOCOL": "it speaks too old a version of TLS",
+}
+
+
+def handshake_failure(error: ssl.SSLError) -> str:
+    """Why a handshake failed, for the log."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate cannot be verified ({error.verify_message})"
+    return _REASONS.get(error.reason or "", error.reason or str(error))
+
 
 class TlsPump(asyncio.Protocol):
     """A protocol to the TCP transport below, a transport to the protocol above.
@@ -39,8 +58,8 @@ class TlsPump(asyncio.Protocol):
         self._said_eof = False
         self._heard_eof = False
         self._closing = False
+        self._lost = False
         self._reading = True
-        self._rest: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
     # --- from below ---
@@ -67,7 +86,7 @@ class TlsPump(asyncio.Protocol):
         return self._started
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
+        self._closing = self._lost = True
         if self._timer is not None:
             self._timer.cancel()
         if self._started:
@@ -99,11 +118,18 @@ class TlsPump(asyncio.Protocol):
             self._hear_eof()
         except ssl.SSLError as error:
             if not self._ready:
-                log.info("TLS handshake failed: %s", error.reason or error)
-            self._flush()
+                log.info("TLS handshake with %s failed: %s", self._peer(), handshake_failure(error))
+            if error.reason == "HTTP_REQUEST":
+                self._lower.write(_PLAIN_HTTP)
+            else:
+                self._flush()  # the alert
             self._lower.close()
             return
         self._flush()
+
+    def _peer(self) -> str:
+        name = self._lower.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if name else "a client"
 
     def _start(self) -> None:
         if self._timer is not None:
@@ -207,85 +233,116 @@ class TlsPump(asyncio.Protocol):
         mine, theirs = socket.socketpair()
         mine.setblocking(False)
         theirs.setblocking(False)
-        upper = _PairEnd(self)
-        former, self._upper = self._upper, upper
+        former, self._upper = self._upper, _PairEnd(self, mine)
         former.connection_lost(None)
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(lambda: upper, mine)
-        self._lower.set_write_buffer_limits(high=HIGH_BYTES)
-        self.resume_reading()
+        if self._lost:
+            self._upper.connection_lost(None)
+        else:
+            self._lower.set_write_buffer_limits(high=HIGH_BYTES)
+            self.resume_reading()
         return theirs
+
+    def discard_input(self) -> None:
+        """Decrypt what has arrived, so that a farewell does not meet it; the protocol above drops it."""
+        self.resume_reading()
+        self._pump_if_reading()
 
 
 class _PairEnd(asyncio.Protocol):
-    """The pump's end of the socket pair: its one transport is the pair's, its other neighbour the pump.
+    """The protocol above the pump after a hijack: it owns our end of the socket pair.
 
-    The pump calls it as its upper protocol (data from the client) by the same names as asyncio would, so what
-    asyncio delivers goes to a second object.
+    The pair is read and written by hand, because an asyncio transport forgets what it has not read as soon as
+    a write fails, and a container that ends under a flood of stdin would lose the end of its output so.
     """
 
-    def __init__(self, pump: TlsPump) -> None:
+    def __init__(self, pump: TlsPump, pair: socket.socket) -> None:
         self._pump = pump
-        self._pair: Any = None
-        self._from_pair = _FromPair(pump)
+        self._pair = pair
+        self._loop = asyncio.get_running_loop()
+        self._waiting = bytearray()  # for the container
+        self._held = False  # the client is kept from sending more
+        self._deaf = False  # the container reads no more
+        self._output_over = False
+        self._client_finished = False
+        self._loop.add_reader(pair, self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._pair = transport
-        self._pair.set_write_buffer_limits(high=HIGH_BYTES)
-        self._from_pair.pair = transport
-        self._pair.set_protocol(self._from_pair)
+    # --- from the client, by the pump ---
 
     def data_received(self, data: bytes) -> None:
-        if not self._pair.is_closing():
-            self._pair.write(data)
+        if self._deaf:
+            return
+        self._waiting += data
+        self._write()
 
     def eof_received(self) -> bool:
-        if not self._pair.is_closing():
-            try:
-                self._pair.write_eof()
-            except OSError:
-                pass  # the other end has left already
-        self._from_pair.client_finished = True
-        return not self._from_pair.finished  # False lets the pump close
+        self._client_finished = True
+        if not self._waiting:
+            self._finish_input()
+        return not self._output_over  # False lets the pump close
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._loop.remove_reader(self._pair)
+        self._loop.remove_writer(self._pair)
         self._pair.close()
+        self._deaf = self._output_over = True
 
     def pause_writing(self) -> None:
-        if not self._pair.is_closing():
-            self._pair.pause_reading()
+        self._loop.remove_reader(self._pair)
 
     def resume_writing(self) -> None:
-        if not self._pair.is_closing():
-            self._pair.resume_reading()
+        if not self._output_over:
+            self._loop.add_reader(self._pair, self._read)
 
+    # --- the pair ---
 
-class _FromPair(asyncio.Protocol):
-    """What comes out of the socket pair goes to the client."""
+    def _write(self) -> None:
+        try:
+            del self._waiting[: self._pair.send(self._waiting)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._hear_no_more()
+            return
+        if not self._waiting:
+            self._loop.remove_writer(self._pair)
+            if self._client_finished:
+                self._finish_input()
+            elif self._held:
+                self._held = False
+                self._pump.resume_reading()
+            return
+        self._loop.add_writer(self._pair, self._write)
+        if len(self._waiting) > HIGH_BYTES and not self._held:
+            self._held = True
+            self._pump.pause_reading()
 
-    def __init__(self, pump: TlsPump) -> None:
-        self._pump = pump
-        self.pair: Any = None
-        self.client_finished = False
-        self.finished = False
+    def _finish_input(self) -> None:
+        try:
+            self._pair.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the other end has left already
 
-    def data_received(self, data: bytes) -> None:
-        self._pump.write(data)
+    def _hear_no_more(self) -> None:
+        self._deaf = True
+        self._waiting.clear()
+        self._loop.remove_writer(self._pair)
+        self._pump.discard_input()
 
-    def eof_received(self) -> bool:
-        self.finished = True
+    def _read(self) -> None:
+        try:
+            data = self._pair.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._pump.write(data)
+            return
+        self._output_over = True
+        self._loop.remove_reader(self._pair)
+        self._hear_no_more()
         self._pump.write_eof()
-        if self.client_finished:
+        if self._client_finished:
             self._pump.close()
-        else:
-            asyncio.get_running_loop().call_later(FAREWELL_S, self._pump.close)
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._pump.close()
-
-    def pause_writing(self) -> None:
-        self._pump.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._pump.resume_reading()
+        else:  # closing now would throw away what the client has not read yet
+            self._loop.call_later(FAREWELL_S, self._pump.close)
