@@ -7,6 +7,7 @@ built, and a checkout that is moved goes on working. Two runs at once wait for o
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -19,6 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = {False: VENV / ".sampan-installed", True: VENV / ".sampan-installed-dev"}
+
+INDEX = "package index"
+_NO_NETWORK = (
+    "NewConnectionError",
+    "Temporary failure",
+    "Could not resolve",
+    "Network is unreachable",
+    "timed out",
+)
 
 
 class SetupError(Exception):
@@ -57,6 +67,16 @@ def last_line(text: str) -> str:
     return (errors or lines or ["no output"])[-1]
 
 
+def reason(text: str, place: str) -> str:
+    """Why a program that fetches from `place` failed; what it says itself is misleading without a network."""
+    if any(sign in text for sign in _NO_NETWORK):
+        hint = (
+            " (PIP_INDEX_URL, PIP_FIND_LINKS name a mirror or a folder of wheels)" if place == INDEX else ""
+        )
+        return f"the {place} cannot be reached; is this machine offline?{hint}"
+    return last_line(text)
+
+
 def ensure_venv_module() -> None:
     """See that this Python can make environments: on Debian `ensurepip` is in a package of its own."""
     if quiet_run(sys.executable, "-I", "-c", "import ensurepip, venv").returncode == 0:
@@ -71,7 +91,7 @@ def ensure_venv_module() -> None:
         quiet_run("apt-get", "update", "-q")
         done = quiet_run(*install)
         if done.returncode != 0:
-            raise SetupError(f"cannot install {package}: {last_line(done.stdout)}")
+            raise SetupError(f"cannot install {package}: {reason(done.stdout, 'package archive')}")
 
 
 def usable() -> bool:
@@ -86,16 +106,32 @@ def install(dev: bool) -> None:
     Raises:
         SetupError: with the line that the user is to see.
     """
+    for place in (ROOT, VENV):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise OSError(errno.EACCES, f"{place} is not writable")
     if not usable():
         ensure_venv_module()
         shutil.rmtree(VENV, ignore_errors=True)
-        done = quiet_run(sys.executable, "-I", "-m", "venv", VENV)
+        # By its full name: once a newer Python has replaced this one, `.venv/bin/python` leads nowhere and is
+        # made anew, instead of looking for its packages in another version's place.
+        done = quiet_run(os.path.realpath(sys.executable), "-I", "-m", "venv", VENV)
         if done.returncode != 0:
             raise SetupError(f"cannot make {VENV}: {last_line(done.stdout)}")
-    pip = (PYTHON, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q")
+    pip = (
+        PYTHON,
+        "-I",
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "2",
+        "install",
+        "-q",
+    )
     done = quiet_run(*pip, "--only-binary", ":all:", *requirements(dev))
     if done.returncode != 0:
-        raise SetupError(f"cannot install the Python packages: {last_line(done.stdout)}")
+        raise SetupError(f"cannot install the Python packages: {reason(done.stdout, INDEX)}")
     (packages,) = VENV.glob("lib/python3*/site-packages")
     source = os.path.relpath(ROOT / "src", packages)
     (packages / "sampan.pth").write_text(source + "\n")
@@ -127,7 +163,10 @@ def ensure(dev: bool) -> None:
         print("Setting up Sampan (once) …", file=sys.stderr, flush=True)
         install(dev)
     except OSError as error:
-        raise SetupError(f"cannot set up {VENV}: {error}") from error
+        hint = ""
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "; the checkout must be writable once: use sudo, or a copy of your own"
+        raise SetupError(f"cannot set up {VENV}: {error.strerror}{hint}") from error
 
 
 def main() -> int:

@@ -131,8 +131,10 @@ def run_checks() -> list[str]:
     failed = []
     for check in CHECKS:
         print(f"./test: {' '.join(check)}", flush=True)
-        program = environment.VENV / "bin" / check[0]
-        if subprocess.run([program, *check[1:]], cwd=ROOT, check=False).returncode != 0:
+        command = [environment.VENV / "bin" / check[0], *check[1:]]
+        if command[0].read_bytes().startswith(b"#!"):  # its first line names where the checkout was once
+            command.insert(0, environment.PYTHON)
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
             failed.append(" ".join(check))
     return failed
 

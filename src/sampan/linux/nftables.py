@@ -36,6 +36,8 @@ _DELTABLE = _SUBSYSTEM | 2
 _NEWCHAIN = _SUBSYSTEM | 3
 _GETCHAIN = _SUBSYSTEM | 4
 _NEWRULE = _SUBSYSTEM | 6
+_GETRULE = _SUBSYSTEM | 7
+_GETGEN = _SUBSYSTEM | 16
 
 _NFTA_LIST_ELEM = 1
 _REGISTER = 1
@@ -56,6 +58,7 @@ CT_RELATED = 4
 _IP_SOURCE_OFFSET = 12
 
 Expression = bytes
+Fingerprint = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,29 @@ def table_exists(name: str) -> bool:
             dict(attributes(body[4:])).get(1, b"").rstrip(b"\0") == name.encode()
             for _, body in netlink.dump(request)
         )
+
+
+def generation(netlink: Netlink) -> int:
+    """The number that the kernel counts up with every change of any rule in this network namespace."""
+    request = Message(_GETGEN, NLM_F_ACK, _head(socket.AF_UNSPEC), "ask for the nftables generation")
+    for _, body in netlink.dump(request):
+        return int.from_bytes(dict(attributes(body[4:])).get(1, b""), "big")
+    return 0
+
+
+def fingerprint(netlink: Netlink, name: str) -> Fingerprint:
+    """What a table of family ip consists of: its chains and rules, by name and handle.
+
+    A handle is never given twice, so one that was made anew differs, were it of the same content.
+    """
+    table, found = name.encode() + b"\0", []
+    for kind, handle, chain in ((_GETCHAIN, 2, 3), (_GETRULE, 3, 2)):
+        request = Message(kind, NLM_F_DUMP, _head(socket.AF_INET), "list nftables chains and rules")
+        for _, body in netlink.dump(request):
+            members = dict(attributes(body[4:]))
+            if body[0] == socket.AF_INET and members.get(1) == table:
+                found.append((members.get(chain, b""), members.get(handle, b"")))
+    return tuple(found)
 
 
 def dropping_forward_chains() -> list[ForeignChain]:

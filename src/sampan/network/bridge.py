@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
-import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from sampan.linux import nftables, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network.model import BridgeOptions
 
-_IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _ALREADY = frozenset({errno.EEXIST})
 
 
@@ -103,7 +102,8 @@ def raise_bridge(netlink: Netlink, options: BridgeOptions, address: ipaddress.IP
     """Make the bridge if it is missing, see that it has its address and is up; its index."""
     link, addresses = find(netlink, options.name)
     if link is None:
-        mac_address = "02:42:" + secrets.token_bytes(4).hex(":")
+        # The same one each time, so that containers that live through its loss need not ask for it again.
+        mac_address = "02:42:" + address.packed.hex(":")
         netlink.transact([rtnetlink.create_bridge(options.name, mac_address, options.mtu)])
         with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
             netlink.transact([rtnetlink.set_no_ipv6_address(options.name)])
@@ -118,9 +118,9 @@ def raise_bridge(netlink: Netlink, options: BridgeOptions, address: ipaddress.IP
 def enable_forwarding() -> str | None:
     """Switch IPv4 forwarding on when it is off; a warning when that is not possible."""
     try:
-        if _IP_FORWARD.read_text().strip() == "1":
+        if IP_FORWARD.read_text().strip() == "1":
             return None
-        _IP_FORWARD.write_text("1")
+        IP_FORWARD.write_text("1")
     except OSError as error:
         return (
             f"IPv4 forwarding is disabled and cannot be enabled ({error.strerror}): "
@@ -129,8 +129,8 @@ def enable_forwarding() -> str | None:
     return None
 
 
-def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> list[str]:
-    """Put our table in place; warnings when it cannot be or cannot suffice."""
+def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> tuple[bool, list[str]]:
+    """Put our table in place: whether it is, and warnings when it cannot be or cannot suffice."""
     name = options.name
     into, out_of = nftables.oifname(name), nftables.iifname(name)
     verdict = nftables.accept() if options.icc else nftables.drop()
@@ -161,11 +161,11 @@ def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> list[
         nftables.replace_table(table_name(name), (forward, postrouting))
         others = nftables.dropping_forward_chains()
     except OSError as error:
-        return [
+        return False, [
             f"no nftables table could be made ({error.strerror}; CONFIG_NF_TABLES, CONFIG_NFT_MASQ): "
             "containers have no outbound NAT"
         ]
-    return [
+    return True, [
         f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "
         f"interface {name} there if containers cannot reach other machines"
         for chain in others

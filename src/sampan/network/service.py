@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import re
 import secrets
 import threading
@@ -25,6 +26,9 @@ from sampan.network import bridge, namespace
 from sampan.network.files import host_nameservers
 from sampan.network.model import BridgeOptions, Endpoint, Network, Sandbox
 from sampan.network.pool import AddressPool, choose_subnet, parse_bip
+from sampan.network.watch import BridgeWatch
+
+log = logging.getLogger("sampan.network")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS networks (name TEXT PRIMARY KEY, id TEXT NOT NULL, created_ns INTEGER NOT NULL);
@@ -58,6 +62,8 @@ class NetworkService:
         self._database = database
         self._netns_dir = netns_dir
         self._bridge_index = 0
+        self._watch: BridgeWatch | None = None
+        self._watch_lock = threading.Lock()
         self._address: ipaddress.IPv4Interface | None = None
         self._pool: AddressPool | None = None
         self._refusal = "the bridge network is not started"
@@ -120,15 +126,59 @@ class NetworkService:
                 if container_id in keep:
                     with contextlib.suppress(Conflict):  # an address of an earlier subnet
                         self._pool.claim(ipaddress.IPv4Address(text))
-                    self._rejoin(netlink, veth)
                 else:
                     netlink.transact([rtnetlink.delete_link(veth)], tolerate=_NO_DEVICE)
                     self._database.execute("DELETE FROM endpoints WHERE id = ?", (endpoint_id,))
-        if self.options.ip_forward and (warning := bridge.enable_forwarding()):
-            self.warnings.append(warning)
-        if self.options.iptables:
-            self.warnings += bridge.put_firewall(self.options, address.network)
+            self._rejoin(netlink)
+        self.warnings += self._equip(address)
         self._refusal = ""
+
+    def _equip(self, address: ipaddress.IPv4Interface) -> list[str]:
+        """Forwarding and firewall for the bridge that is up, and a watch on all of it; returns warnings."""
+        warnings = []
+        forwarding = firewall = False
+        if self.options.ip_forward:
+            warning = bridge.enable_forwarding()
+            forwarding = warning is None
+            warnings += [warning] if warning else []
+        if self.options.iptables:
+            firewall, more = bridge.put_firewall(self.options, address.network)
+            warnings += more
+        self._drop_watch()
+        self._watch = BridgeWatch(
+            self.options.name, self._bridge_index, address.ip, forwarding=forwarding, firewall=firewall
+        )
+        return warnings
+
+    def _put_back(self) -> None:
+        """Put back what somebody has taken away since the last start; quick when nobody has.
+
+        Raises:
+            Unavailable: that cannot be done; the message says what is missing.
+        """
+        with self._watch_lock:
+            watch, address = self._watch, self._address
+            if watch is None or address is None:
+                return
+            try:
+                amiss = watch.amiss()
+                if not amiss:
+                    return
+                with Netlink() as netlink:
+                    self._bridge_index = bridge.raise_bridge(netlink, self.options, address)
+                    self._rejoin(netlink)
+                for warning in self._equip(address):
+                    log.warning("%s", warning)
+            except (OSError, InvalidParameter) as error:
+                raise Unavailable(
+                    f"the bridge network cannot be put back: {error}: mend that, or restart sampand"
+                ) from error
+            log.warning("%s: put back", "; ".join(amiss))
+
+    def _drop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _settle_address(
         self, netlink: Netlink, wanted: ipaddress.IPv4Interface | None, has_live: bool
@@ -167,14 +217,19 @@ class NetworkService:
         )
         return address
 
-    def _rejoin(self, netlink: Netlink, veth: str) -> None:
-        """Make a live container's veth a port of the bridge (again)."""
-        link = next((link for link in rtnetlink.links(netlink) if link.name == veth), None)
-        if link is None or link.master == self._bridge_index:
+    def _rejoin(self, netlink: Netlink) -> None:
+        """Make the live containers' veths ports of the bridge (again)."""
+        veths = {veth for (veth,) in self._database.execute("SELECT veth FROM endpoints")}
+        if not veths:
             return
-        netlink.transact([rtnetlink.set_master(link.index, veth, self._bridge_index)])
-        if not self.options.icc:
-            netlink.transact([rtnetlink.set_isolated(link.index, veth)])
+        for link in rtnetlink.links(netlink):
+            if link.name not in veths or link.master == self._bridge_index:
+                continue
+            netlink.transact(
+                [rtnetlink.set_master(link.index, link.name, self._bridge_index)], tolerate=_NO_DEVICE
+            )
+            if not self.options.icc:
+                netlink.transact([rtnetlink.set_isolated(link.index, link.name)], tolerate=_NO_DEVICE)
 
     def stop(self) -> None:
         """Finish pending removals; the bridge stays for the containers that live on."""
@@ -200,6 +255,8 @@ class NetworkService:
         if self.options.iptables:
             with contextlib.suppress(OSError):  # a kernel without nf_tables has no table of ours either
                 nftables.delete_table(bridge.table_name(name))
+        with self._watch_lock:
+            self._drop_watch()
         self._pool, self._address, self._bridge_index = None, None, 0
         self._refusal = "the bridge network is not started"
 
@@ -247,6 +304,7 @@ class NetworkService:
         pool, own = self._pool, self._address
         if pool is None or own is None or self._refusal:
             raise Unavailable(self._refusal)
+        self._put_back()
         veth = "veth" + secrets.token_hex(4)[:7]
         with ExitStack() as undo:
             address = pool.allocate()

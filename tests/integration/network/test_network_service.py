@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import os
@@ -211,15 +210,60 @@ def test_a_namespace_that_somebody_holds_loses_its_link(make: Make) -> None:
 
 def test_a_failed_create_leaves_nothing(make: Make, tmp_path: Path) -> None:
     service = started(make())
-    shell("ip link del sampan0")
+    shell("ip link del sampan0 && ip link add sampan0 type veth peer name x1")
     before = links()
-    with pytest.raises(OSError) as refused:
+    with pytest.raises(Unavailable, match="sampan0 exists and is not a bridge"):
         service.create_sandbox("a", "bridge")
-    assert refused.value.errno in (errno.EINVAL, errno.ENODEV)
     assert (links(), namespaces(tmp_path)) == (before, 0)
     assert service.sandbox_path("a") is None
-    service.start([])
+    shell("ip link del sampan0")
     assert address_of(service.create_sandbox("a", "bridge"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ip link del sampan0",
+        "ip link del sampan0 && ip link add sampan0 type bridge",
+        "ip link set sampan0 down",
+        "ip addr flush dev sampan0",
+        "ip addr add 10.9.9.1/24 dev sampan0 && ip addr del 172.18.0.1/16 dev sampan0",
+        "nft flush ruleset",
+        "nft delete table ip sampan-sampan0",
+        "nft flush chain ip sampan-sampan0 postrouting",
+        "sysctl -qw net.ipv4.ip_forward=0",
+    ],
+)
+def test_what_somebody_takes_away_is_put_back_at_the_next_start(make: Make, outside: str, harm: str) -> None:
+    service = started(make())
+    old = service.create_sandbox("old", "bridge")
+    assert pings(old.path, "203.0.113.2")
+    shell(harm)
+    new = service.create_sandbox("new", "bridge")
+    assert new.endpoints["bridge"].gateway == "172.18.0.1"
+    if "type bridge" in harm:  # somebody else's has another MAC address, which only time or this teaches
+        shell("ip neigh flush all", old.path)
+    for sandbox in (new, old):
+        assert pings(sandbox.path, "172.18.0.1")
+        assert pings(sandbox.path, "203.0.113.2"), "NAT and forwarding are back"
+    assert pings(new.path, address_of(old))
+
+
+def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:
+    service = started(make(icc=False))
+    old = service.create_sandbox("old", "bridge")
+    shell("ip link del sampan0")
+    new = service.create_sandbox("new", "bridge")
+    assert pings(old.path, "172.18.0.1")
+    assert not pings(new.path, address_of(old))
+
+
+def test_somebody_elses_rules_are_none_of_our_business(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    service = started(make())
+    shell("nft add table ip theirs && nft add chain ip theirs one")
+    service.create_sandbox("a", "bridge")
+    assert caplog.text == ""
+    assert "theirs" in shell("nft list tables")
 
 
 def test_a_start_keeps_the_living_and_clears_the_dead(make: Make, tmp_path: Path) -> None:
