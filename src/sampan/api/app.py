@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.api.routes import (
     attaching,
+    committing,
     containers,
     events,
     images,
@@ -22,5 +23,16 @@ def router() -> Router:
     Raises:
         ValueError: two modules claim the same method and path.
     """
-    modules = (containers, attaching, images, networks, volumes, events, registries, system, unoffered)
+    modules = (
+        containers,
+        attaching,
+        committing,
+        images,
+        networks,
+        volumes,
+        events,
+        registries,
+        system,
+        unoffered,
+    )
     return Router(module.routes for module in modules)

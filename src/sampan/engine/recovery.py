@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -9,6 +10,7 @@ import time
 from sampan.engine import ending, execs, starting
 from sampan.engine.core import Core, Live, in_thread
 from sampan.errors import SampanError
+from sampan.linux.cgroups import manager_for
 from sampan.runtime import ExitRecord, Process, adopt
 
 _log = logging.getLogger("sampan.engine")
@@ -49,6 +51,9 @@ def _adopted(core: Core, live: Live, process: Process) -> None:
         state.status, state.started_at_ns = "running", process.started_at_ns
         state.exit_code, state.error, state.finished_at_ns = 0, "", 0
     state.pid = process.pid
+    if state.status == "running":  # a commit that a crash cut short had it frozen
+        with contextlib.suppress(OSError):
+            manager_for(core.cgroups_path(live.container)).thaw()
     core.store.save(live.container)
     ending.watch(core, live, process)
 

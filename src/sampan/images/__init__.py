@@ -3,14 +3,17 @@
 `ImageService` is what the engine calls; `Image` is what it gets.
 """
 
+from sampan.images.committing import Commit
 from sampan.images.content import ContentStore
-from sampan.images.errors import AmbiguousImage, ImageInUse, InvalidArchive, NoSuchImage
+from sampan.images.errors import AmbiguousImage, BrokenContent, ImageInUse, InvalidArchive, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded
 from sampan.images.instructions import apply_changes
 from sampan.images.service import ImageService
 
 __all__ = [
     "AmbiguousImage",
+    "BrokenContent",
+    "Commit",
     "ContentStore",
     "HistoryItem",
     "Image",

@@ -28,13 +28,17 @@ def apply_changes(config: ImageConfig, changes: list[str]) -> None:
     Raises:
         InvalidParameter: for an instruction that cannot be a change, or is malformed.
     """
-    for change in changes:
-        for line in change.splitlines():
-            if line.strip() and not line.lstrip().startswith("#"):
-                _apply(config, line.strip())
+    lines = [line.strip() for change in changes for line in change.splitlines()]
+    command_given = False
+    for line in lines:
+        if line and not line.startswith("#"):
+            name = _apply(config, line)
+            command_given = command_given or name == "CMD"
+            if name == "ENTRYPOINT" and not command_given:
+                config.cmd = None  # the old command was the old entrypoint's
 
 
-def _apply(config: ImageConfig, line: str) -> None:
+def _apply(config: ImageConfig, line: str) -> str:
     keyword, _, rest = line.partition(" ")
     name, rest = keyword.upper(), rest.strip()
     handler = _HANDLERS.get(name)
@@ -43,6 +47,7 @@ def _apply(config: ImageConfig, line: str) -> None:
     if not rest and name not in ("CMD", "ENTRYPOINT"):
         raise InvalidParameter(f"{name} requires at least one argument")
     handler(config, rest)
+    return name
 
 
 def _cmd(config: ImageConfig, rest: str) -> None:

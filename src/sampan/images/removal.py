@@ -92,7 +92,7 @@ class Removal:
             return
         hindrance = self._hindrance(image_id, image.names, soft=not force)
         if hindrance is not None:
-            if quiet and (image.names or hindrance.used):
+            if quiet and (image.names or hindrance.used or self._records.children(image_id)):
                 return
             raise self._conflict(image_id, hindrance)
         for name in image.names:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from sampan.database import Database
 from sampan.errors import InvalidParameter
+from sampan.images.committing import Commit, commit_image
 from sampan.images.errors import AmbiguousImage, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded, check_platform
 from sampan.images.importing import import_image
@@ -24,7 +25,7 @@ from sampan.oci.image import Descriptor, Platform
 from sampan.oci.platforms import satisfies
 from sampan.oci.reference import Reference, parse
 from sampan.registry import Credentials, Registries
-from sampan.storage import Driver
+from sampan.storage import Driver, Snapshot
 from sampan.storage.tar_reader import Readable
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
@@ -313,6 +314,27 @@ class ImageService:
         if self._on_event is not None:
             attributes = {"name": name.familiar if name else image_id}
             self._on_event("import", image_id, attributes)
+        return image_id
+
+    def check_name(self, text: str) -> Reference:
+        """The name that a new image is to get, with its tag.
+
+        Raises:
+            InvalidReference, InvalidParameter: it cannot be one.
+        """
+        return _tag_name(text, "refusing to create a tag with a digest reference")
+
+    def commit(
+        self, snapshot: Snapshot, parent_id: str, commit: Commit, name: Reference | None = None
+    ) -> str:
+        """Make an image of what a container has changed; see `sampan.images.committing`.
+
+        Returns:
+            the image's id.
+        """
+        image_id = commit_image(self._records, snapshot, parent_id, commit, name)
+        if name is not None:
+            self._notify("tag", self.resolve(image_id), name.familiar)
         return image_id
 
     def add_builtin(self, archive: bytes) -> bool:

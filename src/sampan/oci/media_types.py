@@ -30,3 +30,11 @@ def layer_type(compression: str) -> str:
     and found out by their first bytes when read.
     """
     return f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER
+
+
+def as_oci(layer: str) -> str:
+    """OCI's name of a layer's media type that may be Docker's."""
+    return _LAYERS.get(layer, layer)
+
+
+_LAYERS = {DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER_GZIP: OCI_LAYER_GZIP, DOCKER_LAYER_ZSTD: OCI_LAYER_ZSTD}

@@ -4,7 +4,7 @@
 `export_tar` writes any such directory as an archive.
 """
 
-from sampan.storage.driver import ADDED, DELETED, MODIFIED, Change, Driver, PreparedLayer
+from sampan.storage.driver import ADDED, DELETED, MODIFIED, Change, Driver, PreparedLayer, Snapshot
 from sampan.storage.errors import DriverError, InvalidLayer, NoSuchLayer
 from sampan.storage.export import export_tar
 from sampan.storage.limits import Limits
@@ -21,6 +21,7 @@ __all__ = [
     "Limits",
     "NoSuchLayer",
     "PreparedLayer",
+    "Snapshot",
     "export_tar",
     "open_driver",
 ]

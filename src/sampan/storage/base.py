@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from sampan.errors import Conflict
 from sampan.linux import syscalls
@@ -38,13 +39,18 @@ class LayerRecord:
 
 
 class Prepared:
-    """A staged layer; see `sampan.storage.driver.PreparedLayer`."""
+    """A staged layer; see `PreparedLayer` and `Snapshot` in `sampan.storage.driver`."""
 
     def __init__(self, driver: DirectoryDriver, stage: Path, parent: str | None, size: int) -> None:
         self.size = size
         self._driver = driver
         self._stage: Path | None = stage
         self._parent = parent
+
+    def write_tar(self, out: BinaryIO) -> None:
+        if self._stage is None:
+            raise ValueError("the layer was committed or discarded before")
+        self._driver.write_snapshot(self._stage, self._parent, out)
 
     def commit(self, layer_id: str) -> None:
         if self._stage is None:
@@ -90,6 +96,14 @@ class DirectoryDriver:
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         raise NotImplementedError
 
+    def _copy_changes(self, container_id: str, stage: Path) -> int:
+        """Copy what a container changed into an empty stage; the size of it in bytes."""
+        raise NotImplementedError
+
+    def write_snapshot(self, stage: Path, parent: str | None, out: BinaryIO) -> None:
+        """Write what `_copy_changes` staged as an archive."""
+        raise NotImplementedError
+
     def _committed(self, layer_id: str) -> str:
         """Called with the lock held before a layer gets its name; returns its `link`."""
         return ""
@@ -115,9 +129,16 @@ class DirectoryDriver:
     def prepare_layer(self, parent: str | None, stream: Readable, limits: Limits | None = None) -> Prepared:
         if parent is not None:
             self._record(parent)
+        return self._stage(parent, lambda stage: self._unpack(stage, parent, stream, limits))
+
+    def snapshot(self, container_id: str) -> Prepared:
+        parent = self.container_parent(container_id)
+        return self._stage(parent, lambda stage: self._copy_changes(container_id, stage))
+
+    def _stage(self, parent: str | None, fill: Callable[[Path], int]) -> Prepared:
         stage = Path(tempfile.mkdtemp(dir=self.home / "stage"))
         try:
-            size = self._unpack(stage, parent, stream, limits)
+            size = fill(stage)
         except BaseException:
             remove_tree(stage)
             raise

@@ -100,13 +100,18 @@ class UpperWalk:
 
     def write_tar(self, out: BinaryIO) -> None:
         """Write the directory as a layer's archive."""
-        writer = TarWriter(out)
-        root = os.open(self._upper, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            write_tree(writer, root, _whiteout)
-        finally:
-            os.close(root)
-        writer.close()
+        write_upper(self._upper, out)
+
+
+def write_upper(upper: bytes, out: BinaryIO) -> None:
+    """Write a layer's or a container's directory as a layer's archive: overlay's marks become whiteouts."""
+    writer = TarWriter(out)
+    root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        write_tree(writer, root, _whiteout)
+    finally:
+        os.close(root)
+    writer.close()
 
 
 class TreeWalk:
@@ -159,13 +164,15 @@ class TreeWalk:
         writer.close()
 
     def size(self) -> int:
-        """The sum of the sizes of files that were added or changed in bytes."""
-        total = 0
+        """The sum of the sizes of files that were added or changed in bytes, hard links counted once."""
+        sizes: dict[tuple[int, int], int] = {}
         for change in self.changes():
             if change.kind != DELETED:
-                info = os.lstat(self._upper + os.fsencode(change.path))
-                total += info.st_size if stat.S_ISREG(info.st_mode) else 0
-        return total
+                with contextlib.suppress(FileNotFoundError):  # a container that runs may take it away
+                    info = os.lstat(self._upper + os.fsencode(change.path))
+                    if stat.S_ISREG(info.st_mode):
+                        sizes[info.st_dev, info.st_ino] = info.st_size
+        return sum(sizes.values())
 
 
 def _is_untouched_init_file(path: bytes, info: os.stat_result) -> bool:

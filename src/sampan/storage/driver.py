@@ -48,6 +48,13 @@ class PreparedLayer(Protocol):
     ) -> None: ...
 
 
+class Snapshot(PreparedLayer, Protocol):
+    """What a container had changed at one moment, as a layer that has no name yet."""
+
+    def write_tar(self, out: BinaryIO) -> None:
+        """Write the layer as an archive, whiteouts included; only before `commit`."""
+
+
 class Driver(Protocol):
     """Layers and the containers' file systems made from them."""
 
@@ -128,6 +135,15 @@ class Driver(Protocol):
 
     def diff_tar(self, container_id: str, out: BinaryIO) -> None:
         """Write what the container changed as a layer's archive, whiteouts included."""
+
+    def snapshot(self, container_id: str) -> Snapshot:
+        """Copy what the container has changed; later changes of its own do not matter any more.
+
+        A container that runs on meanwhile is no error: each file is as it was at some moment of the call.
+
+        Raises:
+            NoSuchLayer: the container has no file system here.
+        """
 
     def container_size(self, container_id: str) -> int:
         """The size in bytes of the files that the container added or changed."""

@@ -24,6 +24,7 @@ from typing import BinaryIO
 from sampan.linux import syscalls
 from sampan.storage import changes, overlay_mount
 from sampan.storage.base import DirectoryDriver, remove_tree
+from sampan.storage.copy_tree import TreeCopy
 from sampan.storage.driver import Change
 from sampan.storage.errors import DriverError
 from sampan.storage.init_layer import make_init_layer
@@ -203,6 +204,16 @@ class Overlay2(DirectoryDriver):
     def diff_tar(self, container_id: str, out: BinaryIO) -> None:
         self._change_walk(container_id).write_tar(out)
 
+    def _copy_changes(self, container_id: str, stage: Path) -> int:
+        target = stage / "diff"
+        target.mkdir()
+        upper = self.container_path(container_id) / "diff"
+        TreeCopy(str(upper), str(target), changing=True, keep_xattr=_is_of_the_layer).run()
+        return changes.tree_size(os.fsencode(target))
+
+    def write_snapshot(self, stage: Path, parent: str | None, out: BinaryIO) -> None:
+        changes.write_upper(os.fsencode(stage / "diff"), out)
+
     def container_size(self, container_id: str) -> int:
         self.container_parent(container_id)
         return changes.tree_size(os.fsencode(self.container_path(container_id) / "diff"))
@@ -236,6 +247,11 @@ class Overlay2(DirectoryDriver):
             "UpperDir": str(path / "diff"),
             "WorkDir": str(path / "work"),
         }
+
+
+def _is_of_the_layer(xattr: str) -> bool:
+    """Whether an attribute belongs to a file, or says that it is opaque; others steer one overlay alone."""
+    return xattr == OPAQUE_XATTR or not xattr.startswith("trusted.overlay.")
 
 
 def _detach(point: Path) -> None:

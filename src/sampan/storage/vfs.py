@@ -94,8 +94,20 @@ class Vfs(DirectoryDriver):
 
     def _walk(self, container_id: str) -> changes.TreeWalk:
         parent = self.container_parent(container_id)
+        return self._walk_of(self.container_path(container_id) / "root", parent)
+
+    def _walk_of(self, root: Path, parent: str | None) -> changes.TreeWalk:
         lower = os.fsencode(self.layer_path(parent) / "root") if parent is not None else None
-        return changes.TreeWalk(os.fsencode(self.container_path(container_id) / "root"), lower)
+        return changes.TreeWalk(os.fsencode(root), lower)
+
+    def _copy_changes(self, container_id: str, stage: Path) -> int:
+        root = stage / "root"
+        root.mkdir()
+        TreeCopy(str(self.container_path(container_id) / "root"), str(root), changing=True).run()
+        return self._walk_of(root, self.container_parent(container_id)).size()
+
+    def write_snapshot(self, stage: Path, parent: str | None, out: BinaryIO) -> None:
+        self._walk_of(stage / "root", parent).write_tar(out)
 
     def changes(self, container_id: str) -> list[Change]:
         return self._walk(container_id).changes()

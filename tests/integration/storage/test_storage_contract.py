@@ -28,6 +28,8 @@ from sampan.storage import (
 from support.layers import entry, layer, tree
 
 pytestmark = pytest.mark.root
+# What a container has beside its image; a full copy of one (vfs) has it as well.
+MOUNT_POINTS = {*init_layer.FILES, *init_layer.LINKS, *(set(init_layer.DIRECTORIES) - {"etc"})}
 CAPABILITY = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 
@@ -213,6 +215,53 @@ def test_tells_what_a_container_changed_and_gives_it_as_a_layer(driver: Driver) 
 def without_mount_points(files: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
     own = {*init_layer.DIRECTORIES, *init_layer.FILES, *init_layer.LINKS} - {"etc"}
     return {name: facts for name, facts in files.items() if name not in own}
+
+
+def test_a_snapshot_is_the_layer_that_its_archive_holds(driver: Driver) -> None:
+    base = layer(
+        entry("etc", "dir"), entry("etc/a", data=b"a"), entry("etc/b", data=b"b"), entry("opt/x", data=b"x"),
+    )  # fmt: skip
+    with container(driver, base) as root:
+        (root / "etc/a").write_text("changed")
+        (root / "etc/b").unlink()
+        (root / "new").write_text("new")
+        os.link(root / "new", root / "hard")
+        os.truncate(root / "new", 100_000)
+        os.setxattr(root / "etc", "user.k", b"v")
+        (root / "opt/x").unlink()
+        (root / "opt").rmdir()
+        (root / "opt").mkdir(mode=0o700)
+        (root / "opt/y").symlink_to("nowhere")
+        os.mkfifo(root / "pipe")
+        with driver.snapshot("c1") as snapshot:
+            (root / "new").write_text("too late")
+            (root / "after").touch()
+            out = io.BytesIO()
+            snapshot.write_tar(out)
+            again = io.BytesIO()
+            snapshot.write_tar(again)
+            assert again.getvalue() == out.getvalue()
+            snapshot.commit(name_of(8))
+        driver.apply_layer(name_of(9), name_of(1), io.BytesIO(out.getvalue()))
+        assert driver.layer_parent(name_of(8)) == name_of(1)
+        assert driver.layer_size(name_of(8)) == 7 + 100_000
+        shown = []
+        for number in (8, 9):
+            view = Path(driver.mount_layers_ro(name_of(number)))
+            shown.append({path: facts for path, facts in tree(view).items() if path not in MOUNT_POINTS})
+            driver.unmount_layers_ro(name_of(number))
+        assert shown[0] == shown[1]
+        assert set(shown[0]) == {"etc", "etc/a", "new", "hard", "opt", "opt/y", "pipe"}
+
+
+def test_a_snapshot_that_is_not_wanted_leaves_nothing(driver: Driver, tmp_path: Path) -> None:
+    with container(driver, layer(entry("a", data=b"a"))) as root:
+        (root / "b").touch()
+        with driver.snapshot("c1"):
+            pass
+    assert os.listdir(tmp_path / driver.name / "stage") == []
+    with pytest.raises(NoSuchLayer):
+        driver.snapshot("c2")
 
 
 def test_export_gives_the_whole_tree_back(driver: Driver, tmp_path: Path) -> None:

@@ -68,3 +68,11 @@ def test_healthcheck() -> None:
 def test_refuses(change: str, message: str) -> None:
     with pytest.raises(InvalidParameter, match=message.replace("(", r"\(")):
         apply_changes(ImageConfig(), [change])
+
+
+def test_an_entrypoint_drops_the_command_that_went_with_the_old_one() -> None:
+    config = ImageConfig(entrypoint=["/old"], cmd=["argument"])
+    apply_changes(config, ['ENTRYPOINT ["/new"]'])
+    assert (config.entrypoint, config.cmd) == (["/new"], None)
+    apply_changes(config, ["CMD x y", 'ENTRYPOINT ["/newer"]'])
+    assert config.cmd == ["/bin/sh", "-c", "x y"]

@@ -229,7 +229,7 @@ async def create_image(request: Request) -> Response:
         raise Unsupported("fromSrc: importing from a URL is not offered; send the archive (docker import -)")
     body = request.body_stream()
     target, changes = _target(request), query.all("changes")
-    message, platform = query.get("message"), query.get("platform")
+    message, platform = query.get("message") or f"Imported from {source}", query.get("platform")
 
     def work(tell: Progress) -> None:
         tell({"status": engine.images.import_(body, target or None, changes, message, platform)})

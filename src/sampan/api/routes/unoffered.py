@@ -13,7 +13,6 @@ _UNOFFERED = (
     ("POST", "/build/cancel", "building images"),
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
-    ("POST", "/commit", "commit"),
     ("POST", "/images/{name:path}/push", "push"),
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
