@@ -6,6 +6,7 @@ from sampan.api.routes import (
     attaching,
     committing,
     containers,
+    disk_usage,
     events,
     images,
     networks,
@@ -33,6 +34,7 @@ def router() -> Router:
         events,
         registries,
         system,
+        disk_usage,
         unoffered,
     )
     return Router(module.routes for module in modules)

@@ -41,6 +41,7 @@ COMMON = ("run", "exec", "ps", "images", "version", "info")
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     # group -> (summary, {subcommand: module, or "module:key" where the module serves several})
+    "builder": ("Manage the build cache", {"prune": "prune:builder prune"}),
     "container": (
         "Manage containers",
         {
@@ -85,7 +86,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "system": (
         "Manage the engine",
-        {"events": "events", "info": "info"},
+        {"df": "system_df", "events": "events", "info": "info", "prune": "prune:system prune"},
     ),
     "volume": (
         "Manage volumes",

@@ -150,6 +150,11 @@ class ImageService:
         """The size of a layer's files in bytes; 0 for one that the driver has lost."""
         return self._records.layer_size(layer)
 
+    def disk_bytes(self) -> int:
+        """The size of all layers' files in bytes, each layer counted once."""
+        driver = self._records.driver
+        return sum(self._records.layer_size(layer) for layer in driver.layers())
+
     def manifest_descriptor(self, image: Image) -> Descriptor:
         """The manifest that belongs to an image.
 

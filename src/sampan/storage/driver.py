@@ -115,6 +115,13 @@ class Driver(Protocol):
             Conflict: the container has one already.
         """
 
+    def container_parent(self, container_id: str) -> str | None:
+        """The layer that a container stands on.
+
+        Raises:
+            NoSuchLayer: the container has no file system here.
+        """
+
     def mount(self, container_id: str) -> str:
         """Make the container's file system visible and return its path; each call wants an `unmount`."""
 

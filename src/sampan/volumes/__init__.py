@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sampan.volumes.service import Volume, VolumeService, describe
+from sampan.volumes.service import Volume, VolumeService, describe, size_bytes
 
-__all__ = ["Volume", "VolumeService", "describe"]
+__all__ = ["Volume", "VolumeService", "describe", "size_bytes"]

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ class VolumeService:
         """Delete volumes that no container refers to: anonymous ones, or with the filter `all=true` all.
 
         Returns:
-            The names, and how many bytes of disk they took.
+            The names, and how many bytes of files they held.
 
         Raises:
             InvalidParameter: for a filter that does not exist.
@@ -282,14 +283,12 @@ def _check_name(name: str) -> None:
 
 
 def size_bytes(directory: Path) -> int:
-    """Disk space under a directory; a file with several links counts once, links are not followed."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
+    """The sum of the sizes of the files under a directory; each counts once, links are not followed."""
+    sizes: dict[tuple[int, int], int] = {}
     for parent, directories, files in os.walk(directory):
         for name in (*directories, *files):
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(os.path.join(parent, name))
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    total += status.st_blocks * 512
-    return total
+                if not stat.S_ISDIR(status.st_mode):
+                    sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())

@@ -136,11 +136,9 @@ async def prune_images(request: Request) -> Response:
 
     def work() -> dict[str, Any]:
         before = _layers(engine)
-        images = engine.images.list()
-        parents = {image.parent for image in images}
         deleted: list[dict[str, str]] = []
-        for image in images:
-            if users(image.id) or (only_dangling and image.repo_tags) or image.id in parents:
+        for image in engine.images.list():  # the newest first, and so children before their parents
+            if users(image.id) or (only_dangling and image.repo_tags) or engine.images.children(image.id):
                 continue
             if all(test(image) for test in tests):
                 for reference in [name.familiar for name in image.names] or [image.id]:

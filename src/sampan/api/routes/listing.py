@@ -48,8 +48,12 @@ async def list_containers(
 
 def sizes_of(core: Core, live: Live) -> tuple[int, int]:
     """Bytes of the writable layer, and of it together with the image."""
-    writable = core.driver.container_size(live.id)
-    return writable, writable + core.images.resolve(live.container.image_id).size_bytes
+    writable = whole = core.driver.container_size(live.id)
+    layer = core.driver.container_parent(live.id)  # its image may have been removed by force
+    while layer is not None and core.driver.has_layer(layer):
+        whole += core.driver.layer_size(layer)
+        layer = core.driver.layer_parent(layer)
+    return writable, whole
 
 
 def _image_name(core: Core, live: Live) -> str:

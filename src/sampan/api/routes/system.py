@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/system/df` for what there is."""
+"""`/_ping`, `/version`, `/info`: who we are."""
 
 from __future__ import annotations
 

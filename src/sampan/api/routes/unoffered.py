@@ -9,7 +9,6 @@ routes = Routes()
 
 _UNOFFERED = (
     ("POST", "/build", "building images"),
-    ("POST", "/build/prune", "building images"),
     ("POST", "/build/cancel", "building images"),
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),

@@ -11,7 +11,7 @@ from sampan.volumes import Volume, describe
 routes = Routes()
 
 
-def _uses(engine: Engine) -> dict[str, list[str]]:
+def uses(engine: Engine) -> dict[str, list[str]]:
     """Container ids by the volume they refer to."""
     uses: dict[str, list[str]] = {}
     for live in engine.containers.values():
@@ -25,7 +25,7 @@ def _uses(engine: Engine) -> dict[str, list[str]]:
 async def list_volumes(request: Request) -> Response:
     """The volumes."""
     engine: Engine = request.engine
-    filters, used = request.query.filters(), _uses(engine)
+    filters, used = request.query.filters(), uses(engine)
     volumes = await in_thread(lambda: engine.volumes.list(filters, used))
     return json_response({"Volumes": [describe(volume) for volume in volumes], "Warnings": None})
 
@@ -75,7 +75,7 @@ async def remove_volume(request: Request) -> Response:
     """Delete a volume that no container refers to."""
     engine: Engine = request.engine
     name, force = request.params["name"], request.query.flag("force")
-    in_use = _uses(engine).get(name, [])
+    in_use = uses(engine).get(name, [])
     await in_thread(lambda: engine.volumes.remove(name, force, in_use))
     engine.events.publish("volume", "destroy", name, {"driver": "local"})
     return empty()
@@ -88,7 +88,7 @@ async def prune_volumes(request: Request) -> Response:
     filters = request.query.filters()
     if request.api_version < (1, 42):
         filters["all"] = ["true"]
-    used = _uses(engine)
+    used = uses(engine)
     removed, freed_bytes = await in_thread(lambda: engine.volumes.prune(used, filters))
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed_bytes)})
     return json_response({"VolumesDeleted": removed, "SpaceReclaimed": freed_bytes})

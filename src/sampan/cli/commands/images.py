@@ -31,7 +31,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         columns.insert(2, "Digest")
     show(
         rows(images, digests, bool(chosen.get("dangling"))),
-        _fields(not values.on("no-trunc")),
+        fields(not values.on("no-trunc")),
         columns,
         values.text("format"),
         "ID" if values.on("quiet") else "",
@@ -68,10 +68,16 @@ def rows(images: list[dict[str, Any]], digests: bool, dangling: bool = False) ->
     return found
 
 
-def _fields(short: bool) -> dict[str, Field]:
+def fields(short: bool) -> dict[str, Field]:
+    """What a template may ask of an image; `short` shortens ids."""
+
     def known(row: Any, name: str) -> str:
         value = row.get(name, -1)
-        return "N/A" if value is None or value < 0 else size(value)
+        return "N/A" if value is None or value < 0 else exact_size(value)
+
+    def unique(row: Any) -> str:
+        shared = row.get("SharedSize", -1)
+        return "N/A" if shared is None or shared < 0 else exact_size(row["Size"] - shared)
 
     def containers(row: Any) -> str:
         value = row.get("Containers", -1)
@@ -88,7 +94,7 @@ def _fields(short: bool) -> dict[str, Field]:
         "Containers": Field("CONTAINERS", containers),
         "VirtualSize": Field("SIZE", lambda row: exact_size(row["Size"])),
         "SharedSize": Field("SHARED SIZE", lambda row: known(row, "SharedSize")),
-        "UniqueSize": Field("UNIQUE SIZE", lambda row: "N/A"),
+        "UniqueSize": Field("UNIQUE SIZE", unique),
     }
 
 

@@ -1,4 +1,4 @@
-"""`prune` of containers, images and volumes: remove what nothing uses, after asking."""
+"""`prune` of containers, images, volumes, build cache, and of all: remove what nothing uses, after asking."""
 
 from __future__ import annotations
 
@@ -37,14 +37,39 @@ def _reclaimed(count: int) -> None:
     out(f"Total reclaimed space: {size(count, 4)}\n")
 
 
+def _listed(title: str, names: list[str]) -> None:
+    if names:
+        out(f"{title}:\n" + "\n".join(names) + "\n\n")
+
+
+def _prune(app: App, kind: str, chosen: dict[str, Any]) -> int:
+    """Ask the daemon to prune one kind of object, and show what went; the bytes that came back."""
+    path, key, title = _KINDS[kind]
+    answer = app.client.call("POST", path, {"filters": chosen}) or {}
+    gone = answer.get(key) or []
+    if kind == "image":
+        gone = [
+            f"untagged: {one['Untagged']}" if one.get("Untagged") else f"deleted: {one['Deleted']}"
+            for one in gone
+        ]
+    _listed(title, gone)
+    return int(answer.get("SpaceReclaimed", 0))
+
+
+# kind -> path of the API, member of the answer, title of the list
+_KINDS = {
+    "container": ("/containers/prune", "ContainersDeleted", "Deleted Containers"),
+    "network": ("/networks/prune", "NetworksDeleted", "Deleted Networks"),
+    "volume": ("/volumes/prune", "VolumesDeleted", "Deleted Volumes"),
+    "image": ("/images/prune", "ImagesDeleted", "Deleted Images"),
+    "build cache": ("/build/prune", "CachesDeleted", "Deleted build cache objects"),
+}
+
+
 def _containers(app: App, values: Values, arguments: list[str]) -> int:
     if not values.on("force"):
         confirm("This will remove all stopped containers.")
-    answer = app.client.call("POST", "/containers/prune", {"filters": filters(values.items("filter"))})
-    gone = answer.get("ContainersDeleted") or []
-    if gone:
-        out("Deleted Containers:\n" + "\n".join(gone) + "\n\n")
-    _reclaimed(answer.get("SpaceReclaimed", 0))
+    _reclaimed(_prune(app, "container", filters(values.items("filter"))))
     return 0
 
 
@@ -57,14 +82,7 @@ def _images(app: App, values: Values, arguments: list[str]) -> int:
             if values.on("all")
             else "This will remove all dangling images."
         )
-    answer = app.client.call("POST", "/images/prune", {"filters": chosen})
-    gone: list[dict[str, Any]] = answer.get("ImagesDeleted") or []
-    if gone:
-        out("Deleted Images:\n")
-        for one in gone:
-            out(f"untagged: {one['Untagged']}\n" if one.get("Untagged") else f"deleted: {one['Deleted']}\n")
-        out("\n")
-    _reclaimed(answer.get("SpaceReclaimed", 0))
+    _reclaimed(_prune(app, "image", chosen))
     return 0
 
 
@@ -77,18 +95,65 @@ def _volumes(app: App, values: Values, arguments: list[str]) -> int:
     if not values.on("force"):
         which = "" if values.on("all") else "anonymous "
         confirm(f"This will remove {which}local volumes not used by at least one container.")
-    answer = app.client.call("POST", "/volumes/prune", {"filters": chosen})
-    gone = answer.get("VolumesDeleted") or []
-    if gone:
-        out("Deleted Volumes:\n" + "\n".join(gone) + "\n\n")
-    _reclaimed(answer.get("SpaceReclaimed", 0))
+    _reclaimed(_prune(app, "volume", chosen))
     return 0
+
+
+def _builder(app: App, values: Values, arguments: list[str]) -> int:
+    chosen = filters(values.items("filter"))
+    if not values.on("force"):
+        confirm(f"This will remove all {'' if values.on('all') else 'dangling '}build cache.")
+    _reclaimed(_prune(app, "build cache", chosen))
+    return 0
+
+
+def _system(app: App, values: Values, arguments: list[str]) -> int:
+    chosen = filters(values.items("filter"))
+    everything, volumes = values.on("all"), values.on("volumes")
+    if volumes and "until" in chosen:
+        raise CommandError('ERROR: The "until" filter is not supported with "--volumes"')
+    if not values.on("force"):
+        confirm(_system_warning(everything, volumes, chosen))
+    freed = _prune(app, "container", chosen)
+    _prune(app, "network", chosen)
+    if volumes:
+        freed += _prune(app, "volume", chosen)
+    freed += _prune(app, "image", {**chosen, "dangling": {"false" if everything else "true": True}})
+    freed += _prune(app, "build cache", {name: chosen[name] for name in chosen if name == "until"})
+    _reclaimed(freed)
+    return 0
+
+
+def _system_warning(everything: bool, volumes: bool, chosen: dict[str, dict[str, bool]]) -> str:
+    parts = ["all stopped containers", "all networks not used by at least one container"]
+    if volumes:
+        parts.append("all anonymous volumes not used by at least one container")
+    if everything:
+        parts += ["all images without at least one container associated to them", "all build cache"]
+    else:
+        parts += ["all dangling images", "unused build cache"]
+    text = "This will remove:\n" + "\n".join(f"  - {part}" for part in parts) + "\n"
+    wanted = sorted(
+        f"{name}={value}" for name in ("label", "label!", "until") for value in chosen.get(name, {})
+    )
+    if wanted:
+        text += "\n  Items to be pruned will be filtered with:\n"
+        text += "\n".join(f"  - {one}" for one in wanted) + "\n"
+    return text
 
 
 _FILTER = Flag("filter", "filter", 'Remove only what meets the conditions (e.g. "until=24h")')
 _FORCE = Flag("force", "bool", "Do not ask", "f")
 
 COMMANDS = {
+    "builder prune": Command(
+        "builder prune",
+        "[OPTIONS]",
+        "Remove build cache",
+        (Flag("all", "bool", "Remove all unused build cache", "a"), _FILTER, _FORCE),
+        _builder,
+        most=0,
+    ),
     "container prune": Command(
         "container prune",
         "[OPTIONS]",
@@ -103,6 +168,19 @@ COMMANDS = {
         "Remove unused images",
         (Flag("all", "bool", "Remove every image that no container uses", "a"), _FILTER, _FORCE),
         _images,
+        most=0,
+    ),
+    "system prune": Command(
+        "system prune",
+        "[OPTIONS]",
+        "Remove unused data",
+        (
+            Flag("all", "bool", "Remove every image that no container uses", "a"),
+            _FILTER,
+            _FORCE,
+            Flag("volumes", "bool", "Remove anonymous volumes too"),
+        ),
+        _system,
         most=0,
     ),
     "volume prune": Command(

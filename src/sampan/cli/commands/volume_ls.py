@@ -23,7 +23,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     answer = app.client.call("GET", "/volumes", {"filters": filters(values.items("filter"))})
     volumes = sorted(answer.get("Volumes") or (), key=lambda one: _natural(one["Name"]))
     quiet = "Name" if values.on("quiet") else ""
-    show(volumes, _FIELDS, ("Driver", "Name"), values.text("format"), quiet, "*formatter.volumeContext")
+    show(volumes, FIELDS, ("Driver", "Name"), values.text("format"), quiet, "*formatter.volumeContext")
     return 0
 
 
@@ -48,7 +48,7 @@ def _usage(row: Any, name: str) -> str:
     return size(value) if name == "Size" else str(value)
 
 
-_FIELDS = {
+FIELDS = {
     "Name": Field("VOLUME NAME", lambda row: row["Name"]),
     "Driver": Field("DRIVER", lambda row: row["Driver"]),
     "Scope": Field("SCOPE", lambda row: row.get("Scope", "")),

@@ -1,0 +1,67 @@
+"""`GET /system/df`: the disk that images, containers and volumes take, and `POST /build/prune`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan.api.routes.image_listing import list_images
+from sampan.api.routes.listing import list_containers
+from sampan.api.routes.volumes import uses
+from sampan.engine import Engine
+from sampan.engine.core import in_thread
+from sampan.errors import InvalidParameter
+from sampan.http import Request, Response, Routes, json_response
+from sampan.volumes import describe, size_bytes
+
+routes = Routes()
+
+_TYPES = ("container", "image", "volume", "build-cache")
+
+
+@routes.get("/system/df")
+async def disk_usage(request: Request) -> Response:
+    """What is there and how much disk it takes, of the types that were asked for or of all."""
+    engine: Engine = request.engine
+    version = request.api_version
+    wanted = request.query.all("type") if version >= (1, 42) else []
+    for name in wanted:
+        if name not in _TYPES:
+            raise InvalidParameter(f"unknown object type: {name}")
+    wanted = wanted or list(_TYPES)
+    shape: dict[str, Any] = {
+        "LayersSize": 0,
+        "Images": None,
+        "Containers": None,
+        "Volumes": None,
+        "BuildCache": [] if "build-cache" in wanted else None,
+    }
+    if version < (1, 42):
+        shape["BuilderSize"] = 0
+    if "image" in wanted:
+        shape["Images"] = await in_thread(lambda: list_images(engine, version, {}, shared=True, counted=True))
+        shape["LayersSize"] = await in_thread(engine.images.disk_bytes)
+    if "container" in wanted:
+        shape["Containers"] = await list_containers(engine, everything=True, limit=0, sizes=True, filters={})
+    if "volume" in wanted:
+        used = uses(engine)
+        shape["Volumes"] = await in_thread(lambda: _volumes(engine, used))
+    return json_response(shape)
+
+
+def _volumes(engine: Engine, used: dict[str, list[str]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **describe(volume),
+            "UsageData": {
+                "RefCount": len(set(used.get(volume.name, ()))),
+                "Size": size_bytes(volume.mountpoint),
+            },
+        }
+        for volume in engine.volumes.list()
+    ]
+
+
+@routes.post("/build/prune")
+async def prune_build_cache(_: Request) -> Response:
+    """There is no build cache, so there is nothing to remove: clients ask when they prune everything."""
+    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
