@@ -16,6 +16,7 @@ from sampan.errors import SampanError
 from sampan.images.content import ContentStore
 from sampan.images.image import TABLES, Image
 from sampan.images.settling import Settling, flush_file_system
+from sampan.images.sources import BlobSources
 from sampan.oci.image import DOCUMENT_LIMIT_BYTES, Descriptor, ImageDocument, parse_image, parse_manifest
 from sampan.oci.reference import Reference, parse
 from sampan.storage import Driver
@@ -38,6 +39,7 @@ class ImageRecords:
         self.content = ContentStore(root / "content")
         self.driver = driver
         self.database = database
+        self.sources = BlobSources(database)
         self._documents: dict[str, ImageDocument] = {}
         self._manifests: dict[str, Descriptor] = {}
         self._layer_locks: dict[str, threading.Lock] = {}
@@ -257,6 +259,7 @@ class ImageRecords:
                     and not self._blob_used(name)
                 ):
                     self.content.delete(name)
+                    self.sources.forget(name)
             in_use = self._layers_used() if layers else set()
             # From the top down: a layer goes only after those on top of it.
             for layer in sorted(layers & self.driver.layers(), key=self._depth, reverse=True):

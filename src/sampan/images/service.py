@@ -17,6 +17,7 @@ from sampan.images.image import HistoryItem, Image, Loaded, check_platform
 from sampan.images.importing import import_image
 from sampan.images.load import load
 from sampan.images.lookup import look_up
+from sampan.images.push import Push
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Lines, Removal, Users
 from sampan.images.repair import repair
@@ -24,7 +25,7 @@ from sampan.images.save import save
 from sampan.oci.image import Descriptor, Platform
 from sampan.oci.platforms import satisfies
 from sampan.oci.reference import Reference, parse
-from sampan.registry import Credentials, Registries
+from sampan.registry import COMPRESSIONS, Credentials, Registries
 from sampan.storage import Driver, Snapshot
 from sampan.storage.tar_reader import Readable
 
@@ -38,6 +39,7 @@ References = list[Reference]
 History = list[HistoryItem]
 Found = list[tuple[Image, Reference | None]]
 Arrivals = list[Loaded]
+Tagged = list[tuple[Image, Reference]]
 LookedUp = tuple[Descriptor, list[Platform]]
 OnEvent = Callable[[str, str, dict[str, str]], None]
 
@@ -233,6 +235,60 @@ class ImageService:
             NotInRegistry, RegistryError: the registry has none, or cannot be asked.
         """
         return look_up(self.registries, parse(reference).with_default_tag(), credentials)
+
+    def push(
+        self,
+        reference: str,
+        credentials: Credentials,
+        progress: Callable[[dict[str, Any]], None] = _silent,
+        platform: Platform | None = None,
+        compression: str = "",
+    ) -> None:
+        """Push an image to the registry that its name tells.
+
+        Args:
+            reference: a name with a tag, or without one for all tags of the repository.
+            progress: receives Docker's messages.
+            platform: what the image must be for, when that matters.
+            compression: "gzip" or "zstd" for layers that are not compressed yet; the daemon's own when empty.
+
+        Raises:
+            InvalidParameter: the name or the compression cannot be.
+            NoSuchImage: there is none of this name, or it is for another platform.
+            RegistryError: the registry does not take it, or cannot be reached.
+        """
+        name = parse(reference)
+        if name.digest:
+            raise InvalidParameter("cannot push a digest reference")
+        compression = compression or self.registries.config.push_compression
+        if compression not in COMPRESSIONS:
+            raise InvalidParameter(f"compression {compression!r} is none of {', '.join(COMPRESSIONS)}")
+        progress({"status": f"The push refers to repository [{name.name}]"})
+        chosen = self._to_push(name)
+        if platform is not None:
+            for image, tag in chosen:
+                check_platform(tag.familiar, image.platform, platform)
+        repository = self.registries.repository(name, credentials, ("pull", "push"))
+        push = Push(self._records, self._records.sources, repository, compression, progress)
+        for image, tag in chosen:
+            push.image(image, tag)
+            if self._on_event is not None:
+                self._on_event("push", tag.familiar, {"name": tag.familiar_name})
+
+    def _to_push(self, name: Reference) -> Tagged:
+        """The images of a repository with the tags to push."""
+        tagged = [
+            (image, known)
+            for image in self.list()
+            for known in image.names
+            if known.name == name.name and not known.digest
+        ]
+        if not tagged:
+            raise NoSuchImage(f"An image does not exist locally with the tag: {name.familiar_name}")
+        chosen = [(image, known) for image, known in tagged if name.tag in (None, known.tag)]
+        if not chosen:
+            raise NoSuchImage(f"tag does not exist: {name.familiar}")
+        return sorted(chosen, key=lambda pair: pair[1].tag or "")
 
     # --- archives ---
 

@@ -3,7 +3,7 @@
 `Registries` is what pulls and pushes start from: it gives a `Repository`, with manifests, blobs and tags.
 """
 
-from sampan.registry.config import RegistryConfig
+from sampan.registry.config import COMPRESSIONS, RegistryConfig
 from sampan.registry.credentials import Credentials
 from sampan.registry.download import Download
 from sampan.registry.errors import (
@@ -22,6 +22,7 @@ from sampan.registry.repository import Repository
 from sampan.registry.search import Found
 
 __all__ = [
+    "COMPRESSIONS",
     "Credentials",
     "Download",
     "Found",

@@ -7,8 +7,7 @@ another repository of the registry has can be mounted from there and does not tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -22,13 +21,6 @@ from sampan.registry.transport import PIECE_BYTES, shown
 
 OnSent = Callable[[int], None]
 _AGAIN = frozenset((408, 429, 500, 502, 503, 504))
-
-
-@dataclass(slots=True)
-class Session:
-    """An upload that the registry has opened; good for one blob."""
-
-    location: str
 
 
 class Uploads:
@@ -47,18 +39,22 @@ class Uploads:
         self._scopes = scopes
         self._config = config
 
-    def mount(self, digest: str, source: str) -> Session | None:
+    def mount(self, digest: str, source: str) -> bool:
         """Take a blob over from another repository of the same registry.
 
         Args:
             source: that repository's path.
 
         Returns:
-            None when the blob is here now; otherwise a session to upload it by.
+            whether the blob is here now.
         """
         scopes = (*self._scopes, f"repository:{source}:pull")
         query = f"?mount={quote(check_digest(digest), safe=':')}&from={quote(source, safe='/')}"
-        return self._begin(query, scopes)
+        location = self._begin(query, scopes)
+        if location is None:
+            return True
+        self._client.request("DELETE", location, self._scopes).finish()  # it opened an upload instead
+        return False
 
     def upload(
         self,
@@ -66,7 +62,6 @@ class Uploads:
         size: int,
         open_blob: Callable[[], BinaryIO],
         on_sent: OnSent | None = None,
-        session: Session | None = None,
         on_retry: OnRetry | None = None,
     ) -> None:
         """Send a blob in one piece.
@@ -74,17 +69,16 @@ class Uploads:
         Args:
             open_blob: opens it at its start, for each attempt anew; it is closed here.
             on_sent: told the bytes sent so far; what it raises ends the upload.
-            session: one that `mount` opened.
 
         Raises:
             RegistryError: the registry does not take it, or the network did not let it through.
         """
 
-        def attempt(opened: Session) -> None:
+        def attempt(location: str) -> None:
             with open_blob() as file:
                 answer = self._client.request(
                     "PUT",
-                    _with_digest(opened.location, digest),
+                    _with_digest(location, digest),
                     self._scopes,
                     {"Content-Length": str(size), "Content-Type": "application/octet-stream"},
                     lambda: _pieces(file, on_sent),
@@ -92,13 +86,12 @@ class Uploads:
                 )
                 self._completed(answer)
 
-        self._repeat(attempt, session, on_retry)
+        self._repeat(attempt, on_retry)
 
     def upload_stream(
         self,
-        make: Callable[[], Iterator[bytes]],
+        make: Callable[[], Iterable[bytes]],
         finish: Callable[[], str],
-        session: Session | None = None,
         on_retry: OnRetry | None = None,
     ) -> str:
         """Send a blob while it is made.
@@ -112,10 +105,10 @@ class Uploads:
         """
         digests: list[str] = []
 
-        def attempt(opened: Session) -> None:
+        def attempt(location: str) -> None:
             answer = self._client.request(
                 "PATCH",
-                opened.location,
+                location,
                 self._scopes,
                 {"Content-Type": "application/octet-stream"},
                 make,
@@ -132,32 +125,27 @@ class Uploads:
             self._completed(answer)
             digests.append(digest)
 
-        self._repeat(attempt, session, on_retry)
+        self._repeat(attempt, on_retry)
         return digests[-1]
 
-    def _repeat(
-        self, attempt: Callable[[Session], None], session: Session | None, on_retry: OnRetry | None
-    ) -> None:
+    def _repeat(self, attempt: Callable[[str], None], on_retry: OnRetry | None) -> None:
         """Try with a fresh session each time, as often as downloads are tried."""
         attempts = self._config.max_download_attempts
         for number in range(1, attempts + 1):
             try:
-                opened = session or self._begin("", self._scopes)
-                if opened is None:
-                    raise InvalidAnswer(
-                        f"{self._reference.name}: the registry created an upload that is none"
-                    )
-                attempt(opened)
+                location = self._begin("", self._scopes)
+                assert location is not None
+                attempt(location)
                 return
             except RegistryError as error:
                 passing = isinstance(error, RegistryUnreachable) or error.http_status in _AGAIN
                 if not passing or number == attempts:
                     raise
                 problem = error.message
-            session = None
             self._client.pause(number, problem, None, on_retry)
 
-    def _begin(self, query: str, scopes: tuple[str, ...]) -> Session | None:
+    def _begin(self, query: str, scopes: tuple[str, ...]) -> str | None:
+        """The location of a new upload; None when a mount made it needless."""
         path = f"/{self._reference.path}/blobs/uploads/{query}"
         answer = self._client.request("POST", path, scopes, {"Content-Length": "0"})
         if answer.status == 201 and query:
@@ -167,7 +155,7 @@ class Uploads:
             raise self._failed(answer)
         location = self._client.location(answer)
         answer.finish()
-        return Session(location)
+        return location
 
     def _completed(self, answer: Answer) -> None:
         if answer.status not in (201, 204):

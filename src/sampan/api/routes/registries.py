@@ -1,14 +1,18 @@
-"""`/auth`, `/distribution/…`, `/images/search`: what is asked of registries without pulling or pushing."""
+"""`/auth`, `/distribution/…`, `/images/search`, `/images/…/push`: what is asked of registries, save pulls."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from sampan.api.routes.images import platform_of
+from sampan.api.routes.progress import Progress, progress_response
 from sampan.api.shapes import registries as shapes
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter
 from sampan.http import Request, Response, Routes, json_response
+from sampan.oci.digest import is_digest
+from sampan.oci.reference import parse
 from sampan.registry import Credentials, Found
 
 routes = Routes()
@@ -30,6 +34,25 @@ async def auth(request: Request) -> Response:
     credentials = Credentials.from_json(await request.json())
     token = await in_thread(lambda: engine.images.registries.log_in(credentials))
     return json_response({"IdentityToken": token, "Status": "Login Succeeded"})
+
+
+@routes.post("/images/{name:path}/push")
+async def push(request: Request) -> Response:
+    """Push an image; without `tag` all tags of the repository.
+
+    `compression` is our own: gzip or zstd, for layers that are not compressed yet.
+    """
+    engine: Engine = request.engine
+    credentials = credentials_of(request)
+    name, tag = request.params["name"], request.query.get("tag")
+    reference = f"{name}{'@' if is_digest(tag) else ':'}{tag}" if tag else name
+    parse(reference)  # refuse it before anything is answered
+    platform, compression = platform_of(request), request.query.get("compression")
+
+    def work(tell: Progress) -> None:
+        engine.images.push(reference, credentials, tell, platform, compression)
+
+    return await progress_response(work)
 
 
 @routes.get("/distribution/{name:path}/json")

@@ -12,7 +12,6 @@ _UNOFFERED = (
     ("POST", "/build/cancel", "building images"),
     ("POST", "/session", "building images"),
     ("POST", "/grpc", "building images"),
-    ("POST", "/images/{name:path}/push", "push"),
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
 )
