@@ -1,9 +1,10 @@
-"""An HTTP/1.1 server made for Docker's API: hijacked connections, streams both ways, TLS with half-close."""
+"""An HTTP/1.1 server for Docker's API and a registry's: hijack, streams both ways, files, TLS with half-close."""
 
 from sampan.http.request import ClientGone, Hijacked, Request, ServerInfo
 from sampan.http.response import (
     MULTIPLEXED_STREAM,
     RAW_STREAM,
+    FileResponse,
     Response,
     dump_json,
     empty,
@@ -23,6 +24,7 @@ __all__ = [
     "RAW_STREAM",
     "ApiVersion",
     "ClientGone",
+    "FileResponse",
     "Hijacked",
     "HttpServer",
     "Request",

@@ -121,6 +121,21 @@ class Body:
             finally:
                 self._waiter = None
 
+    async def read_pieces(self) -> list[bytes]:
+        """The next bytes in as many pieces as they came, all that is there; nothing at the end.
+
+        Raises:
+            ConnectionError: the client went away in the middle.
+            InvalidParameter: the body is not well-formed HTTP.
+        """
+        pieces = [await self.read_some()]
+        if not pieces[0]:
+            return []
+        with self._condition:
+            while self._pieces:
+                pieces.append(self._take() or b"")
+        return pieces
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while data := await self.read_some():
             yield data

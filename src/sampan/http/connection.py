@@ -16,11 +16,12 @@ import h11
 
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
+from sampan.http.files import PIECE_BYTES, SMALL_FILE_BYTES, STALL_S, finish, read_exactly, send_file
 from sampan.http.query import Query
 from sampan.http.request import ClientGone, Hijacked, Request
-from sampan.http.response import Response, StreamResponse, ThreadStreamResponse, dump_json
+from sampan.http.response import FileResponse, Response, StreamResponse, ThreadStreamResponse
 from sampan.http.thread_writer import ThreadWriter
-from sampan.http.versions import split_version
+from sampan.http.versions import NEWEST, split_version
 
 if TYPE_CHECKING:
     from sampan.http.server import HttpServer
@@ -178,7 +179,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what could not be read as a request, and hang up."""
-        body = dump_json({"message": message})
+        body = self.server.error_body(status, message)
         head = (
             f"HTTP/1.1 {status} {_REASONS.get(status, 'Bad Request')}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -210,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._task = self._loop.create_task(self._serve(event, self._body))
 
     async def _serve(self, event: h11.Request, body: Body) -> None:
+        response: Response | None = None
         try:
             response = await self._answer(event, body)
             if response is not None:
@@ -221,6 +223,8 @@ class Connection(asyncio.Protocol):
         except ConnectionError:
             self._transport.abort()
         finally:
+            if response is not None:
+                response.close()
             self._task = None
             self.server.request_finished()
         await self._next(body)
@@ -262,7 +266,10 @@ class Connection(asyncio.Protocol):
                 raise NotFound("page not found")
             target = "/" + rest.partition("/")[2]
         raw_path, _, raw_query = target.partition("?")
-        version, path = split_version(unquote(raw_path, errors="strict" if "%" in raw_path else "replace"))
+        path = unquote(raw_path, errors="strict" if "%" in raw_path else "replace")
+        version = NEWEST
+        if self.server.versioned:
+            version, path = split_version(path)
         return Request(self, method, path, Query(raw_query), headers, version, body)
 
     def _send_continue(self) -> None:
@@ -349,9 +356,10 @@ class Connection(asyncio.Protocol):
             await self._send_from_thread(response)
         elif isinstance(response, StreamResponse) and not head_only:
             await self._send_stream(response)
+        elif isinstance(response, FileResponse) and not head_only:
+            await self._send_file(response)
         else:
-            whole = not isinstance(response, (StreamResponse, ThreadStreamResponse))
-            data = self.send_head(response, len(response.body) if whole else None)
+            data = self.send_head(response, response.length)
             if response.body and not head_only and response.status not in (204, 304):
                 data += self._h11.send(h11.Data(data=response.body)) or b""
             self._transport.write(data + (self._h11.send(h11.EndOfMessage()) or b""))
@@ -359,8 +367,8 @@ class Connection(asyncio.Protocol):
     async def _send_stream(self, response: StreamResponse) -> None:
         pieces = response.pieces
         try:
-            self._write(self.send_head(response, None))
-            self._cancellable = True
+            self._write(self.send_head(response, response.length))
+            self._cancellable = response.length is None
             if self.gone.is_set():
                 raise BrokenPipeError("the client is gone")
             async for piece in pieces:
@@ -378,6 +386,50 @@ class Connection(asyncio.Protocol):
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _send_file(self, response: FileResponse) -> None:
+        length = response.length or 0
+        head = self.send_head(response, length)
+        # h11 counts the body's bytes without seeing them.
+        self._h11.send_with_data_passthrough(h11.Data(data=_Unseen(length)))  # type: ignore[arg-type]
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        try:
+            if length <= SMALL_FILE_BYTES:
+                self._transport.write(head + read_exactly(response.fd, response.offset, length))
+            elif sock is None:
+                self._write(head)
+                await self._copy_file(response, length)
+            else:
+                self._write(head)
+                await self._flushed()
+                await send_file(self._loop, sock, response.fd, response.offset, length)
+        except (EOFError, OSError) as error:
+            if not isinstance(error, ConnectionError):
+                log.error("file cut short: %s", self.server.describe(error))
+            raise BrokenPipeError("the body was not sent whole") from error
+        self._h11.send(h11.EndOfMessage())
+
+    async def _copy_file(self, response: FileResponse, length: int) -> None:
+        offset, end = response.offset, response.offset + length
+        while offset < end:
+            size = min(end - offset, PIECE_BYTES)
+            work = self._loop.run_in_executor(None, read_exactly, response.fd, offset, size)
+            self._transport.write(await finish(work))
+            offset += size
+            async with asyncio.timeout(STALL_S):
+                await self.drain()
+
+    async def _flushed(self) -> None:
+        """Wait until the kernel has everything that was written."""
+        if not self._transport.get_write_buffer_size():
+            return
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            while self._transport.get_write_buffer_size():
+                self._writable = False
+                await self.drain()
+        finally:
+            self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     async def _send_from_thread(self, response: ThreadStreamResponse) -> None:
         writer = ThreadWriter(self._loop)
@@ -463,19 +515,39 @@ class Connection(asyncio.Protocol):
             self._close_wanted = True
 
 
+class _Unseen:
+    """So many bytes that somebody else sends."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
 _REASONS = {
     200: "OK",
     201: "Created",
+    202: "Accepted",
     204: "No Content",
+    206: "Partial Content",
     304: "Not Modified",
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
+    405: "Method Not Allowed",
     408: "Request Timeout",
     409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    416: "Range Not Satisfiable",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
+    502: "Bad Gateway",
     503: "Service Unavailable",
+    504: "Gateway Timeout",
+    507: "Insufficient Storage",
 }

@@ -1,8 +1,9 @@
-"""What a handler answers with: a small whole body, a stream of pieces, or a file written by a thread."""
+"""What a handler answers with: a small whole body, a stream, a part of a file, what a thread writes."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -32,13 +33,66 @@ class Response:
         self.content_type = content_type
         self.headers: dict[str, str] = dict(headers or {})
 
+    @property
+    def length(self) -> int | None:
+        """The length of the body in bytes, None when only its end will tell."""
+        return len(self.body)
+
+    def close(self) -> None:
+        """Let go of what the answer holds, sent or not."""
+
 
 class StreamResponse(Response):
     """An answer whose pieces are sent as they come; see `stream`."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], status: int, content_type: str) -> None:
-        super().__init__(status, b"", content_type)
+    def __init__(
+        self,
+        pieces: AsyncIterator[bytes],
+        status: int,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+        length: int | None = None,
+    ) -> None:
+        super().__init__(status, b"", content_type, headers)
         self.pieces = pieces
+        self._length = length
+
+    @property
+    def length(self) -> int | None:
+        return self._length
+
+
+class FileResponse(Response):
+    """A part of an open file, copied by the kernel where the connection allows it (sendfile(2)).
+
+    Args:
+        fd: the file; the answer owns it from now on.
+        offset: where the body begins in it.
+        length: how many bytes of it to send.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        offset: int,
+        length: int,
+        status: int = 200,
+        content_type: str = "application/octet-stream",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, b"", content_type, headers)
+        self.fd = fd
+        self.offset = offset
+        self._length = length
+
+    @property
+    def length(self) -> int | None:
+        return self._length
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 class ThreadStreamResponse(Response):
@@ -47,6 +101,10 @@ class ThreadStreamResponse(Response):
     def __init__(self, writer: Callable[[BinaryIO], None], status: int, content_type: str) -> None:
         super().__init__(status, b"", content_type)
         self.writer = writer
+
+    @property
+    def length(self) -> int | None:
+        return None
 
 
 def dump_json(value: Any) -> bytes:
@@ -70,14 +128,20 @@ def text(body: str, status: int = 200, headers: Mapping[str, str] | None = None)
 
 
 def stream(
-    pieces: AsyncIterator[bytes], content_type: str = "application/json", status: int = 200
+    pieces: AsyncIterator[bytes],
+    content_type: str = "application/json",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    length: int | None = None,
 ) -> Response:
     """Answer with pieces sent the moment they come, the head before the first of them.
+
+    With `length` the body has so many bytes, and a server that stops lets it come to its end.
 
     When the client goes away the task that iterates is cancelled, so the iterator's `finally` runs. An
     exception out of the iterator cuts the body short (no last chunk), which clients take for an error.
     """
-    return StreamResponse(pieces, status, content_type)
+    return StreamResponse(pieces, status, content_type, headers, length)
 
 
 def thread_stream(

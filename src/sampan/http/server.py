@@ -7,12 +7,13 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 from sampan.errors import InvalidParameter, SampanError
 from sampan.http.connection import Connection
 from sampan.http.request import ServerInfo
-from sampan.http.response import Response, empty, json_response
+from sampan.http.response import Response, dump_json, empty, json_response
 from sampan.http.routing import Router
 from sampan.http.tls import TlsPump
 
@@ -28,17 +29,31 @@ class HttpServer:
         router: the routes.
         engine: what handlers find as `request.engine`.
         info: what handlers find as `request.server`.
+        headers: what every answer has; those of Docker's API when not given.
+        versioned: whether paths may begin with a version of Docker's API (`/v1.41/…`).
     """
 
-    def __init__(self, router: Router, engine: Any = None, info: ServerInfo | None = None) -> None:
+    def __init__(
+        self,
+        router: Router,
+        engine: Any = None,
+        info: ServerInfo | None = None,
+        headers: Sequence[tuple[str, str]] | None = None,
+        versioned: bool = True,
+    ) -> None:
         self.router = router
         self.engine = engine
         self.info = info or ServerInfo()
+        self.versioned = versioned
         self.headers = (
-            ("Api-Version", str(self.info.api_version)),
-            ("Docker-Experimental", "false"),
-            ("Ostype", "linux"),
-            ("Server", f"Sampan/{self.info.version} (linux)"),
+            headers
+            if headers is not None
+            else (
+                ("Api-Version", str(self.info.api_version)),
+                ("Docker-Experimental", "false"),
+                ("Ostype", "linux"),
+                ("Server", f"Sampan/{self.info.version} (linux)"),
+            )
         )
         self.connections: set[Connection] = set()
         self.stopping = False
@@ -81,6 +96,10 @@ class HttpServer:
         return now - self._last_activity
 
     # --- errors ---
+
+    def error_body(self, status: int, message: str) -> bytes:
+        """The JSON that tells of an error in a request that no handler saw."""
+        return dump_json({"message": message})
 
     def error_response(self, error: BaseException, where: str) -> Response:
         """The answer that tells a client of `error`; the unexpected goes to the log with its traceback."""
