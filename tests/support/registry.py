@@ -214,7 +214,8 @@ class Registry:
         assert status == 202, body
         location = headers["location"].split(self.host.rpartition(":")[2], 1)[-1]
         location = location[location.index("/v2/") :]
-        status, _, body = self("PUT", f"{location}&digest={digest}", data)
+        mark = "&" if "?" in location else "?"
+        status, _, body = self("PUT", f"{location}{mark}digest={digest}", data)
         assert status == 201, body
         return digest
 

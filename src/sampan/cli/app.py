@@ -142,6 +142,8 @@ def _dispatch(words: Sequence[str]) -> int:
 
 def invoke(app: App, command: Command, path: str, words: Sequence[str]) -> int:
     """Parse the words after a command's name and do it."""
+    if command.flags is None:
+        return command.action(app, Values(()), list(words))
     try:
         values, arguments = parse(command.flags, words, command.interspersed)
     except HelpWanted:
@@ -238,6 +240,8 @@ def _help(words: Sequence[str]) -> int:
         out(root_help())
         return 0
     command, path, rest = find(words)
+    if command is not None and command.flags is None:
+        return invoke(App(Values(())), command, path, ["--help"])
     if command is not None:
         out(command_help(command, path))
     elif rest:

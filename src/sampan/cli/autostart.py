@@ -55,7 +55,7 @@ def _spawn(log: str) -> int:
     """Start the daemon in a session of its own, its output in `log`; returns its pid."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     words = [sys.executable, "-m", "sampan.daemon", "--idle-exit", str(IDLE_EXIT_S)]
-    environment = {**os.environ, "PYTHONPATH": _search_path(root)}
+    environment = {**os.environ, "PYTHONPATH": search_path(root)}
     environment.pop("SAMPAN_HOST", None)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     pid = os.fork()
@@ -75,7 +75,8 @@ def _spawn(log: str) -> int:
         os._exit(127)
 
 
-def _search_path(root: str) -> str:
+def search_path(root: str) -> str:
+    """PYTHONPATH for a program of ours that lies below `root`."""
     given = os.environ.get("PYTHONPATH", "")
     return f"{root}{os.pathsep}{given}" if given else root
 

@@ -73,7 +73,7 @@ class Command:
         path: canonical name below `sampan`, such as "ps".
         arguments: the rest of the usage line.
         summary: one line for the list of commands.
-        flags: its options.
+        flags: its options; None hands every word on to the action, `--help` too.
         action: `action(app, values, arguments) -> exit code`.
         least, most: how many arguments it takes; `most` None is any number.
         aliases: full paths that mean the same.
@@ -102,7 +102,7 @@ class Command:
         path: str,
         arguments: str,
         summary: str,
-        flags: Sequence[Flag],
+        flags: Sequence[Flag] | None,
         action: Callable[[App, Values, list[str]], int],
         least: int = 0,
         most: int | None = None,

@@ -31,7 +31,7 @@ def command_help(command: Command, path: str) -> str:
         parts += ["", command.details]
     if len(command.aliases) > 1:
         parts += ["", "Aliases:", "  " + ", ".join(f"sampan {alias}" for alias in command.aliases)]
-    shown = [flag for flag in command.flags if not flag.hidden]
+    shown = [flag for flag in command.flags or () if not flag.hidden]
     if shown:
         parts += ["", "Options:", options_text(shown, _width())]
     return "\n".join(parts) + "\n"

@@ -86,6 +86,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         "Manage networks",
         {"inspect": "inspect:network inspect", "ls": "network_ls"},
     ),
+    "registry": (
+        "Run a registry",
+        {"gc": "registry:gc", "serve": "registry:serve"},
+    ),
     "system": (
         "Manage the engine",
         {"df": "system_df", "events": "events", "info": "info", "prune": "prune:system prune"},

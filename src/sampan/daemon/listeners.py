@@ -10,8 +10,9 @@ import ssl
 import stat
 from dataclasses import dataclass
 
-from sampan.daemon.settings import Settings, TlsSettings
+from sampan.daemon.settings import Settings
 from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.http import server_context
 
 log = logging.getLogger("sampan.daemon")
 
@@ -44,7 +45,8 @@ def open_listeners(settings: Settings) -> list[Listener]:
         SampanError: with the address and what is wrong with it.
     """
     group = socket_group(settings.group, settings.group_named)
-    context = tls_context(settings.tls) if settings.tls else None
+    tls = settings.tls
+    context = server_context(tls.certificate, tls.key, tls.ca if tls.verify else "") if tls else None
     opened: list[Listener] = []
     try:
         for host in dict.fromkeys(settings.hosts):
@@ -178,28 +180,3 @@ def _inherited(settings: Settings, context: ssl.SSLContext | None) -> list[Liste
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     return opened
-
-
-def tls_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The server's side of TLS 1.2 and newer.
-
-    Raises:
-        InvalidParameter: a certificate or key cannot be used; the message names the file.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    for path in filter(None, (settings.certificate, settings.key, settings.ca)):
-        if not os.access(path, os.R_OK):
-            raise InvalidParameter(f"{path}: cannot be read; TLS needs it")
-    try:
-        context.load_cert_chain(settings.certificate, settings.key)
-    except (ssl.SSLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise InvalidParameter(f"{settings.certificate}, {settings.key}: {reason}") from None
-    if settings.verify:
-        try:
-            context.load_verify_locations(settings.ca)
-        except (ssl.SSLError, OSError) as error:
-            raise InvalidParameter(f"{settings.ca}: {getattr(error, 'reason', None) or error}") from None
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -46,7 +46,7 @@ def _run(flags: dict[str, object]) -> int:
         raise SampanError("sampand needs to run as root: use sudo")
     import asyncio
 
-    from sampan.daemon import logs
+    from sampan import logs
     from sampan.daemon.service import Service, prepare_process
 
     logs.set_up(settings.log_level)

@@ -16,12 +16,10 @@ import traceback
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from sampan import __version__
+from sampan import __version__, logs
 from sampan.api.app import router
-from sampan.daemon import logs
 from sampan.daemon.listeners import Listener, open_listeners
 from sampan.daemon.locks import RootLock, remove_pidfile, write_pidfile
-from sampan.daemon.readiness import notify, ready
 from sampan.daemon.settings import Settings, settle
 from sampan.database import Database
 from sampan.engine import Engine, EventBus
@@ -29,6 +27,7 @@ from sampan.errors import SampanError
 from sampan.http import HttpServer, ServerInfo
 from sampan.images import ImageService
 from sampan.network import NetworkService
+from sampan.readiness import notify, ready
 from sampan.registry import Registries
 from sampan.runtime import Launcher
 from sampan.storage import open_driver

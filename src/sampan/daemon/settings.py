@@ -11,12 +11,12 @@ from sampan.daemon.options import Values, merge, parse_flags, read_file
 from sampan.engine.model import Ulimit
 from sampan.engine.options import EngineOptions
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.logs import LOG_LEVELS
 from sampan.network import BridgeOptions
 from sampan.registry import Proxies, RegistryConfig
 
 DEFAULT_CONFIG = Path("/etc/sampan/daemon.json")
 DEFAULT_GROUP = "sampan"
-LOG_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server for Docker's API and a registry's: hijack, streams both ways, files, TLS with half-close."""
+"""An HTTP/1.1 server for Docker's API and registries: hijack, streams both ways, files, half-closing TLS."""
 
 from sampan.http.request import ClientGone, Hijacked, Request, ServerInfo
 from sampan.http.response import (
@@ -15,6 +15,7 @@ from sampan.http.response import (
 )
 from sampan.http.routing import Router, Routes
 from sampan.http.server import HttpServer
+from sampan.http.tls import server_context
 from sampan.http.versions import NEWEST, OLDEST, ApiVersion
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "dump_json",
     "empty",
     "json_response",
+    "server_context",
     "stream",
     "text",
     "thread_stream",

@@ -105,6 +105,12 @@ class Connection(asyncio.Protocol):
         if self._write_waiter is not None and not self._write_waiter.done():
             self._write_waiter.set_result(None)
 
+    @property
+    def peer(self) -> str:
+        """The client's address and port, "" for a unix socket."""
+        name = self._transport.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
     # --- time ---
 
     def _set_deadline(self, seconds: float) -> None:

@@ -84,7 +84,7 @@ def _send_slice(out: int, fd: int, offset: int, length: int) -> int:
 
 async def _until_writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
     ready = loop.create_future()
-    loop.add_writer(fd, lambda: ready.done() or ready.set_result(None))
+    loop.add_writer(fd, _wake, ready)
     try:
         async with asyncio.timeout(STALL_S):
             await ready
@@ -92,3 +92,8 @@ async def _until_writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
         raise ConnectionAbortedError(f"the client has taken nothing for {STALL_S:.0f} seconds") from None
     finally:
         loop.remove_writer(fd)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

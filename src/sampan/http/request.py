@@ -170,6 +170,11 @@ class Request:
         return await self._connection.hijack(self, content_type)
 
     @property
+    def peer(self) -> str:
+        """The client's address, "" for a unix socket."""
+        return self._connection.peer
+
+    @property
     def gone(self) -> bool:
         """Whether the client has closed its side."""
         return self._connection.gone.is_set()

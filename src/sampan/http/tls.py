@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from typing import Any
+
+from sampan.errors import InvalidParameter
 
 log = logging.getLogger("sampan.http")
 
@@ -37,6 +40,36 @@ def handshake_failure(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate cannot be verified ({error.verify_message})"
     return _REASONS.get(error.reason or "", error.reason or str(error))
+
+
+def server_context(certificate: str, key: str, client_authority: str = "") -> ssl.SSLContext:
+    """The server's side of TLS 1.2 and newer.
+
+    Args:
+        certificate, key: PEM files.
+        client_authority: demand certificates of clients that an authority in this PEM file signed.
+
+    Raises:
+        InvalidParameter: one of them cannot be used; the message names the file.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in filter(None, (certificate, key, client_authority)):
+        if not os.access(path, os.R_OK):
+            raise InvalidParameter(f"{path}: cannot be read; TLS needs it")
+    try:
+        context.load_cert_chain(certificate, key)
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InvalidParameter(f"{certificate}, {key}: {reason}") from None
+    if client_authority:
+        try:
+            context.load_verify_locations(client_authority)
+        except (ssl.SSLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise InvalidParameter(f"{client_authority}: {reason}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 class TlsPump(asyncio.Protocol):

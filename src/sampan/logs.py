@@ -1,4 +1,4 @@
-"""The daemon's own log: one line an event on stderr, with time, level and message."""
+"""A server's own log: one line an event on stderr, with time, level and message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 
-from sampan.daemon.settings import LOG_LEVELS
+LOG_LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50}
 
 
 class _Formatter(logging.Formatter):
@@ -31,5 +31,5 @@ def set_up(level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change the level of a running daemon."""
+    """Change the level of a running server."""
     logging.getLogger().setLevel(LOG_LEVELS[level])
