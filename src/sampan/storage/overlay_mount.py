@@ -21,7 +21,8 @@ _PAGE = 4096
 _PARAMETERS = Path("/sys/module/overlay/parameters")
 _WANTED = {"index": "off", "metacopy": "off", "redirect_dir": "nofollow"}
 
-_by_descriptor = True
+# Before 6.5 an overlay took any option in silence and refused it, with a line in the kernel's log, at the end.
+_by_descriptor = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) >= (6, 7)
 
 
 def options() -> dict[str, str]:

@@ -43,7 +43,8 @@ class ManagerV2(Manager):
         except FileNotFoundError:
             self._make_parents(parent)
             enabled = ""
-        if _missing(parent, enabled):
+        # Against the root's controllers: another thread may have made `parent` and not yet enabled a thing.
+        if _missing(self._root, enabled):
             self._enable_down_to(parent)
         make_directory(self._path)
 
@@ -65,12 +66,10 @@ class ManagerV2(Manager):
         except OSError as error:
             if error.errno == errno.EBUSY and directory == self._root:
                 self._empty_the_root()
-            for (
-                name
-            ) in missing:  # one that cannot be had (realtime threads hold cpu back) must not cost the others
-                with contextlib.suppress(
-                    OSError
-                ):  # a limit that needs it is refused by its file's name later
+            # One that cannot be had (realtime threads hold cpu back) must not cost the others; a limit that
+            # needs it is refused by its file's name later.
+            for name in missing:
+                with contextlib.suppress(OSError):
                     files.write(control, f"+{name}")
 
     def _empty_the_root(self) -> None:
