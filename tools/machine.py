@@ -2,11 +2,11 @@
 
     tools/machine.py [--cgroups v2|hybrid|v1] [--append 'kernel options'] [--memory MIB] -- COMMAND …
 
-The kernel package is only downloaded and unpacked into a cache, never installed, so that no hook of its runs and
-the machine's own /boot stays as it is. The guest sees this machine's files read-only by 9p (mount(8), type 9p);
+The kernel package is only downloaded and unpacked into a cache, never installed, so that no hook of its runs
+and the machine's own /boot stays as it is. The guest sees this machine's files read-only by 9p (mount(8));
 /tmp is a fresh ext4 disk, /run, /var/tmp and /var/lib are fresh tmpfs, and there is a small swap disk. It has
-no network. Emulated alone (no KVM), so it runs wherever qemu does, some ten times slower than the machine itself.
-Stdlib only; run as root.
+no network. Emulated alone (no KVM), so it runs wherever qemu does, some twenty times slower than the machine
+itself. Stdlib only; run as root.
 """
 
 from __future__ import annotations
@@ -55,7 +55,12 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the command's exit status, None when the guest did not get that far; all it printed."""
+    """How a run ended.
+
+    Attributes:
+        status: the command's exit status; None when the guest did not get that far.
+        output: all that the guest printed.
+    """
 
     status: int | None
     output: str

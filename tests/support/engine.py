@@ -75,6 +75,7 @@ class Daemon(Engine):
         self.bridge = f"smpt{os.getpid() % 10**6}x{number}"
         self.bip = free_subnet()
         self.flags = flags
+        self.wrapper: list[str] = []  # a command that runs the daemon
         self.process: subprocess.Popen[bytes] | None = None
         base.mkdir(parents=True, exist_ok=True)
         super().__init__(str(base / "s.sock"), base / "client")
@@ -101,7 +102,7 @@ class Daemon(Engine):
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), "SAMPAN_TEST": TOKEN}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sampan.daemon", *self.arguments],
+                [*self.wrapper, sys.executable, "-m", "sampan.daemon", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

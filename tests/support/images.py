@@ -91,6 +91,8 @@ def debian_tar() -> Path:
     if shutil.which("debootstrap") is None:
         pytest.skip("needs the program debootstrap (Debian: debootstrap)")
     kept = cache_directory() / f"debian-{suite()}.tar"
+    if kept.exists():
+        return kept
     with (cache_directory() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():

@@ -26,6 +26,7 @@ from sampan.engine import Engine, EventBus
 from sampan.errors import SampanError
 from sampan.http import HttpServer, ServerInfo
 from sampan.images import ImageService
+from sampan.linux import kernel
 from sampan.network import NetworkService
 from sampan.readiness import notify, ready
 from sampan.registry import Registries
@@ -63,6 +64,7 @@ class Service:
         settings = self.settings
         loop = asyncio.get_running_loop()
         loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(WORKERS, "work"))
+        kernel.check()
         async with AsyncExitStack() as undo:
             self._handle_signals(loop)
             self._lock_roots(undo)

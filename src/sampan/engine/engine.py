@@ -7,7 +7,8 @@ import contextlib
 import logging
 
 from sampan.engine import ending, recovery
-from sampan.engine.core import Core
+from sampan.engine.core import Core, in_thread
+from sampan.engine.profiles import apparmor
 from sampan.errors import SampanError
 
 _log = logging.getLogger("sampan.engine")
@@ -24,6 +25,11 @@ class Engine(Core):
         self.events.bind(asyncio.get_running_loop())
         for directory in (self.options.data_root / "containers", self.options.exec_root / "containers"):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+        if apparmor.supported():
+            try:
+                await in_thread(apparmor.ensure)
+            except SampanError as error:
+                _log.error("%s", error)  # a container that needs it is refused in the same words
         await self.launcher.start()
         await recovery.recover(self)
 

@@ -8,6 +8,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.engine.profiles import apparmor
 from sampan.linux.cgroups import Features
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -65,14 +66,6 @@ def seccomp_supported() -> bool:
     return os.path.exists("/proc/sys/kernel/seccomp/actions_avail")
 
 
-def apparmor_supported() -> bool:
-    """Whether AppArmor is on."""
-    try:
-        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
-    except OSError:
-        return False
-
-
 _CAP_SYS_RESOURCE = 24
 
 
@@ -93,6 +86,9 @@ def missing_features(features: Features) -> list[str]:
             "No CAP_SYS_RESOURCE: limits (--ulimit, --oom-score-adj) can only be lowered",
         ),
     ]
+    unconfined = apparmor.lacking()
+    if unconfined:
+        lacking.append((False, f"AppArmor is on, but containers run without a profile: {unconfined}"))
     return [f"WARNING: {text}" for present, text in lacking if not present]
 
 

@@ -6,7 +6,6 @@ by descriptors needs kernel 5.2, changing attributes of a whole tree 5.12 (mount
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -184,20 +183,60 @@ def legacy_flags(attributes: int) -> int:
 def legacy_mount(fstype: str, source: str, target: int, options: MountOptions) -> None:
     """Mount a new file system with mount(2) on the descriptor `target`, by way of the host's /proc."""
     path = f"/proc/self/fd/{target}"
-    flags = legacy_flags(options.set)
+    flags = legacy_flags(options.set | options.tree_set)
     sys.mount(source or fstype, path, fstype, flags, ",".join(options.data) or None)
 
 
 def legacy_bind(source: str, target: int, options: MountOptions) -> None:
-    """Bind with mount(2), then remount for the attributes, which mount(2) ignores the first time."""
+    """Bind with mount(2) on the descriptor `target`; the attributes are then for `legacy_change`."""
     path = f"/proc/self/fd/{target}"
     sys.mount(source, path, None, sys.MS_BIND | (sys.MS_REC if options.recursive else 0))
-    if options.tree_set or options.tree_clear:
-        raise OSError(errno.ENOSYS, "recursively changed mount attributes need kernel 5.12")
-    if options.set or options.clear:
-        # The descriptor is of what lies below; a fresh walk sees the new mount.
-        covered = os.readlink(path)
-        sys.mount(None, covered, None, sys.MS_BIND | sys.MS_REMOUNT | legacy_flags(options.set))
+
+
+def legacy_change(mount_fd: int, options: MountOptions) -> None:
+    """As `change`, with mount(2), which replaces all attributes: those that are not named are read before.
+
+    A tree is changed mount by mount, which others may see half done.
+
+    Args:
+        mount_fd: O_PATH descriptor of a mount's own root directory or file.
+    """
+    given, cleared = legacy_flags(options.set), legacy_flags(options.clear)
+    tree_given, tree_cleared = legacy_flags(options.tree_set), legacy_flags(options.tree_clear)
+    _remount(f"/proc/self/fd/{mount_fd}", given | tree_given, cleared | tree_cleared)
+    if not (tree_given or tree_cleared):
+        return
+    for point in points_below(os.readlink(f"/proc/self/fd/{mount_fd}")):
+        fd = os.open(point, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _remount(f"/proc/self/fd/{fd}", tree_given, tree_cleared)
+        finally:
+            os.close(fd)
+
+
+# statvfs(3) has the same bits as mount(2), but for this one
+_ST_RELATIME = 0x1000
+_KEPT = sys.MS_RDONLY | sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC | sys.MS_NOATIME | 0x800
+
+
+def _remount(path: str, given: int, cleared: int) -> None:
+    found = os.statvfs(path).f_flag
+    flags = found & _KEPT | (sys.MS_RELATIME if found & _ST_RELATIME else 0)
+    flags = flags & ~cleared | given
+    sys.mount(None, path, None, sys.MS_BIND | sys.MS_REMOUNT | flags)
+
+
+def points_below(path: str) -> list[str]:
+    """The mount points below a directory in this mount namespace, parents first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        points = [_unescape(line.split(" ", 5)[4]) for line in file]
+    return [point for point in points if point.startswith(f"{path.rstrip('/')}/")]
+
+
+def _unescape(text: str) -> str:
+    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(octal, character)
+    return text
 
 
 def option_names() -> list[str]:

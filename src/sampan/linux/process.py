@@ -10,9 +10,10 @@ import ctypes
 import errno
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from sampan.linux import syscalls
+from sampan.linux import procfs, syscalls
 
 
 class _CloneArgs(ctypes.Structure):
@@ -47,7 +48,7 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
         In the parent the child's pid and a pidfd of it; in the child `(0, -1)`.
 
     Raises:
-        OSError: with the kernel's errno.
+        OSError: with the kernel's errno; EINVAL for a cgroup on kernels before 5.7.
     """
     pidfd = ctypes.c_int(-1)
     arguments = _CloneArgs(
@@ -56,17 +57,30 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
         exit_signal=signal.SIGCHLD,
         cgroup=cgroup_fd or 0,
     )
-    number = ctypes.c_long(syscalls.SYS_CLONE3)
-    reference, size = ctypes.byref(arguments), ctypes.c_long(ctypes.sizeof(arguments))
-    _before_fork()
-    pid: int = _held_syscall(number, reference, size)
-    if pid == 0:
-        _after_fork_child()
-        return 0, -1
-    _after_fork_parent()
+    pid = _fork(syscalls.SYS_CLONE3, ctypes.byref(arguments), ctypes.c_long(ctypes.sizeof(arguments)))
+    if pid < 0 and ctypes.get_errno() == errno.ENOSYS and not flags & syscalls.CLONE_NEWTIME:
+        if cgroup_fd is not None:
+            syscalls.raise_errno("clone", number=errno.EINVAL)
+        # clone(2) takes the pidfd's address for its third argument; the order of the rest is each machine's.
+        word = ctypes.c_ulong(flags | syscalls.CLONE_PIDFD | signal.SIGCHLD)
+        pid = _fork(_SYS_CLONE[os.uname().machine], word, None, ctypes.byref(pidfd), None, None)
     if pid < 0:
         syscalls.raise_errno("clone3")
     return pid, pidfd.value
+
+
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+
+
+def _fork(number: int, *arguments: Any) -> int:
+    """A system call that returns twice, between the interpreter's hooks; the pid, or -1 with errno set."""
+    _before_fork()
+    pid: int = _held_syscall(ctypes.c_long(number), *arguments)
+    if pid == 0:
+        _after_fork_child()
+    else:
+        _after_fork_parent()
+    return pid
 
 
 def execute(path: str, arguments: Sequence[str], environment: Sequence[str]) -> None:
@@ -119,16 +133,32 @@ def reset_signals(numbers: Iterable[int] = range(1, signal.NSIG)) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def close_all_but(kept: Iterable[int]) -> None:
-    """Close every descriptor above 2 except `kept`."""
-    first = 3
-    for fd in sorted(kept):
-        if fd < first:
-            continue
-        if fd > first:
-            syscalls.close_range(first, fd - 1)
-        first = fd + 1
-    syscalls.close_range(first)
+def close_all_but(kept: Iterable[int], proc: Callable[[], int] = procfs.open_private) -> None:
+    """Close every descriptor above 2 except `kept`.
+
+    Args:
+        proc: gives a descriptor of a procfs, for kernels before 5.9: there they are looked up one by one.
+    """
+    stays = sorted(kept)
+    try:
+        first = 3
+        for fd in stays:
+            if fd < first:
+                continue
+            if fd > first:
+                syscalls.close_range(first, fd - 1)
+            first = fd + 1
+        syscalls.close_range(first)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        for fd in procfs.open_descriptors(proc()):
+            if fd > 2 and fd not in stays:
+                try:
+                    os.close(fd)
+                except OSError as gone:
+                    if gone.errno != errno.EBADF:  # the one that the list was read from
+                        raise
 
 
 def start_time_ticks(pid: int) -> int | None:

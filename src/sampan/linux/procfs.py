@@ -23,11 +23,15 @@ def filesystem_magic(fd: int) -> int:
     return int(buffer[0])
 
 
-def open_private() -> int:
+def open_private(alone: bool = False) -> int:
     """A descriptor of a detached, unshared procfs mount of this process's pid namespace.
 
     A kernel or container that refuses one (no fsopen, or a /proc that is partly covered) gives the /proc at
     hand, verified to be procfs.
+
+    Args:
+        alone: no other process is in this mount namespace, and nothing mounted here reaches another: then
+            mount(2) can make one too, since nobody sees it before it is detached.
     """
     try:
         context = syscalls.fsopen("proc")
@@ -40,11 +44,29 @@ def open_private() -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
+        alone = alone and error.errno == errno.ENOSYS
+    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+    if alone:
+        syscalls.mount("proc", "/proc", "proc", flags)
     fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if alone:
+        syscalls.umount2("/proc", syscalls.MNT_DETACH)
     if filesystem_magic(fd) != PROC_SUPER_MAGIC:
         os.close(fd)
         raise OSError(errno.EINVAL, "/proc is not a proc file system")
     return fd
+
+
+def open_descriptors(proc_fd: int) -> list[int]:
+    """The numbers of this process's open descriptors, as the procfs behind `proc_fd` has them."""
+    fd = syscalls.openat2(
+        proc_fd, "self/fd", os.O_RDONLY | os.O_DIRECTORY, 0,
+        syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_XDEV,
+    )  # fmt: skip
+    try:
+        return [int(name) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
 
 
 def write(proc_fd: int, path: str, value: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import sampan
 from sampan.errors import InvalidParameter, SampanError
+from sampan.linux import kernel
 from sampan.runtime import sealed
 from sampan.runtime.oci_state import OCI_VERSION, Store
 
@@ -56,6 +57,7 @@ def _seal(arguments: list[str]) -> NoReturn:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        kernel.check()
         return _VERBS[options.verb](options)
     except SampanError as error:
         _complain(options, error.message)
@@ -181,7 +183,7 @@ def _user(text: str) -> dict[str, int]:
 
 
 def _features(_: argparse.Namespace) -> int:
-    from sampan.linux import capabilities, cgroups, mounts, namespaces
+    from sampan.linux import apparmor, capabilities, cgroups, mounts, namespaces
 
     version = cgroups.features().version
     value: dict[str, Any] = {
@@ -194,7 +196,7 @@ def _features(_: argparse.Namespace) -> int:
             "capabilities": list(capabilities.ALL[: capabilities.last_cap() + 1]),
             "cgroup": {"v1": version == 1, "v2": version == 2, "systemd": False, "systemdUser": False},
             "seccomp": {"enabled": True},
-            "apparmor": {"enabled": Path("/sys/module/apparmor").exists()},
+            "apparmor": {"enabled": apparmor.enabled()},
             "selinux": {"enabled": False},
         },
         "annotations": {"org.sampan.version": sampan.__version__},

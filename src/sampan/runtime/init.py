@@ -94,10 +94,10 @@ class Entry:
     state: dict[str, object] = field(default_factory=dict)
     _proc: int | None = None
 
-    def proc(self) -> int:
-        """The private procfs, mounted when first needed."""
+    def proc(self, alone: bool = False) -> int:
+        """The private procfs, mounted when first needed; `alone` as for `procfs.open_private`."""
         if self._proc is None:
-            self._proc = procfs.open_private()
+            self._proc = procfs.open_private(alone)
         return self._proc
 
 
@@ -139,6 +139,9 @@ def container(
     if spec.namespaces.get("cgroup") == "":
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     root = MountedRoot(rootfs, spec.rootfs_propagation)
+    if spec.sysctl or entry.process.apparmor_profile:
+        # Early: an old kernel can make one only while nobody else is here, nothing hidden, nothing read-only.
+        entry.proc(alone=not (spec.namespaces["mount"] or spec.rootfs_propagation in ("shared", "rshared")))
     try:
         plan.execute(root)
     except OSError as error:
@@ -261,7 +264,7 @@ def _become(entry: Entry) -> NoReturn:
     if wanted.apparmor_profile:
         _set_apparmor(entry, wanted.apparmor_profile)
     _own_stdio(wanted.uid)
-    process.close_all_but([entry.channel.fileno(), *entry.kept])
+    process.close_all_but([entry.channel.fileno(), *entry.kept], entry.proc)
     entry._proc = None
     os.umask(wanted.umask)
     inside = _change_directory(wanted.cwd, first=True)

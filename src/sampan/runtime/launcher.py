@@ -42,8 +42,7 @@ def main(fd: int) -> None:
         signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD,
     ):  # fmt: skip
         signal.signal(number, signal.SIG_IGN)  # an ignored SIGCHLD reaps monitors
-    syscalls.close_range(3, fd - 1) if fd > 3 else None
-    syscalls.close_range(fd + 1)
+    process.close_all_but([fd])
     requests = socket.socket(fileno=fd)
     requests.set_inheritable(False)
     wire.widen(requests)

@@ -79,7 +79,8 @@ class MountedRoot:
             mounts.legacy_mount(fstype, source, target, options)
             return
         try:
-            mount_fd = mounts.new_filesystem(fstype, source, options.data, options.set)
+            attributes = options.set & ~options.tree_clear | options.tree_set
+            mount_fd = mounts.new_filesystem(fstype, source, options.data, attributes)
         except OSError as error:
             if error.errno != errno.ENOSYS:
                 raise
@@ -87,24 +88,43 @@ class MountedRoot:
             mounts.legacy_mount(fstype, source, target, options)
             return
         try:
-            if options.tree_set or options.tree_clear:
-                mounts.change(mount_fd, options)
             mounts.attach(mount_fd, target)
         finally:
             os.close(mount_fd)
 
     def bind(self, source: str | int, target: int, options: MountOptions) -> None:
         if self._legacy:
-            path = source if isinstance(source, str) else f"/proc/self/fd/{source}"
-            mounts.legacy_bind(path, target, options)
+            self._bind_by_path(source, target, options)
             return
         directory, path = (source, "") if isinstance(source, int) else (syscalls.AT_FDCWD, source)
         tree = mounts.clone_tree(directory, path, options.recursive)
         try:
-            mounts.change(tree, options)
+            try:
+                mounts.change(tree, options)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:  # mount_setattr came with kernel 5.12
+                    raise
+                self._legacy = True
+                self._bind_by_path(source, target, options)
+                return
             mounts.attach(tree, target)
         finally:
             os.close(tree)
+
+    def _bind_by_path(self, source: str | int, target: int, options: MountOptions) -> None:
+        path = source if isinstance(source, str) else f"/proc/self/fd/{source}"
+        mounts.legacy_bind(path, target, options)
+        if not (options.set or options.clear or options.tree_set or options.tree_clear):
+            return
+        # `target` is of what lies below; a fresh walk, beneath the root and past no link, sees the new mount.
+        inside = os.path.relpath(
+            os.readlink(f"/proc/self/fd/{target}"), os.readlink(f"/proc/self/fd/{self.fd}")
+        )
+        mount = self.open(inside, follow=False)
+        try:
+            mounts.legacy_change(mount, options)
+        finally:
+            os.close(mount)
 
     def set_propagation(self, path: str, propagation: list[tuple[int, bool]]) -> None:
         fd = self.open(path)
@@ -113,19 +133,31 @@ class MountedRoot:
                 for kind, recursive in propagation:
                     flags = kind | (syscalls.MS_REC if recursive else 0)
                     syscalls.mount(None, f"/proc/self/fd/{fd}", None, flags)
-            else:
+                return
+            try:
                 mounts.change_propagation(fd, propagation)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+                self._legacy = True
+                self.set_propagation(path, propagation)
         finally:
             os.close(fd)
 
     def set_readonly(self, path: str) -> None:
         fd = self.open(path)
         try:
+            readonly = MountOptions(set=syscalls.MOUNT_ATTR_RDONLY)
             if self._legacy:
-                flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY
-                syscalls.mount(None, f"/proc/self/fd/{fd}", None, flags)
-            else:
-                mounts.change(fd, MountOptions(set=syscalls.MOUNT_ATTR_RDONLY))
+                mounts.legacy_change(fd, readonly)
+                return
+            try:
+                mounts.change(fd, readonly)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+                self._legacy = True
+                mounts.legacy_change(fd, readonly)
         finally:
             os.close(fd)
 

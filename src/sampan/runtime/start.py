@@ -132,7 +132,7 @@ def start_container(
         joined = spec.namespaces.get("pid")
         join_pid = partial(namespaces.join_path, "pid", joined) if joined else None
         entrance = _cgroup_entry(manager)
-        child = _clone(flags, manager, entrance, join_pid)
+        child = _clone(flags, entrance, join_pid)
         if child[0] == 0:
             ours.close()
             init.run(entry, lambda entry: init.container(entry, spec, rootfs, steps, entrance.join))
@@ -190,7 +190,8 @@ def start_exec(
         kinds = where.namespaces
         join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
         entrance = _cgroup_entry(manager)
-        child = _clone(0, manager, entrance, join_pid if "pid" in kinds else None)
+        entrance.neighbour = container_pid
+        child = _clone(0, entrance, join_pid if "pid" in kinds else None)
         if child[0] == 0:
             ours.close()
             init.run(entry, lambda entry: init.joined(entry, container_pid, target, kinds, entrance.join))
@@ -221,14 +222,49 @@ class _CgroupEntry:
     It is born in its unified one (CLONE_INTO_CGROUP), and writes itself into the `tasks` file of each v1
     hierarchy: moving only oneself takes no lock of the whole system, where a write of another's pid to
     `cgroup.procs` waits for an RCU grace period (Linux kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+
+    A container may have made cgroups inside of its own and given them controllers; on v2 its own then takes
+    no process any more (cgroup-v2.rst, "No Internal Process Constraint"), and an exec goes where `neighbour`,
+    the container's first process, is.
     """
 
     directory: int | None
     tasks: tuple[str, ...]
+    neighbour: int | None = None
 
     def close(self) -> None:
         if self.directory is not None:
             os.close(self.directory)
+
+    def clone(self, flags: int) -> tuple[int, int]:
+        if self.directory is None:
+            return process.clone(flags)
+        try:
+            return self._clone_into(flags)
+        except OSError as error:
+            if self.neighbour is None or error.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
+                raise
+        os.close(self.directory)
+        self.directory = None
+        path = cgroups.unified_directory(self.neighbour)
+        self.directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._clone_into(flags)
+
+    def _clone_into(self, flags: int) -> tuple[int, int]:
+        try:
+            return process.clone(flags, self.directory)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.E2BIG):
+                raise
+        # CLONE_INTO_CGROUP came with kernel 5.7. The child waits for our "go", or joins what is here first.
+        child = process.clone(flags)
+        if child[0] != 0:
+            try:
+                _write_pid(self.directory, child[0])
+            except OSError:
+                _reap(*child)
+                raise
+        return child
 
     def join(self) -> None:
         for path in self.tasks:
@@ -253,33 +289,29 @@ def _cgroup_entry(manager: cgroups.Manager | None) -> _CgroupEntry:
     return _CgroupEntry(directory, tuple(f"{path}/tasks" for path in dict.fromkeys(paths.values())))
 
 
-def _clone(
-    flags: int,
-    manager: cgroups.Manager | None,
-    entry: _CgroupEntry,
-    join_pid: Callable[[], None] | None,
-) -> tuple[int, int]:
+def _clone(flags: int, entry: _CgroupEntry, join_pid: Callable[[], None] | None) -> tuple[int, int]:
     """Clone into the container's cgroup. A pid namespace that is joined for the child is left again here."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if join_pid is not None else -1
     if join_pid is not None:
         join_pid()
-    late = False
+    child = (-1, -1)
     try:
-        child = process.clone(flags, entry.directory)
-    except OSError as error:
-        if entry.directory is None or error.errno not in (errno.EINVAL, errno.E2BIG):
-            raise
-        late = True  # CLONE_INTO_CGROUP came with kernel 5.7
-        child = process.clone(flags)
-    if child[0] != 0:
-        if late and manager is not None:
-            manager.add(child[0])
+        child = entry.clone(flags)
+    finally:
         if own >= 0:
-            syscalls.setns(own, syscalls.CLONE_NEWPID)
-    entry.close()
-    if own >= 0:
-        os.close(own)
+            if child[0] != 0:
+                syscalls.setns(own, syscalls.CLONE_NEWPID)
+            os.close(own)
+        entry.close()
     return child
+
+
+def _write_pid(cgroup: int | None, pid: int) -> None:
+    fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
+    try:
+        os.write(fd, b"%d" % pid)
+    finally:
+        os.close(fd)
 
 
 def _set_oom_score(pid: int, wanted: ProcessSpec) -> None:

@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-from sampan.linux import syscalls
+from sampan.linux import kernel, syscalls
 from sampan.storage.errors import DriverError
 
 CLONE_FS = 0x200
@@ -21,8 +21,8 @@ _PAGE = 4096
 _PARAMETERS = Path("/sys/module/overlay/parameters")
 _WANTED = {"index": "off", "metacopy": "off", "redirect_dir": "nofollow"}
 
-# Before 6.5 an overlay took any option in silence and refused it, with a line in the kernel's log, at the end.
-_by_descriptor = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) >= (6, 7)
+# Before 6.5 an overlay took any option in silence and refused it, with a line in the kernel's log, later.
+_by_descriptor = kernel.release() >= (6, 7)
 
 
 def options() -> dict[str, str]:

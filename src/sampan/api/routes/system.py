@@ -12,12 +12,12 @@ from sampan.api.shapes.times import rfc3339
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.engine.machine import (
-    apparmor_supported,
     ipv4_forwarding,
     machine,
     missing_features,
     seccomp_supported,
 )
+from sampan.engine.profiles import apparmor
 from sampan.http import Request, Response, Routes, empty, json_response, text
 from sampan.linux import cgroups
 
@@ -97,7 +97,7 @@ async def info(request: Request) -> Response:
     images = await in_thread(engine.images.list)
     driver_status = await in_thread(engine.driver.status)
     security = ["name=seccomp,profile=builtin"] if seccomp_supported() else []
-    security += ["name=apparmor"] if apparmor_supported() else []
+    security += ["name=apparmor"] if apparmor.supported() else []
     security += ["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else []
     registry = engine.images.registries.config
     proxies = registry.proxies.shown()

@@ -8,6 +8,7 @@ from typing import Any
 from sampan.api.shapes.times import human_duration, rfc3339
 from sampan.engine import Core, Exec, Live
 from sampan.engine.model import Container, EndpointSettings, MountPoint, State
+from sampan.engine.spec import confined_by
 from sampan.oci.records import encode
 
 
@@ -149,7 +150,7 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         "Platform": container.platform,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": confined_by(container.host_config),
         "ExecIDs": [exec_.id for exec_ in live.execs.values() if exec_.process is not None] or None,
         "HostConfig": encode(container.host_config),
         "GraphDriver": {"Name": container.driver, "Data": core.driver.graph_data(container.id)},

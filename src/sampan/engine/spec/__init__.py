@@ -5,7 +5,16 @@ from __future__ import annotations
 from sampan.engine.spec.build import build_spec
 from sampan.engine.spec.inputs import SpecInputs
 from sampan.engine.spec.process import exec_process
+from sampan.engine.spec.security import confined_by
 from sampan.engine.spec.users import User, lookup_user
 from sampan.engine.spec.validate import validate_host_config
 
-__all__ = ["SpecInputs", "User", "build_spec", "exec_process", "lookup_user", "validate_host_config"]
+__all__ = [
+    "SpecInputs",
+    "User",
+    "build_spec",
+    "confined_by",
+    "exec_process",
+    "lookup_user",
+    "validate_host_config",
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 from sampan.engine.init_program import write_init
 from sampan.engine.model import Ulimit
+from sampan.engine.profiles import apparmor
 from sampan.engine.spec import mounts, security
 from sampan.engine.spec.capability_sets import bounding, process_sets
 from sampan.engine.spec.devices import container_devices
@@ -45,6 +46,7 @@ def build_spec(inputs: SpecInputs) -> dict[str, Any]:
     Raises:
         InvalidParameter: an option that cannot be carried out, in Docker's words where it has some.
         Unsupported: one that this version does not offer.
+        SampanError: the default AppArmor profile cannot be loaded.
     """
     container = inputs.container
     config, host_config = container.config, container.host_config
@@ -71,6 +73,8 @@ def build_spec(inputs: SpecInputs) -> dict[str, Any]:
         process["oomScoreAdj"] = host_config.oom_score_adj
     profile = security.apparmor_profile(options, host_config.privileged)
     if profile:
+        if profile == apparmor.NAME:
+            apparmor.ensure()
         process["apparmorProfile"] = profile
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,

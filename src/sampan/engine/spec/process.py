@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine.model import Container
+from sampan.engine.profiles import apparmor
 from sampan.engine.spec.capability_sets import available, process_sets
 from sampan.engine.spec.environment import container_environment, override, with_home
 from sampan.engine.spec.users import lookup_user
@@ -49,8 +50,8 @@ def exec_process(
     for name in ("oomScoreAdj", "apparmorProfile"):
         if name in own:
             process[name] = own[name]
-    if config.privileged and "apparmorProfile" in process:
-        process["apparmorProfile"] = "unconfined"
+    if process.get("apparmorProfile") == apparmor.NAME:  # also for a privileged exec, as Docker has it
+        apparmor.ensure()
     size = config.console_size
     if config.tty and size and len(size) == 2 and all(size):
         process["consoleSize"] = {"height": size[0], "width": size[1]}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from sampan.engine.model import HostConfig
+from sampan.engine.profiles import apparmor
 from sampan.engine.spec.seccomp import default_profile, parse_profile
-from sampan.errors import InvalidParameter, Unsupported
-
-_PROFILES = "/sys/kernel/security/apparmor/profiles"
-_DEFAULT_PROFILE = "docker-default"
+from sampan.errors import InvalidParameter, SampanError, Unsupported
+from sampan.linux import apparmor as kernel_apparmor
 
 
 @dataclass(slots=True)
@@ -72,44 +69,32 @@ def _boolean(text: str, option: str) -> bool:
     raise InvalidParameter(f'invalid --security-opt 2: "{option}"')
 
 
-@cache
-def apparmor_enabled() -> bool:
-    """Whether the kernel confines processes by AppArmor."""
-    try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
-            return file.read(1) == "Y" and os.path.isdir(os.path.dirname(_PROFILES))
-    except FileNotFoundError:
-        return False
-
-
-def _loaded(profile: str) -> bool:
-    try:
-        with open(_PROFILES, encoding="utf-8", errors="replace") as file:
-            return any(line.rpartition(" (")[0] == profile for line in file)
-    except OSError:
-        return False
-
-
 def _check_apparmor(profile: str) -> None:
     if profile in ("", "unconfined"):
         return
-    if not apparmor_enabled():
-        raise Unsupported(f"--security-opt apparmor={profile}: this kernel does not have AppArmor enabled")
-    if not _loaded(profile):
+    if not apparmor.supported():
+        why = apparmor.lacking() or "this kernel does not have AppArmor enabled"
+        raise Unsupported(f"--security-opt apparmor={profile}: {why}")
+    if profile != apparmor.NAME and not kernel_apparmor.loaded(profile):
         raise InvalidParameter(
             f"--security-opt apparmor={profile}: the profile is not loaded; load it with apparmor_parser"
         )
 
 
 def apparmor_profile(options: SecurityOptions, privileged: bool) -> str:
-    """The profile to name in the spec; "" for none."""
-    if not apparmor_enabled():
+    """The profile to name in the spec; "" for none, on a machine without AppArmor."""
+    if not apparmor.supported():
         return ""
-    if options.apparmor:
-        return options.apparmor
-    if privileged:
-        return "unconfined"
-    return _DEFAULT_PROFILE if _loaded(_DEFAULT_PROFILE) else ""
+    return options.apparmor or ("unconfined" if privileged else apparmor.NAME)
+
+
+def confined_by(host_config: HostConfig) -> str:
+    """The AppArmor profile that `inspect` shows; "" for none."""
+    try:
+        options = parse(host_config.security_opt or [])
+    except SampanError:  # a profile that was there at the container's creation, and is not any more
+        return ""
+    return apparmor_profile(options, host_config.privileged)
 
 
 def seccomp_profile(

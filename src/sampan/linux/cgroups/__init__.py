@@ -20,6 +20,7 @@ __all__ = [
     "features",
     "manager_for",
     "parse_list",
+    "unified_directory",
 ]
 
 
@@ -43,3 +44,18 @@ def manager_for(cgroups_path: str, layout: Layout | None = None) -> Manager:
     from sampan.linux.cgroups.v1 import ManagerV1
 
     return ManagerV1(layout, path)
+
+
+def unified_directory(pid: int) -> str:
+    """The directory of the unified hierarchy's cgroup that a process is in.
+
+    Raises:
+        OSError: there is no such process, or no unified hierarchy.
+    """
+    unified = detect().unified
+    if unified is not None:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                if line.startswith("0::"):
+                    return unified + line.rstrip("\n")[3:].removesuffix(" (deleted)")
+    raise FileNotFoundError(2, f"process {pid} is in no cgroup of version 2")
