@@ -17,6 +17,7 @@ TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS.parent / "src"))
 sys.path.insert(0, str(TESTS))
 
+from sampan.database import Database  # noqa: E402
 from support.cli import Cli  # noqa: E402  (the paths come first)
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
@@ -142,6 +143,22 @@ def name(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
         if not isinstance(engine, Daemon) or engine.process is not None:
             for one in given:
                 engine.api.remove(one)
+
+
+@pytest.fixture(autouse=True)
+def _databases_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test has opened here: Python 3.13 warns of a connection that is merely dropped."""
+    opened: list[Database] = []
+    initialise = Database.__init__
+
+    def remembering(self: Database, path: Path) -> None:
+        initialise(self, path)
+        opened.append(self)
+
+    monkeypatch.setattr(Database, "__init__", remembering)
+    yield
+    for database in opened:
+        database.close()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,8 +71,10 @@ class HttpServer:
             return Connection(self) if tls is None else TlsPump(tls, Connection(self))
 
         if sock.family == socket.AF_UNIX:
+            # The file is its owner's to remove: ours goes with the listener, a service manager's stays.
+            keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             server: asyncio.AbstractServer = await loop.create_unix_server(
-                factory, sock=sock, backlog=BACKLOG
+                factory, sock=sock, backlog=BACKLOG, **keep
             )
         else:
             server = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
