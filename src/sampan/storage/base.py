@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -275,7 +276,7 @@ class DirectoryDriver:
     # --- trash, disk ---
 
     def _to_trash(self, path: Path) -> None:
-        target = Path(tempfile.mkdtemp(dir=self.home / "trash")) / "gone"
+        target = self.home / "trash" / secrets.token_hex(8)  # by itself, as a purge may come between
         with contextlib.suppress(FileNotFoundError):
             path.rename(target)
 

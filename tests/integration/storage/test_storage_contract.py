@@ -409,3 +409,27 @@ def test_unknown_members_are_refused(driver: Driver) -> None:
     info.type = b"V"
     with pytest.raises(InvalidLayer, match="type 'V'"):
         driver.apply_layer(name_of(1), None, io.BytesIO(layer((info, data))))
+
+
+def test_removals_at_once_leave_nothing(driver: Driver, tmp_path: Path) -> None:
+    names = [f"many{number}" for number in range(400)]
+    for name in names:
+        driver.create_container(name, None)
+    failures: list[BaseException] = []
+
+    def remove(mine: list[str]) -> None:
+        try:
+            for name in mine:
+                driver.remove_container(name)
+                driver.purge_trash()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=remove, args=(names[start::8],)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    driver.purge_trash()
+    assert not failures
+    assert [path for kind in ("containers", "trash") for path in tmp_path.glob(f"*/{kind}/*")] == []
