@@ -161,12 +161,13 @@ def _open_tcp(url: str, context: ssl.SSLContext | None) -> list[Listener]:
 
 def _inherited(settings: Settings, context: ssl.SSLContext | None) -> list[Listener]:
     """Sockets from the service manager: LISTEN_FDS of them, from descriptor 3 on."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not os.environ.get("LISTEN_FDS", "").isdigit():
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit() or not int(count):
         raise InvalidParameter(
             "fd://: no sockets were passed in (LISTEN_FDS): start sampand by socket activation"
         )
     opened: list[Listener] = []
-    for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
+    for fd in range(3, 3 + int(count)):
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
         if sock.family == socket.AF_UNIX:
