@@ -90,10 +90,9 @@ class Answer:
             data = self._response.read1(most)
         except exceptions.ReadTimeoutError:
             raise self._broken(f"no data for {self._stall_timeout_s:g} s") from None
-        except exceptions.IncompleteRead:
-            raise self._broken("unexpected EOF") from None
-        except (exceptions.HTTPError, OSError, ValueError):
-            raise self._broken("the connection broke off") from None
+        except (exceptions.HTTPError, OSError, ValueError) as error:
+            early = "IncompleteRead" in str(error)  # urllib3 wraps it
+            raise self._broken("unexpected EOF" if early else "the connection broke off") from None
         self._window_bytes += len(data)
         now = time.monotonic()
         if data and now - self._window_start > self._stall_timeout_s:

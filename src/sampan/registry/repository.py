@@ -18,10 +18,10 @@ from sampan.oci.digest import DigestMismatch, check_digest, hex_of, is_digest, s
 from sampan.oci.image import DOCUMENT_LIMIT_BYTES, Descriptor, load_object, parse_index
 from sampan.oci.reference import Reference
 from sampan.registry.answers import Answer
-from sampan.registry.client import HostClient, OnRetry, origin_of
+from sampan.registry.client import SMALL_ATTEMPTS, HostClient, OnRetry, origin_of
 from sampan.registry.config import RegistryConfig
 from sampan.registry.download import Download, OnProgress
-from sampan.registry.errors import InvalidAnswer, NotInRegistry, RegistryError, TooManyRequests
+from sampan.registry.errors import InvalidAnswer, NotInRegistry, RegistryError, RegistryUnreachable
 from sampan.registry.transport import shown
 from sampan.registry.upload import Uploads
 
@@ -39,8 +39,8 @@ ACCEPT = ", ".join(
 )
 _KNOWN = media_types.INDEXES | media_types.MANIFESTS
 _SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+"
-_TAGS_LIMIT = 1_000_000
-_PAGES_LIMIT = 10_000
+_TAGS_LIMIT = 100_000
+_PAGES_LIMIT = 1000
 _LINK = re.compile(r'<([^>]*)>\s*;[^,]*rel="?next"?')
 
 
@@ -163,11 +163,18 @@ class Repository:
 
     def _manifest(self, client: HostClient, name: str) -> tuple[bytes, Descriptor]:
         path = self._path("manifests", name)
-        answer = client.request("GET", path, self._scopes, {"Accept": ACCEPT})
-        if answer.status != 200:
-            raise _failure(client, answer)
+        for attempt in range(1, SMALL_ATTEMPTS + 1):
+            answer = client.request("GET", path, self._scopes, {"Accept": ACCEPT})
+            if answer.status != 200:
+                raise _failure(client, answer)
+            try:
+                data = answer.body(DOCUMENT_LIMIT_BYTES)
+                break
+            except RegistryUnreachable as error:  # it broke off in the midst
+                if attempt == SMALL_ATTEMPTS:
+                    raise
+                client.pause(attempt, error.message, None, None)
         kind, claimed = _media_type(answer), answer.header("docker-content-digest")
-        data = answer.body(DOCUMENT_LIMIT_BYTES)
         digest = sha256(data)
         expected = name if is_digest(name) else claimed if is_digest(claimed) else digest
         if digest != expected:
@@ -186,12 +193,14 @@ class Repository:
             if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
                 raise InvalidAnswer(f"{shown(answer.url)}: the list of tags is none")
             tags += found
-            if link is None or not found or len(tags) > _TAGS_LIMIT:
+            if len(tags) > _TAGS_LIMIT:
+                raise InvalidAnswer(f"{shown(answer.url)}: there are more than {_TAGS_LIMIT} tags")
+            if link is None or not found:
                 return tags
             path = urljoin(answer.url, link[1])
             if origin_of(path) != origin_of(answer.url):
                 raise InvalidAnswer(f"{shown(answer.url)}: the next page of tags is at another host")
-        return tags
+        raise InvalidAnswer(f"{self.reference.name}: the list of tags has more than {_PAGES_LIMIT} pages")
 
     def _referrers(self, client: HostClient, digest: str, artifact_type: str) -> list[Descriptor]:
         path = self._path("referrers", digest)
@@ -290,6 +299,3 @@ def _checked_type(data: bytes, announced: str, where: str) -> str:
     if "manifests" in document and ("layers" in document or "config" in document):
         raise InvalidAnswer(f"{where}: the manifest is an image and an index at once")
     return announced
-
-
-__all__ = ["ACCEPT", "Repository", "TooManyRequests"]
