@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.api.routes import (
     attaching,
+    check,
     committing,
     containers,
     disk_usage,
@@ -35,6 +36,7 @@ def router() -> Router:
         registries,
         system,
         disk_usage,
+        check,
         unoffered,
     )
     return Router(module.routes for module in modules)

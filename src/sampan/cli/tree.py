@@ -92,7 +92,13 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "system": (
         "Manage the engine",
-        {"df": "system_df", "events": "events", "info": "info", "prune": "prune:system prune"},
+        {
+            "check": "system_check",
+            "df": "system_df",
+            "events": "events",
+            "info": "info",
+            "prune": "prune:system prune",
+        },
     ),
     "volume": (
         "Manage volumes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import shutil
@@ -41,6 +42,7 @@ async def recover(core: Core) -> None:
     for live in list(core.containers.values()):
         if live.id not in running and live.id not in ended:
             await _left_over(core, live)
+    core.spawn(asyncio.create_task(in_thread(core.driver.purge_trash), name="purge"))
 
 
 def _adopted(core: Core, live: Live, process: Process) -> None:

@@ -3,6 +3,7 @@
 `ImageService` is what the engine calls; `Image` is what it gets.
 """
 
+from sampan.images.check import Counts, Finding
 from sampan.images.committing import Commit
 from sampan.images.content import ContentStore
 from sampan.images.errors import AmbiguousImage, BrokenContent, ImageInUse, InvalidArchive, NoSuchImage
@@ -15,6 +16,8 @@ __all__ = [
     "BrokenContent",
     "Commit",
     "ContentStore",
+    "Counts",
+    "Finding",
     "HistoryItem",
     "Image",
     "ImageInUse",

@@ -97,7 +97,6 @@ def commit_image(
         lease.add(image_id, sha256(manifest))
         records.content.put(data)
         manifest_digest = records.content.put(manifest)
-        records.driver.sync()
         with records.content.lock, records.database.transaction():
             known = records.get(parent_id) is not None
             records.add(image_id, document, manifest_digest, blobs, parent_id if known else "")
@@ -112,10 +111,7 @@ def _hold_parent(records: ImageRecords, lease: Lease, parent_id: str) -> tuple[I
         parent = records.get(parent_id)
         if parent is None:
             raise NoSuchImage(f"No such image: {parent_id}")
-        held = records.layer_blobs(parent_id)
-        lease.add(parent.id, parent.manifest_digest)
-        lease.add(*(blob for blob, _ in held), *(f"layer:{layer}" for _, layer in held))
-    return parent, [blob for blob, _ in held]
+        return parent, records.hold(lease, parent_id)
 
 
 def _parent_layers(records: ImageRecords, parent: Image) -> list[Descriptor]:

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from sampan.images.errors import BrokenContent
-from sampan.oci.digest import DigestMismatch, check_digest, hex_of, sha256
+from sampan.oci.digest import DigestMismatch, check_digest, hex_of, is_digest, sha256
 from sampan.storage.base import remove_tree
 
 
@@ -193,7 +193,8 @@ class ContentStore:
     def digests(self) -> Iterator[str]:
         """Every blob that is here."""
         for entry in os.scandir(self.blobs):
-            yield "sha256:" + entry.name
+            if is_digest("sha256:" + entry.name):
+                yield "sha256:" + entry.name
 
     def delete(self, digest: str) -> None:
         """Take a blob away; no error when it is gone. Whoever has it open reads on."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from sampan.database import Database
 from sampan.errors import SampanError
-from sampan.images.content import ContentStore
+from sampan.images.content import ContentStore, Lease
+from sampan.images.errors import NoSuchImage
 from sampan.images.image import TABLES, Image
 from sampan.images.settling import Settling, flush_file_system
 from sampan.images.sources import BlobSources
@@ -166,6 +167,22 @@ class ImageRecords:
         names = {image.id, image.manifest_digest, *(blob for blob, _ in self.layer_blobs(image.id))}
         return sum(self.content.size(name) for name in names)
 
+    def hold(self, lease: Lease, image_id: str) -> list[str]:
+        """Have a lease keep all that an image consists of.
+
+        Returns:
+            its layers' blobs, lowest first.
+
+        Raises:
+            NoSuchImage: it has been removed meanwhile.
+        """
+        with self.content.lock:
+            names = self.references(image_id)
+            if not self.database.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)):
+                raise NoSuchImage(f"No such image: {image_id}")
+            lease.add(*names)
+            return [blob for blob, _ in self.layer_blobs(image_id)]
+
     # --- writing ---
 
     def add(
@@ -249,25 +266,34 @@ class ImageRecords:
         Returns:
             the layers that were deleted, topmost first.
         """
-        removed = []
+        removed: list[str] = []
         with self.content.lock:
-            layers = {name[6:] for name in candidates if name.startswith("layer:")}
-            for name in candidates:
-                if (
-                    not name.startswith("layer:")
-                    and name not in self.content.leased
-                    and not self._blob_used(name)
-                ):
+            for name in self.unused(candidates):
+                if not name.startswith("layer:"):
                     self.content.delete(name)
                     self.sources.forget(name)
+                    continue
+                with contextlib.suppress(SampanError):  # something stands on it after all
+                    self.driver.remove_layer(name[6:])
+                    removed.append(name[6:])
+        if removed:
+            threading.Thread(target=self.driver.purge_trash, name="purge", daemon=True).start()
+        return removed
+
+    def unused(self, candidates: Iterable[str]) -> list[str]:
+        """Those blobs and layers that no record and no lease names; a layer after those on top of it."""
+        with self.content.lock:
+            layers, found = set(), []
+            for name in candidates:
+                if name.startswith("layer:"):
+                    layers.add(name[6:])
+                elif name not in self.content.leased and not self._blob_used(name):
+                    found.append(name)
             in_use = self._layers_used() if layers else set()
-            # From the top down: a layer goes only after those on top of it.
             for layer in sorted(layers & self.driver.layers(), key=self._depth, reverse=True):
                 if layer not in in_use and f"layer:{layer}" not in self.content.leased:
-                    with contextlib.suppress(SampanError):  # something stands on it after all
-                        self.driver.remove_layer(layer)
-                        removed.append(layer)
-        return removed
+                    found.append(f"layer:{layer}")
+        return found
 
     def collect_all(self) -> list[str]:
         """`collect` for everything in the store."""

@@ -29,7 +29,7 @@ def repair(records: ImageRecords) -> None:
         reason = f"{missing[0]} is missing from the store"
         if all(name.startswith("layer:") for name in missing):
             try:
-                _unpack_again(records, image_id)
+                unpack_again(records, image_id)
             except (SampanError, OSError) as error:
                 reason = f"its layers cannot be unpacked: {error}"
             else:
@@ -61,11 +61,18 @@ def _intact(records: ImageRecords, digest: str) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == hex_of(digest)
 
 
-def _unpack_again(records: ImageRecords, image_id: str) -> None:
+def unpack_again(records: ImageRecords, image_id: str) -> None:
+    """Unpack those layers of an image that the driver lacks, from blobs that need not be good."""
     document = records.document(image_id)
     blobs = [blob for blob, _ in records.layer_blobs(image_id)]
     with records.content.lease(records.collect) as lease:
         unpack_layers(
-            records, lease, document.diff_ids, document.chain_ids, blobs, progress=lambda _message: None
+            records,
+            lease,
+            document.diff_ids,
+            document.chain_ids,
+            blobs,
+            lambda _message: None,
+            verified=False,
         )
     records.settling.mark(image_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, BinaryIO
 
+from sampan.images.errors import BrokenContent
 from sampan.images.image import Image
 from sampan.images.records import ImageRecords
 from sampan.oci import media_types
@@ -37,8 +38,7 @@ def save(records: ImageRecords, images: list[tuple[Image, list[Reference]]], out
         entries: list[dict[str, Any]] = []
         blobs: dict[str, None] = {}
         for image, names in images:
-            layers = [blob for blob, _ in records.layer_blobs(image.id)]
-            lease.add(image.id, image.manifest_digest, *layers)
+            layers = records.hold(lease, image.id)
             blobs.update(dict.fromkeys((image.manifest_digest, image.id, *layers)))
             descriptors += _descriptors(records, image, names)
             entries.append(
@@ -71,8 +71,13 @@ def _path(digest: str) -> str:
 
 
 def _descriptors(records: ImageRecords, image: Image, names: list[Reference]) -> list[Descriptor]:
-    data = records.content.read(image.manifest_digest, DOCUMENT_LIMIT_BYTES)
-    media_type = parse_manifest(data).media_type or media_types.OCI_MANIFEST
+    data = records.content.checked(image.manifest_digest, DOCUMENT_LIMIT_BYTES)
+    manifest = parse_manifest(data)
+    media_type = manifest.media_type or media_types.OCI_MANIFEST
+    for blob in (manifest.config, *manifest.layers):
+        size = records.content.size(blob.digest)
+        if size != blob.size:
+            raise BrokenContent(blob.digest, f"it has {size} bytes, not {blob.size}")
     platform = Platform(image.os, image.architecture, image.document.variant)
 
     def descriptor(annotations: dict[str, str]) -> Descriptor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 
 from sampan.database import Database
 from sampan.errors import InvalidParameter
+from sampan.images.check import Check, Counts, Finding
 from sampan.images.committing import Commit, commit_image
 from sampan.images.errors import AmbiguousImage, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded, check_platform
@@ -69,6 +71,7 @@ class ImageService:
     ) -> None:
         self.registries = registries or Registries()
         self._records = ImageRecords(root, driver, database)
+        self._checking = threading.Lock()
         repair(self._records)
         self._on_event = on_event
 
@@ -220,6 +223,22 @@ class ImageService:
             else:
                 removal.by_name(image, name, reference)
             return removal.lines
+
+    def check(
+        self, users: Users, containers: set[str], repair: bool, tell: Callable[[Finding], None]
+    ) -> Counts:
+        """Look for what is broken in the store, and set it right; see `sampan.images.check`.
+
+        Args:
+            users: the containers of an image id: (container id, whether it runs).
+            containers: the ids of all containers.
+            tell: receives what is found, as it is known.
+
+        Returns:
+            how much was looked at.
+        """
+        with self._checking:
+            return Check(self._records, users, containers, repair, tell).run()
 
     def collect_garbage(self) -> Names:
         """Delete blobs and layers that no image, container or running load needs; the layers' ids."""

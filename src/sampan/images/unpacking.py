@@ -20,6 +20,7 @@ def unpack_layers(
     chain: list[str],
     blobs: list[str],
     progress: Progress,
+    verified: bool = True,
 ) -> None:
     """Make sure that every layer of an image is in the driver.
 
@@ -29,6 +30,7 @@ def unpack_layers(
         chain: the chain id at each layer.
         blobs: the digest of each layer's blob, compressed or not.
         progress: told when a layer begins and ends.
+        verified: the blobs have just been hashed, so that a plain one need not be again.
 
     Raises:
         DigestMismatch: a layer is not what the image's config says.
@@ -39,19 +41,25 @@ def unpack_layers(
         lease.add(f"layer:{layer}")
         with records.unpacking(layer):
             if not records.driver.has_layer(layer):
-                _unpack(records, diff_id, layer, below, blob, progress)
+                _unpack(records, diff_id, layer, below, blob, progress, verified)
         below = layer
 
 
 def _unpack(
-    records: ImageRecords, diff_id: str, layer: str, below: str | None, blob: str, progress: Progress
+    records: ImageRecords,
+    diff_id: str,
+    layer: str,
+    below: str | None,
+    blob: str,
+    progress: Progress,
+    verified: bool,
 ) -> None:
     total = records.content.size(blob)
     short = hex_of(diff_id)[:12]
     progress({"status": "Loading layer", "progressDetail": {"current": 0, "total": total}, "id": short})
     with records.content.open(blob) as file:
         kind, plain = decompressed(file)
-        if not kind and blob == diff_id:  # the store has checked these very bytes
+        if verified and not kind and blob == diff_id:
             records.driver.apply_layer(layer, below, plain)
         else:
             hashing = Hashing(plain)

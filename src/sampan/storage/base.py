@@ -62,7 +62,7 @@ class Prepared:
     def discard(self) -> None:
         if self._stage is not None:
             stage, self._stage = self._stage, None
-            remove_tree(stage)
+            self._driver.drop_stage(stage)
 
     def __enter__(self) -> Prepared:
         return self
@@ -77,11 +77,13 @@ class DirectoryDriver:
     """Base of the drivers whose layers and containers are directories."""
 
     name = ""
+    files = ""  # the directory of a layer, or of a container, that holds its files
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self._lock = threading.RLock()
         self._records: dict[str, LayerRecord] = {}
+        self._staging: set[str] = set()
         for part in ("layers", "containers", "stage", "trash"):
             (home / part).mkdir(parents=True, exist_ok=True)
         home.chmod(0o710)
@@ -137,13 +139,20 @@ class DirectoryDriver:
         return self._stage(parent, lambda stage: self._copy_changes(container_id, stage))
 
     def _stage(self, parent: str | None, fill: Callable[[Path], int]) -> Prepared:
-        stage = Path(tempfile.mkdtemp(dir=self.home / "stage"))
+        with self._lock:
+            stage = Path(tempfile.mkdtemp(dir=self.home / "stage"))
+            self._staging.add(stage.name)
         try:
             size = fill(stage)
         except BaseException:
-            remove_tree(stage)
+            self.drop_stage(stage)
             raise
         return Prepared(self, stage, parent, size)
+
+    def drop_stage(self, stage: Path) -> None:
+        """Delete a stage that nobody wants any more."""
+        remove_tree(stage)
+        self._staging.discard(stage.name)
 
     def apply_layer(
         self,
@@ -172,9 +181,10 @@ class DirectoryDriver:
                 if final.exists():  # without a readable record: a crash left it
                     self._to_trash(final)
                 stage.rename(final)
+                self._staging.discard(stage.name)
                 self._records[layer_id] = record
                 return
-        remove_tree(stage)
+        self.drop_stage(stage)
 
     def has_layer(self, layer_id: str) -> bool:
         return layer_id in self._records
@@ -272,6 +282,60 @@ class DirectoryDriver:
         for entry in list((self.home / "layers").iterdir()):
             if "sha256:" + entry.name not in self._records:
                 self._to_trash(entry)
+
+    # --- looking for damage ---
+
+    def damaged_layers(self) -> dict[str, str]:
+        found = {}
+        for layer_id, record in list(self._records.items()):
+            problem = self._layer_problem(layer_id, record)
+            if problem and self._records.get(layer_id) is record:
+                found[layer_id] = problem
+        return found
+
+    def _layer_problem(self, layer_id: str, record: LayerRecord) -> str:
+        path = self.layer_path(layer_id)
+        if not path.is_dir():
+            return "its directory is gone"
+        try:
+            on_disk = LayerRecord(**json.loads((path / "layer.json").read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            return f"its record layer.json cannot be read: {error}"
+        if on_disk != record:
+            return "its record layer.json is another one"
+        if record.parent is not None and record.parent not in self._records:
+            return f"the layer below it, {record.parent}, is gone"
+        return "" if (path / self.files).is_dir() else "its files are gone"
+
+    def damaged_container(self, container_id: str) -> str:
+        path = self.container_path(container_id)
+        try:
+            parent = self.container_parent(container_id)
+        except (NoSuchLayer, OSError, ValueError, KeyError):
+            return "its file system is gone"
+        if not (path / self.files).is_dir():
+            return "its files are gone"
+        return f"its layer {parent} is gone" if parent is not None and parent not in self._records else ""
+
+    def write_layer(self, layer_id: str, out: BinaryIO) -> None:
+        self.write_snapshot(self.layer_path(layer_id), self._record(layer_id).parent, out)
+
+    def stray(self, containers: set[str]) -> list[Path]:
+        with self._lock:
+            found = [path for path in (self.home / "stage").iterdir() if path.name not in self._staging]
+            layers = {known.partition(":")[2] for known in self._records}
+            found += [path for path in (self.home / "layers").iterdir() if path.name not in layers]
+        found += [path for path in (self.home / "containers").iterdir() if path.name not in containers]
+        return found
+
+    def remove_stray(self, path: Path) -> None:
+        if path.parent == self.home / "containers":
+            self.remove_container(path.name)
+        elif path.parent.parent == self.home:
+            with self._lock:
+                if path.parent.name == "layers" and f"sha256:{path.name}" in self._records:
+                    return  # unpacked meanwhile
+                self._to_trash(path)
 
     # --- trash, disk ---
 

@@ -140,7 +140,7 @@ class TreeWalk:
                 path = os.path.join(directory, name)
                 old = below.get(name)
                 if old is None:
-                    if not _is_untouched_init_file(path, info):
+                    if not init_layer.is_untouched(os.fsdecode(path), info):
                         mark(kinds, path, ADDED)
                 elif differs(info, old):
                     mark(kinds, path, MODIFIED)
@@ -173,15 +173,6 @@ class TreeWalk:
                     if stat.S_ISREG(info.st_mode):
                         sizes[info.st_dev, info.st_ino] = info.st_size
         return sum(sizes.values())
-
-
-def _is_untouched_init_file(path: bytes, info: os.stat_result) -> bool:
-    name = os.fsdecode(path)
-    if name in init_layer.DIRECTORIES:
-        return stat.S_ISDIR(info.st_mode)
-    if name in init_layer.FILES:
-        return stat.S_ISREG(info.st_mode) and info.st_size == 0
-    return name in init_layer.LINKS and stat.S_ISLNK(info.st_mode)
 
 
 def _whiteout(writer: TarWriter, directory: int, name: bytes, path: bytes, info: os.stat_result) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
@@ -160,6 +161,21 @@ class Driver(Protocol):
 
     def repair(self, containers: set[str]) -> None:
         """At start: drop what a crash left, and the file systems of containers not in the set."""
+
+    def damaged_layers(self) -> dict[str, str]:
+        """What is wrong on disk with layers that are known: by layer, in words."""
+
+    def damaged_container(self, container_id: str) -> str:
+        """What is wrong with a container's file system, in words; empty for nothing."""
+
+    def write_layer(self, layer_id: str, out: BinaryIO) -> None:
+        """Write a layer as an archive. It is the one that it came from if that was ours: see `tar_writer`."""
+
+    def stray(self, containers: set[str]) -> list[Path]:
+        """What lies in the driver's directories and belongs to nothing known: layers, stages, containers."""
+
+    def remove_stray(self, path: Path) -> None:
+        """Take one of these away."""
 
     def purge_trash(self) -> None:
         """Delete what was removed."""

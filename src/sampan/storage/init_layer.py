@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -53,6 +55,36 @@ def fill(root: Path) -> None:
             path.chmod(0o755)
     for path, moments in times.items():
         os.utime(path, ns=moments, follow_symlinks=False)
+
+
+def is_untouched(name: str, info: os.stat_result) -> bool:
+    """Whether a file with this path is still what `fill` makes."""
+    if name in DIRECTORIES:
+        return stat.S_ISDIR(info.st_mode)
+    if name in FILES:
+        return stat.S_ISREG(info.st_mode) and info.st_size == 0
+    return name in LINKS and stat.S_ISLNK(info.st_mode)
+
+
+def clear(root: Path, image: Path | None) -> None:
+    """Undo `fill` in a copy of a container: take away what is untouched and not the image's own.
+
+    Args:
+        image: the root of the image; None for an empty one.
+    """
+    for name in (*FILES, *LINKS, *sorted(DIRECTORIES, reverse=True)):
+        path = root / name
+        if not _plain_parents(root, path) or not os.path.lexists(path):
+            continue
+        if (image is not None and os.path.lexists(image / name)) or not is_untouched(name, path.lstat()):
+            continue
+        above = path.parent.stat()
+        if name in DIRECTORIES:
+            with contextlib.suppress(OSError):  # something lies in it
+                path.rmdir()
+        else:
+            path.unlink()
+        os.utime(path.parent, ns=(above.st_atime_ns, above.st_mtime_ns))
 
 
 def _plain_parents(root: Path, path: Path) -> bool:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from sampan.linux import syscalls
 from sampan.storage import changes, overlay_mount
-from sampan.storage.base import DirectoryDriver, remove_tree
+from sampan.storage.base import DirectoryDriver, LayerRecord, remove_tree
 from sampan.storage.copy_tree import TreeCopy
 from sampan.storage.driver import Change
 from sampan.storage.errors import DriverError
@@ -81,6 +81,7 @@ class Overlay2(DirectoryDriver):
     """See the module's description, and `sampan.storage.driver.Driver` for the calls."""
 
     name = "overlay2"
+    files = "diff"
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -118,6 +119,23 @@ class Overlay2(DirectoryDriver):
             super().forget_layer(layer_id)
             if record is not None:
                 (self.home / "l" / record.link).unlink(missing_ok=True)
+
+    def _layer_problem(self, layer_id: str, record: LayerRecord) -> str:
+        problem = super()._layer_problem(layer_id, record)
+        if problem:
+            return problem
+        link = self.home / "l" / record.link
+        expected = f"../layers/{layer_id[7:]}/diff"
+        try:
+            return "" if os.readlink(link) == expected else f"its short link {link} leads elsewhere"
+        except OSError:
+            return f"its short link {link} is gone"
+
+    def stray(self, containers: set[str]) -> list[Path]:
+        with self._lock:
+            links = {record.link for record in self._records.values()}
+            found = [path for path in (self.home / "l").iterdir() if path.name not in links]
+        return found + super().stray(containers)
 
     def _view(self, layer_id: str | None) -> LowerView:
         return LowerView([os.fsencode(self.layer_path(known) / "diff") for known in self.chain(layer_id)])

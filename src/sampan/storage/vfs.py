@@ -57,6 +57,7 @@ class Vfs(DirectoryDriver):
     """See `sampan.storage.driver.Driver` for the calls."""
 
     name = "vfs"
+    files = "root"
 
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         target = stage / "root"
@@ -104,7 +105,9 @@ class Vfs(DirectoryDriver):
         root = stage / "root"
         root.mkdir()
         TreeCopy(str(self.container_path(container_id) / "root"), str(root), changing=True).run()
-        return self._walk_of(root, self.container_parent(container_id)).size()
+        parent = self.container_parent(container_id)
+        init_layer.clear(root, None if parent is None else self.layer_path(parent) / "root")
+        return self._walk_of(root, parent).size()
 
     def write_snapshot(self, stage: Path, parent: str | None, out: BinaryIO) -> None:
         self._walk_of(stage / "root", parent).write_tar(out)

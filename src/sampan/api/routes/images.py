@@ -18,7 +18,7 @@ from sampan.oci.platforms import from_json
 routes = Routes()
 
 
-def _users(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
+def users_of(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
     """Who uses an image; looked up in a copy, as threads may ask."""
     known = [
         (live.container.image_id, live.id, live.container.state.running)
@@ -116,7 +116,7 @@ async def remove_image(request: Request) -> Response:
     engine: Engine = request.engine
     query = request.query
     platforms = [from_json(text) for text in query.all("platforms")]
-    users = _users(engine)
+    users = users_of(engine)
     done = await in_thread(
         lambda: engine.images.remove(
             request.params["name"], query.flag("force"), query.flag("noprune"), users, platforms
@@ -132,7 +132,7 @@ async def prune_images(request: Request) -> Response:
     filters = request.query.filters()
     only_dangling = all(listing.boolean("dangling", value) for value in filters.pop("dangling", ["true"]))
     tests = listing.prune_tests(engine, filters)
-    users = _users(engine)
+    users = users_of(engine)
 
     def work() -> dict[str, Any]:
         before = _layers(engine)
