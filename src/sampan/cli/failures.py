@@ -23,7 +23,7 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """Wrong flags or arguments; `message` is complete, usage line and hint included."""
+    """Wrong flags or arguments; `message` is complete, with usage line and hint where there are any."""
 
 
 class ApiError(CommandError):

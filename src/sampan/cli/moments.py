@@ -7,8 +7,8 @@ import time
 from sampan.cli.human import epoch
 
 
-def timestamp(text: str, flag: str) -> str:
-    """Seconds since 1970 with nanoseconds, as text.
+def timestamp(text: str, flag: str = "") -> str:
+    """Seconds since 1970 with nanoseconds, as text; `flag` is named in the error where docker names it.
 
     Raises:
         ValueError: not a moment, in docker's words.
@@ -26,9 +26,8 @@ def timestamp(text: str, flag: str) -> str:
     try:
         return _moment(text)
     except (ValueError, IndexError):
-        raise ValueError(
-            f'invalid value for "{flag}": failed to parse value as time or duration: "{text}"'
-        ) from None
+        of = f'invalid value for "{flag}": ' if flag else ""
+        raise ValueError(f'{of}failed to parse value as time or duration: "{text}"') from None
 
 
 def _moment(text: str) -> str:

@@ -29,7 +29,7 @@ def split(text: str) -> tuple[str, str, str]:
     if not domain:
         path = name
     if path != path.lower():
-        shown = path if slash else f"library/{path}"
+        shown = (path if slash else f"library/{path}").partition(":")[0]
         raise ValueError(f"{_BAD}: repository name ({shown}) must be lowercase")
     if len(name) == 64 and _HEX.issuperset(name):
         raise ValueError(f"invalid repository name ({name}), cannot specify 64-byte hexadecimal strings")

@@ -61,8 +61,11 @@ async def create(
         args=args,
         driver=core.driver.name,
     )
-    warnings = _complete(core, container)
-    container.mounts = mountpoints.collect(config, host_config, lambda text: core.get(text).container)
+    try:
+        warnings = _complete(core, container)
+        container.mounts = mountpoints.collect(config, host_config, lambda text: core.get(text).container)
+    except NotFound as error:  # clients take a 404 here for a missing image, and go to pull it
+        raise InvalidParameter(error.message) from None
     await in_thread(lambda: _make(core, container, image))
     live = Live(container)
     core.containers[container.id] = live

@@ -124,7 +124,9 @@ def mount_point(mount: Mount) -> MountPoint:
             raise refuse("field Source must not be specified")
         point.options = _tmpfs_options(mount)
     else:
-        raise InvalidParameter(f"mount type unknown: {mount.type!r}; known are bind, volume and tmpfs")
+        raise InvalidParameter(
+            f'invalid mount config for type "{mount.type}": mount type unknown (not bind, volume, tmpfs)'
+        )
     return point
 
 

@@ -242,7 +242,9 @@ class Connection(asyncio.Protocol):
                 request = self._parse(method, event, body)
                 found = self.server.router.match(method, request.path)
                 if found is None:
-                    raise NotFound("page not found")
+                    raise NotFound(
+                        f"page not found: this version does not offer {method} {request.path[:200]}"
+                    )
                 handler, request.params = found
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug("%s %s", method, request.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.cli.app import line
 from sampan.cli.containers.creating import create
 from sampan.cli.containers.options import CREATE_FLAGS
+from sampan.cli.failures import ApiError, ConnectionFailed, UsageError
 from sampan.cli.flags import Command
 
 TYPE_CHECKING = False
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
-    """Create a container and print its id."""
-    container, _ = create(app, values, arguments, detached=False)
+    """Create a container and print its id. What the daemon says is shown without the hint to our help."""
+    try:
+        container, _ = create(app, values, arguments, detached=False)
+    except (ApiError, ConnectionFailed) as error:
+        raise UsageError(error.message, 1) from None
     line(container)
     return 0
 
@@ -29,6 +33,6 @@ COMMAND = Command(
     least=1,
     aliases=("container create", "create"),
     interspersed=False,
-    failure=1,
+    failure=125,
     with_help=True,
 )

@@ -32,8 +32,8 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
 
         render = inspect_template(form)
     query = {
-        "since": timestamp(since, "since") if since else None,
-        "until": timestamp(until, "until") if until else None,
+        "since": timestamp(since) if since else None,
+        "until": timestamp(until) if until else None,
         "filters": filters(values.items("filter")),
     }
     for event in app.client.request("GET", "/events", query).values():

@@ -6,7 +6,7 @@ import os
 import sys
 
 from sampan.cli.client import escape
-from sampan.cli.failures import CommandError
+from sampan.cli.failures import CommandError, UsageError
 from sampan.cli.streams import Copier
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ class Detached(CommandError):
 def need_terminal(stdin: bool, tty: bool) -> None:
     """Refuse a terminal session whose input is no terminal, as docker does."""
     if stdin and tty and not os.isatty(0):
-        raise CommandError("the input device is not a TTY")
+        raise UsageError("the input device is not a TTY")
 
 
 def open_attach(

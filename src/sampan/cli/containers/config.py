@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.containers.limits import parse_device, parse_gpus, parse_restart, parse_ulimit, rates
 from sampan.cli.containers.mounts import parse_mount, parse_tmpfs, split_volumes
 from sampan.cli.containers.networks import networking
-from sampan.cli.failures import CommandError
+from sampan.cli.failures import CommandError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +84,18 @@ def create_body(values: Values, image: str, command: list[str], detached: bool) 
     _published(values, config, host)
     _health(values, config)
     if values.text("mac-address"):
-        config["MacAddress"] = values.text("mac-address")
+        config["MacAddress"] = _mac_address(values.text("mac-address"))
     return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": endpoints}}
+
+
+def _mac_address(text: str) -> str:
+    """A hardware address of 6, 8 or 20 bytes: pairs with : or - between, or fours with dots."""
+    for mark, digits in ((":", 2), ("-", 2), (".", 4)):
+        parts = text.strip().split(mark)
+        whole = all(len(part) == digits and set(part) <= set("0123456789abcdefABCDEF") for part in parts)
+        if whole and len(parts) * digits // 2 in (6, 8, 20):
+            return text
+    raise CommandError(f"{text} is not a valid mac address")
 
 
 def _check(values: Values) -> None:
@@ -109,7 +119,7 @@ def _config(values: Values, image: str, command: list[str], detached: bool) -> d
     attach = values.items("attach")
     interactive, tty = values.on("interactive"), values.on("tty")
     if detached and attach:
-        raise CommandError("conflicting options: cannot specify both --attach and --detach")
+        raise UsageError("conflicting options: cannot specify both --attach and --detach")
     attach_in = not detached and ("stdin" in attach or (not attach and interactive))
     env = [pair for path in values.items("env-file") for pair in _pairs(path, True)] + values.items("env")
     labels = [pair for path in values.items("label-file") for pair in _pairs(path, False)] + values.items(
@@ -213,7 +223,7 @@ def _security(given: list[str], host: dict[str, Any]) -> None:
         if not equals and text != "no-new-privileges":
             name, equals, value = text.partition(":")
             if not equals:
-                raise CommandError(f"Invalid --security-opt: {text}")
+                raise CommandError(f'Invalid --security-opt: "{text}"')
         if name == "seccomp" and value not in ("unconfined", "builtin"):
             from sampan.cli.jsontext import dump, parse
 

@@ -144,6 +144,8 @@ def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
             source = os.path.abspath(source)
         elif source.startswith("~/"):
             source = os.path.expanduser(source)
+        if rest.count(":") > 1:
+            raise ValueError(f"invalid spec: {text}: too many colons")
         binds.append(f"{source}:{rest}")
     return binds, volumes
 
