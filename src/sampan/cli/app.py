@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.cli.client import Client
 
 GLOBAL_FLAGS = (
+    Flag("config", "string", "Directory of the client's own files", shown='"~/.docker"'),
     Flag("debug", "bool", "Enable debug mode", "D"),
     Flag("host", "list", "Daemon socket to connect to", "H"),
     Flag("log-level", "string", 'Logging level ("debug", "info", "warn", "error", "fatal")', "l", "info"),
@@ -130,6 +131,8 @@ def _dispatch(words: Sequence[str]) -> int:
 
         line(f"Sampan version {__version__}")
         return 0
+    if options.given("config"):
+        os.environ["DOCKER_CONFIG"] = options.text("config")
     if not rest or rest == ["help"]:
         return _help([])
     if rest[0] == "help":

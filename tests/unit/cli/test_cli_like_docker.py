@@ -1,0 +1,273 @@
+"""Our commands and flags against those that `docker --help` shows, the whole tree of both.
+
+What docker has and we do not is listed here, and the list must be exact: whoever adds a command or a flag
+takes it out. A flag that we have must have docker's name, letter and type, and must behave as that type.
+
+Docker's side is kept in tests/specs, since each release differs. This file, run as a program, writes it anew
+from the docker client in the path; where that has the release, a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sampan.cli.app import GLOBAL_FLAGS, find
+from sampan.cli.flags import Flag, Problem, parse
+
+SOURCE = Path(__file__).parents[3] / "src"
+RELEASE = "28.2"
+RECORD = Path(__file__).parents[2] / "specs" / f"docker-cli-v{RELEASE}.json"
+
+# Whole groups that are another product's or another machine's business.
+NEVER = {
+    "builder": "BuildKit's cache; building is the plugin buildx's work",
+    "buildx": "a plugin",
+    "checkpoint": "experimental in docker",
+    "compose": "a plugin",
+    "config": "Swarm",
+    "context": "one host is named by -H, SAMPAN_HOST or DOCKER_HOST",
+    "manifest": "experimental in docker",
+    "node": "Swarm",
+    "plugin": "engine plugins",
+    "secret": "Swarm",
+    "service": "Swarm",
+    "stack": "Swarm",
+    "swarm": "Swarm",
+    "trust": "Notary, which docker itself retires",
+}
+
+# What is still to come. Take out what you add.
+MISSING_COMMANDS = {
+    *("build", "image build"),
+    *("cp", "diff", "port", "stats", "top", "update"),
+    *(f"container {name}" for name in ("cp", "diff", "port", "stats", "top", "update")),
+    *("pull", "image pull"),
+    *(f"network {name}" for name in ("connect", "create", "disconnect", "prune", "rm")),
+    "volume update",  # Swarm's cluster volumes
+}
+MISSING_FLAGS = {
+    "": {"context"},
+    "push": {"disable-content-trust"},  # Notary, see above
+    "image push": {"disable-content-trust"},
+}
+
+# What docker does not have.
+OURS = {
+    "push": {"compression": "which compression layers are sent with"},
+    "image push": {"compression": "which compression layers are sent with"},
+    "system check": {"json": "for programs", "repair": "mend what was found"},
+}
+
+_HEAD = re.compile(r"^ {2}(?:-(?P<short>\w), |    )--(?P<name>[\w-]+)(?: (?P<kind>\S+))?(?: {2,}|$)")
+_COMMAND = re.compile(r"^ {2}(?P<name>[a-z][\w-]*)\*? {2,}\S")
+
+
+@dataclass
+class Page:
+    """One help text."""
+
+    usage: str = ""
+    aliases: set[str] = field(default_factory=set)
+    commands: list[str] = field(default_factory=list)
+    flags: dict[str, tuple[str, str]] = field(default_factory=dict)  # name: letter, type
+
+
+def read_page(text: str, program: str) -> Page:
+    """What a help text says, by cobra's layout."""
+    page, section = Page(), ""
+    for line in text.splitlines():
+        if line.startswith("Usage:"):
+            page.usage = line.removeprefix("Usage:").strip().removeprefix(program).strip()
+        elif line and not line.startswith(" "):
+            section = line
+        elif section == "Aliases:":
+            page.aliases |= {
+                one.strip().removeprefix(program).strip() for one in line.split(",") if one.strip()
+            }
+        elif section.endswith("Options:"):
+            if found := _HEAD.match(line):
+                page.flags[found["name"]] = (found["short"] or "", found["kind"] or "bool")
+        elif section.endswith(("Commands:", "Commands")) and (found := _COMMAND.match(line)):
+            page.commands.append(found["name"])
+    return page
+
+
+def tree(program: list[str], name: str, variables: dict[str, str]) -> dict[str, Page]:
+    """Every page below `program --help`, by the words that lead to it."""
+
+    def page_of(path: str) -> tuple[str, Page]:
+        done = subprocess.run(
+            [*program, *path.split(), "--help"], capture_output=True, text=True, env=variables, check=False
+        )
+        assert done.returncode == 0, f"{name} {path} --help: {done.stderr}"
+        return path, read_page(done.stdout, name)
+
+    pages: dict[str, Page] = {}
+    todo = [""]
+    with ThreadPoolExecutor(4) as pool:
+        while todo:
+            found = dict(pool.map(page_of, todo))
+            pages |= found
+            todo = [
+                f"{path} {command}".strip()
+                for path, page in found.items()
+                for command in page.commands
+                if not (path == "" and command in NEVER)
+            ]
+    return pages
+
+
+def environment(home: str) -> dict[str, str]:
+    """One without plugins, contexts or a daemon."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "SAMPAN_"))}
+    return {
+        **kept,
+        "HOME": home,
+        "DOCKER_CONFIG": home,
+        "DOCKER_HOST": "unix:///nowhere",
+        "PYTHONPATH": str(SOURCE),
+    }
+
+
+def recorded() -> dict[str, Page]:
+    """Docker's pages."""
+    return {
+        path: Page(
+            usage=page["usage"],
+            aliases=set(page["aliases"]),
+            commands=page["commands"],
+            flags={name: (short, kind) for name, (short, kind) in page["flags"].items()},
+        )
+        for path, page in json.loads(RECORD.read_text()).items()
+    }
+
+
+def record() -> None:
+    """Write docker's pages down."""
+    with tempfile.TemporaryDirectory() as home:
+        pages = tree(["docker"], "docker", environment(home))
+    plain = {path: {**asdict(page), "aliases": sorted(page.aliases)} for path, page in sorted(pages.items())}
+    RECORD.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.fixture(scope="module")
+def docker() -> dict[str, Page]:
+    return recorded()
+
+
+@pytest.fixture(scope="module")
+def sampan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
+    home = str(tmp_path_factory.mktemp("home"))
+    return tree([sys.executable, "-m", "sampan.cli"], "sampan", environment(home))
+
+
+def test_the_record_is_dockers(docker: dict[str, Page], tmp_path: Path) -> None:
+    program = shutil.which("docker")
+    said = (
+        subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+        if program
+        else ""
+    )
+    if f"version {RELEASE}." not in said:
+        pytest.skip(f"needs the program docker of release {RELEASE}")
+    assert tree(["docker"], "docker", environment(str(tmp_path))) == docker
+
+
+def test_the_walk_sees_the_whole_tree(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    assert len(docker) > 80 and len(sampan) > 60
+    assert docker["run"].flags["memory"] == ("m", "bytes")
+    assert docker["container ls"].flags["all"] == ("a", "bool")
+
+
+def test_commands(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    missing = set(docker) - set(sampan)
+    print("commands that sampan does not have:", *sorted(missing), sep="\n  ")
+    assert missing == MISSING_COMMANDS
+
+
+def test_flags(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    missing = {
+        path: absent
+        for path, page in docker.items()
+        if path in sampan and (absent := set(page.flags) - set(sampan[path].flags))
+    }
+    print("flags that sampan does not have:")
+    for path, names in missing.items():
+        print(f"  {path}: {' '.join(sorted(names))}")
+    assert missing == MISSING_FLAGS
+
+
+def test_nothing_is_made_up(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    extra = {
+        path: added
+        for path, page in sampan.items()
+        if (added := set(page.flags) - set(docker[path].flags if path in docker else ()))
+    }
+    assert extra == {path: set(flags) for path, flags in OURS.items()}
+
+
+def both(docker: dict[str, Page], sampan: dict[str, Page]) -> Iterator[tuple[str, Page, Page]]:
+    return ((path, docker[path], sampan[path]) for path in sampan if path in docker)
+
+
+def test_usage_and_aliases(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    for path, theirs, ours in both(docker, sampan):
+        assert (path, ours.usage) == (path, theirs.usage)
+        assert (path, ours.aliases) == (path, theirs.aliases)
+
+
+def test_letters_and_types(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    wrong = [
+        f"{path} --{name}: docker has {theirs.flags[name]}, sampan {ours.flags[name]}"
+        for path, theirs, ours in both(docker, sampan)
+        for name in set(theirs.flags) & set(ours.flags)
+        if theirs.flags[name] != ours.flags[name]
+    ]
+    assert wrong == []
+
+
+NUMERIC = {"int", "uint", "int64", "uint16", "decimal", "bytes", "duration"}
+
+
+def test_flags_behave_as_their_type(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
+    """Spoken to our own parser, as docker's parser answers for each type that its help names."""
+    for path, theirs, _ in both(docker, sampan):
+        command = find(path.split())[0] if path else None
+        flags: tuple[Flag, ...] = tuple(command.flags) if command is not None else GLOBAL_FLAGS
+        if path and command is None:
+            continue  # a group has none
+        for flag in flags:
+            if flag.name not in theirs.flags or flag.name == "help":
+                continue
+            kind = theirs.flags[flag.name][1]
+            word = f"--{flag.name}"
+            if kind == "bool":
+                assert parse(flags, [word, "next"], True)[1] == ["next"], f"{path} {word} takes an argument"
+                assert not parse(flags, [f"{word}=false"], True)[0].on(flag.name)
+                refuses(flags, f"{word}=maybe")
+                continue
+            with pytest.raises(Problem, match="flag needs an argument"):
+                parse(flags, [word], True)
+            if kind in NUMERIC:
+                refuses(flags, f"{word}=not-a-number")
+
+
+def refuses(flags: tuple[Flag, ...], word: str) -> None:
+    with pytest.raises(Problem, match="invalid argument"):
+        parse(flags, [word], True)
+
+
+if __name__ == "__main__":
+    record()
