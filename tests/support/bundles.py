@@ -197,6 +197,7 @@ class Runner:
             kind, f"id{self.box.count}", str(self.box.path), rundir, open_stdin=stdin, stdin_once=stdin_once,
             log=log, container_pid=container_pid, terminal_size=size,
             attachments=(Attachment(stdin, True, True, framed, detach_keys, prefix),),
+            terminal=bool(process_object and process_object.get("terminal")),
         )  # fmt: skip
         try:
             started = await self.launcher.launch(request, [client.theirs.fileno()])

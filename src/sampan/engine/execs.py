@@ -102,8 +102,9 @@ async def start(
     session.started = True
     directory = rundir(core, session)
     core.publish(live, f"exec_start: {' '.join(session.config.cmd)}", execID=session.id)
+    # Written while the process is being made: that takes longer.
+    written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
     try:
-        await in_thread(lambda: _prepare(core, live, session, directory))
         request = LaunchRequest(
             kind="exec",
             id=session.id,
@@ -114,9 +115,13 @@ async def start(
             container_pid=live.container.state.pid,
             attachments=(attachment,) if attachment is not None else (),
             terminal_size=terminal_size,
+            terminal=session.config.tty,
+            deferred=True,
         )
-        process = await core.launcher.launch(request, [connection.fileno()] if connection is not None else [])
+        fds = [connection.fileno()] if connection is not None else []
+        process = await core.launcher.launch(request, fds, written)
     except (SampanError, OSError) as error:
+        await asyncio.wait([written])
         code = error.exit_code if isinstance(error, LaunchError) else 126
         session.ended = ExitRecord(code, time.time_ns(), error=str(error))
         await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))

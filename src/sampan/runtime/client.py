@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,11 +68,14 @@ class Launcher:
         ours.setblocking(False)
         self._socket = ours
 
-    async def launch(self, request: LaunchRequest, fds: Sequence[int] = ()) -> Process:
+    async def launch(
+        self, request: LaunchRequest, fds: Sequence[int] = (), written: Awaitable[None] | None = None
+    ) -> Process:
         """Start a container or an exec.
 
         Args:
-            request: what to start; its rundir exists.
+            request: what to start; its rundir exists, unless it is deferred.
+            written: for a deferred request, done when the rundir and `exec.json` are there.
             fds: one descriptor for each of its attachments; the caller's own stay open and are to be closed.
 
         Returns:
@@ -98,6 +101,12 @@ class Launcher:
             theirs.close()
         launched = Process(request.id, request.rundir, ours, request.kind)
         try:
+            if written is not None:
+                await written
+                try:
+                    await _send(ours, {"op": "written"}, [])
+                except OSError:
+                    pass  # the monitor has failed already, and said why
             await asyncio.shield(launched._ready)
         except asyncio.CancelledError:
             launched._ready.add_done_callback(lambda ready: _abandon(launched, ready))

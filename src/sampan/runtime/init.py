@@ -70,7 +70,7 @@ class Entry:
     """What the new process is given.
 
     Attributes:
-        process: the program and as whom.
+        process: the program and as whom; an exec learns it later.
         channel: to the parent; it closes at execve, which is how the parent learns of it.
         stdio: descriptors for 0, 1 and 2; unused with a terminal.
         filters: the compiled seccomp program and its flags, or None.
@@ -82,7 +82,7 @@ class Entry:
         kept: descriptors that `wait` needs.
     """
 
-    process: ProcessSpec
+    process: ProcessSpec | None
     channel: socket.socket
     stdio: tuple[int, int, int]
     filters: tuple[bytes, int] | None
@@ -99,6 +99,12 @@ class Entry:
         if self._proc is None:
             self._proc = procfs.open_private(alone)
         return self._proc
+
+    @property
+    def wanted(self) -> ProcessSpec:
+        """The program, once it is known."""
+        assert self.process is not None
+        return self.process
 
 
 def run(entry: Entry, body: Callable[[Entry], None]) -> NoReturn:
@@ -146,7 +152,7 @@ def container(
         plan.execute(root)
     except OSError as error:
         raise Refused("mount", error.strerror or str(error), error.errno or 0) from None
-    if entry.process.terminal:
+    if entry.wanted.terminal:
         _open_terminal(entry, root.fd, console=root)
     hooks.run_all(spec.hooks.get("createContainer", []), entry.state)
     root.enter()
@@ -160,7 +166,7 @@ def container(
             procfs.write(entry.proc(), f"sys/{path}", value)
         except OSError as error:
             raise Refused("sysctl", f"open sysctl {key} file: {error.strerror}", error.errno or 0) from None
-    if not entry.process.terminal:
+    if not entry.wanted.terminal:
         _take_stdio(entry.stdio)
     if entry.wait is not None and spec.hooks.get("startContainer"):
         entry.wait()
@@ -169,14 +175,22 @@ def container(
     _become(entry)
 
 
-def joined(entry: Entry, pid: int, pidfd: int, kinds: list[str], enter_cgroups: Callable[[], None]) -> None:
+def joined(
+    entry: Entry,
+    pid: int,
+    pidfd: int,
+    kinds: list[str],
+    enter_cgroups: Callable[[], None],
+    load: Callable[[], ProcessSpec],
+) -> None:
     """Become one more process of a running container, whose pid namespace the child was born in."""
     _start(entry)
     enter_cgroups()
     if entry.channel.recv(16) != b"go":
         os._exit(1)  # the parent gave up; nobody listens
+    entry.process = load()
     namespaces.join_process(pid, pidfd, [kind for kind in kinds if kind != "pid"])
-    if entry.process.terminal:
+    if entry.wanted.terminal:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _open_terminal(entry, root)
         os.close(root)
@@ -212,7 +226,7 @@ def _open_terminal(entry: Entry, root: int, console: MountedRoot | None = None) 
         master, slave, number = terminals.open_pair(ptmx)
     except OSError as error:
         raise Refused("terminal", f"open /dev/pts/ptmx: {error.strerror}", error.errno or 0) from None
-    size = entry.terminal_size or entry.process.console_size
+    size = entry.terminal_size or entry.wanted.console_size
     if size:
         terminals.set_size(master, *size)
     if console is not None:
@@ -259,7 +273,7 @@ def _own_stdio(uid: int) -> None:
 
 def _become(entry: Entry) -> NoReturn:
     """Give up everything that the process is not to have, and execute its program."""
-    wanted = entry.process
+    wanted = entry.wanted
     _set_rlimits(wanted)
     if wanted.apparmor_profile:
         _set_apparmor(entry, wanted.apparmor_profile)

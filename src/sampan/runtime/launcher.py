@@ -99,7 +99,7 @@ def prepare(request: LaunchRequest) -> Order:
     spec = bundle.parse_config(bundle.load(request.bundle))
     if spec.process is None:
         raise InvalidParameter("config.json: process is missing")
-    return Order(request, spec.process, filters_of(spec), spec, plan_container(spec))
+    return Order(request, spec, plan_container(spec), filters_of(spec))
 
 
 def _launch_container(requests: socket.socket, spare: Spare, message: dict[str, Any], fds: list[int]) -> None:
@@ -210,11 +210,4 @@ def _wait_for_exec(end: socket.socket) -> None:
     timings = Timings()
     target = Target(*marshal.loads(bytes.fromhex(message.pop("target"))))
     with socket.socket(fileno=os.dup(fds[0])) as daemon:
-        order = _checked(daemon, lambda: _exec_order(wire.decode_request(message), target))
-        if order is not None:
-            _be_monitor(order, daemon, fds, timings)
-
-
-def _exec_order(request: LaunchRequest, target: Target) -> Order:
-    document = bundle.load_json(f"{request.rundir}/exec.json")
-    return Order(request, bundle.parse_process(document["process"]), target.filters, target=target)
+        _be_monitor(Order(wire.decode_request(message), target=target), daemon, fds, timings)

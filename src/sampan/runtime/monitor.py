@@ -20,7 +20,7 @@ from typing import Any
 
 from sampan.errors import SampanError
 from sampan.linux import cgroups, process, syscalls, terminals
-from sampan.runtime import hooks, records, wire
+from sampan.runtime import bundle, hooks, records, wire
 from sampan.runtime.bundle import ContainerSpec, ProcessSpec
 from sampan.runtime.init import Refused
 from sampan.runtime.jsonlog import JsonLog
@@ -46,18 +46,16 @@ class Order:
 
     Attributes:
         request: what the daemon asked for.
-        process: the program to run: the container's, or the exec's.
-        filters: compiled seccomp program and flags.
-        spec: a container's configuration.
+        spec: a container's configuration, with its process.
         plan: the steps for its root.
+        filters: its compiled seccomp program and flags.
         target: the container of an exec.
     """
 
     request: LaunchRequest
-    process: ProcessSpec
-    filters: Filters
     spec: ContainerSpec | None = None
     plan: Plan | None = None
+    filters: Filters = None
     target: Target | None = None
 
 
@@ -116,10 +114,11 @@ class Monitor:
             Refused: it could not be started; nothing is left of it.
         """
         request = self._request
-        self._terminal = self._order.process.terminal
+        spec = self._spec
+        self._terminal = request.terminal if spec is None or spec.process is None else spec.process.terminal
         stdio, ours = self._make_pipes()
         try:
-            started = self._start_process(stdio, lambda pid: self._prepare(pid, ours), timings)
+            started = self._start_process(daemon, stdio, lambda pid: self._prepare(pid, ours), timings)
         finally:
             for fd in stdio:
                 if fd > 2:
@@ -138,13 +137,15 @@ class Monitor:
     def refused(self, daemon: socket.socket, error: Refused) -> None:
         """Tell the daemon that nothing was started; when there is none, the next finds it in the record."""
         failure = {"event": "failed", "stage": error.stage, "text": error.text, "errno": error.number}
-        if self._rundir < 0:
-            self._open_rundir()
-        records.remove_state(self._rundir)
+        if self._rundir < 0 and self._spec is not None:
+            self._open_rundir()  # an exec's may not be there yet, or no longer
+        if self._rundir >= 0:
+            records.remove_state(self._rundir)
         try:
             wire.send(daemon, failure)
         except OSError:
-            records.write_exit(self._rundir, ExitRecord(127, time.time_ns(), error=error.text))
+            if self._rundir >= 0:
+                records.write_exit(self._rundir, ExitRecord(127, time.time_ns(), error=error.text))
 
     def _open_rundir(self) -> None:
         self._rundir = os.open(self._request.rundir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -164,19 +165,39 @@ class Monitor:
             self._own_pipes(ours)
 
     def _start_process(
-        self, stdio: tuple[int, int, int], meanwhile: Callable[[int], None], timings: Timings
+        self,
+        daemon: socket.socket,
+        stdio: tuple[int, int, int],
+        meanwhile: Callable[[int], None],
+        timings: Timings,
     ) -> Started:
         request, order = self._request, self._order
         if order.spec is None:
             assert order.target is not None
             return start_exec(
-                request.id, request.container_pid, order.target, order.process, stdio,
+                request.id, request.container_pid, order.target, self._load_exec, stdio,
+                ready=partial(self._await_exec_file, daemon) if request.deferred else None,
                 terminal_size=request.terminal_size, meanwhile=meanwhile,
             )  # fmt: skip
         return start_container(
             request.id, request.bundle, order.spec, stdio, order.filters, plan=order.plan,
             terminal_size=request.terminal_size, timings=timings, meanwhile=meanwhile,
         )  # fmt: skip
+
+    @staticmethod
+    def _await_exec_file(daemon: socket.socket) -> None:
+        """Wait until the daemon has written the exec's program down."""
+        if wire.receive(daemon)[0] is None:
+            raise Refused("config", "the daemon gave this exec up")
+
+    def _load_exec(self) -> ProcessSpec:
+        """The exec's program."""
+        try:
+            return bundle.parse_process(bundle.load_json(f"{self._request.rundir}/exec.json")["process"])
+        except SampanError as error:
+            raise Refused("config", error.message) from None
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise Refused("config", f"exec.json: {type(error).__name__}: {error}") from None
 
     def _listen(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

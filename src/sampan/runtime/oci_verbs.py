@@ -168,7 +168,7 @@ def execute(
     _check_console(parsed, console_socket)
     started = _start(
         "exec",
-        lambda: start_exec(identifier, container.pid, where, parsed, (0, 1, 2), guarded=guarded),
+        lambda: start_exec(identifier, container.pid, where, lambda: parsed, (0, 1, 2), guarded=guarded),
     )
     _send_console(started, console_socket)
     _write_pid(pid_file, started.pid)

@@ -63,6 +63,9 @@ class LaunchRequest:
         container_pid: for an exec, the pid of the container's init in the daemon's pid namespace.
         attachments: clients to serve from the first byte on; as many descriptors travel with the request.
         terminal_size: rows and columns of the terminal at the start, when known.
+        terminal: for an exec, whether it has a terminal; a container's config.json says so.
+        deferred: for an exec, that `exec.json` is still being written: the process is made meanwhile, and
+            goes on when the daemon says so on its connection.
     """
 
     kind: str
@@ -75,6 +78,8 @@ class LaunchRequest:
     container_pid: int = 0
     attachments: tuple[Attachment, ...] = ()
     terminal_size: tuple[int, int] | None = None
+    terminal: bool = False
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,21 +168,26 @@ def start_exec(
     identifier: str,
     container_pid: int,
     where: Target,
-    wanted: ProcessSpec,
+    load: Callable[[], ProcessSpec],
     stdio: tuple[int, int, int],
     *,
     terminal_size: tuple[int, int] | None = None,
     guarded: bool = True,
+    ready: Callable[[], None] | None = None,
     meanwhile: Callable[[int], None] | None = None,
 ) -> Started:
-    """Start one more process in a running container; arguments as for `start_container`.
+    """Start one more process in a running container; other arguments as for `start_container`.
+
+    Args:
+        load: gives the program to run; called when the process is made already, here and in the child.
+        ready: returns when `load` can be called.
 
     Raises:
         Refused: with the stage and the text for the user.
     """
     manager = cgroups.manager_for(where.cgroups_path) if where.cgroups_path else None
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    entry = Entry(wanted, theirs, stdio, where.filters, identifier, terminal_size, guarded)
+    entry = Entry(None, theirs, stdio, where.filters, identifier, terminal_size, guarded)
     child: tuple[int, int] | None = None
     target = -1
     try:
@@ -194,10 +199,14 @@ def start_exec(
         child = _clone(0, entrance, join_pid if "pid" in kinds else None)
         if child[0] == 0:
             ours.close()
-            init.run(entry, lambda entry: init.joined(entry, container_pid, target, kinds, entrance.join))
+            init.run(
+                entry, lambda entry: init.joined(entry, container_pid, target, kinds, entrance.join, load)
+            )
         theirs.close()
         pid, pidfd = child
-        _set_oom_score(pid, wanted)
+        if ready is not None:
+            ready()
+        _set_oom_score(pid, load())
         _go(ours)
         if meanwhile is not None:
             meanwhile(pid)

@@ -94,6 +94,8 @@ def encode_request(request: LaunchRequest) -> dict[str, Any]:
         "container_pid": request.container_pid,
         "attachments": [encode_attachment(attachment) for attachment in request.attachments],
         "terminal_size": request.terminal_size,
+        "terminal": request.terminal,
+        "deferred": request.deferred,
     }
 
 
