@@ -244,7 +244,8 @@ def _fitting(descriptors: list[Descriptor], platform: Platform) -> list[Descript
             if name
             and name in (other.annotations.get(_NAME_OF_IMAGE), other.annotations.get(_NAME_OF_REFERENCE))
         ]
-        if len(rivals) < 2 or _best(rivals, platform) is descriptor:
+        best = _best(rivals, platform) if len(rivals) > 1 else descriptor
+        if descriptor is best or (best is not None and descriptor.platform == best.platform):
             chosen.append(descriptor)
     return chosen
 
