@@ -144,12 +144,11 @@ def test_mount(plain):
     blob = os.urandom(1000)
     plain.put_blob("from/here", blob)
     repository = open_repository(plain, "to/there")
-    assert repository.uploads.mount(digest_of(blob), "from/here") is None
+    assert repository.uploads.mount(digest_of(blob), "from/here")
     assert plain.has_blob("to/there", digest_of(blob))
-    session = repository.uploads.mount(digest_of(b"absent"), "from/here")
-    assert session is not None
-    repository.uploads.upload(digest_of(b"absent"), 6, lambda: io.BytesIO(b"absent"), session=session)
-    assert plain.has_blob("to/there", digest_of(b"absent"))
+    assert not repository.uploads.mount(digest_of(b"absent"), "from/here")
+    assert any(line.startswith("DELETE /v2/to/there/blobs/uploads/") for line in plain.requests())
+    assert not list(plain.data.glob("**/to/there/_uploads/*/data"))  # nothing half-begun is left
 
 
 def test_put_manifest_keeps_the_bytes(plain):
