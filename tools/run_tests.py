@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,7 +172,9 @@ def main() -> int:
         fetch()
         isolation.isolate()
     command = [environment.PYTHON, "-m", "pytest", *arguments]
-    status = subprocess.run([str(part) for part in command], check=False).returncode
+    with tempfile.TemporaryDirectory(prefix="sampan-pytest-", ignore_cleanup_errors=True) as scratch:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch  # pytest's own is shared by all runs of a user
+        status = subprocess.run([str(part) for part in command], check=False).returncode
     return status or bool(failed)
 
 
