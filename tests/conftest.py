@@ -86,7 +86,7 @@ def base() -> Iterator[Path]:
 def make_daemon(base: Path) -> Callable[..., Daemon]:
     """Makes further daemons, not yet started; `end()` is the test's duty."""
     numbers = itertools.count(1)
-    return lambda *flags, config=None: Daemon(base / f"d{next(numbers)}", *flags, config=config)
+    return lambda *flags, config="{}": Daemon(base / f"d{next(numbers)}", *flags, config=config)
 
 
 @pytest.fixture(scope="session")

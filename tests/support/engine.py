@@ -65,7 +65,7 @@ class Engine:
 class Daemon(Engine):
     """One sampand of our own, with its own roots, bridge and subnet."""
 
-    def __init__(self, base: Path, *flags: str, config: str | None = None) -> None:
+    def __init__(self, base: Path, *flags: str, config: str = "{}") -> None:
         number = next(_numbers)
         self.base = base
         self.data_root = base / "data"
@@ -86,9 +86,8 @@ class Daemon(Engine):
             *("--cgroup-parent", f"/{TOKEN}"),
             *flags,
         ]
-        if config is not None:
-            (base / "daemon.json").write_text(config)
-            self.arguments += ["--config-file", str(base / "daemon.json")]
+        (base / "daemon.json").write_text(config)  # never the machine's own
+        self.arguments += ["--config-file", str(base / "daemon.json")]
 
     @property
     def pid(self) -> int:

@@ -49,8 +49,8 @@ class Body:
         with self._condition:
             self._pieces.append(data)
             self._size += len(data)
-            # Once full it stays so until the reader resumes it: bytes that were read from the socket before it
-            # was stopped may come when the reader has taken some, but not yet enough to have told us.
+            # Once full it stays so until the reader resumes it: bytes read from the socket before it was
+            # stopped may come when the reader has taken some, but not yet enough to have told us.
             self._full = full = self._full or self._size > HIGH_BYTES
             self._condition.notify()
         self._wake()
