@@ -145,7 +145,7 @@ def container(
     if spec.namespaces.get("cgroup") == "":
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     root = MountedRoot(rootfs, spec.rootfs_propagation)
-    if spec.sysctl or entry.process.apparmor_profile:
+    if spec.sysctl or entry.wanted.apparmor_profile:
         # Early: an old kernel can make one only while nobody else is here, nothing hidden, nothing read-only.
         entry.proc(alone=not (spec.namespaces["mount"] or spec.rootfs_propagation in ("shared", "rshared")))
     try:
