@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import http
 import json
 import time
@@ -212,8 +211,10 @@ class Answer:
             return None
         if text.isascii() and text.isdigit():
             return float(text[:9])
+        from email.utils import parsedate_to_datetime
+
         try:
-            moment = email.utils.parsedate_to_datetime(text)
+            moment = parsedate_to_datetime(text)
         except ValueError:
             return None
         return max(0.0, moment.timestamp() - time.time())
