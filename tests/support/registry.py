@@ -102,6 +102,8 @@ class Registry:
         tls: serve TLS, with a certificate for 127.0.0.1, localhost and `hostname`.
         upstream: be a pull-through mirror of this URL.
         name: the host part of `host`.
+        client_authority: demand a client certificate that it signed.
+        tokens: demand tokens; the options of its `auth.token`.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Registry:
         upstream: str = "",
         name: str = "127.0.0.1",
         client_authority: Path | None = None,
+        tokens: dict[str, str] | None = None,
     ) -> None:
         if shutil.which("docker-registry") is None:
             pytest.skip("needs the program docker-registry (Debian: docker-registry)")
@@ -146,6 +149,8 @@ class Registry:
             options["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}
             if client_authority is not None:
                 options["http"]["tls"]["clientcas"] = [str(client_authority)]
+        if tokens:
+            options["auth"] = {"token": tokens}
         if upstream:
             options["proxy"] = {"remoteurl": upstream}
         (directory / "config.yml").write_text(json.dumps(options))  # JSON is YAML

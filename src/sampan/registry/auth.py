@@ -111,10 +111,12 @@ class TokenCache:
                 del self._tokens[next(iter(self._tokens))]
             self._tokens[key] = _Token(text, time.monotonic() + life_s - margin)
 
-    def drop(self, key: tuple[Any, ...]) -> None:
-        """Forget a token that was refused."""
+    def drop(self, key: tuple[Any, ...], refused: str) -> None:
+        """Forget a token, if it is the one that was refused (as an `Authorization` header)."""
         with self._lock:
-            self._tokens.pop(key, None)
+            token = self._tokens.get(key)
+            if token is not None and refused == f"Bearer {token.text}":
+                del self._tokens[key]
 
 
 class Authorizer:
@@ -171,7 +173,7 @@ class Authorizer:
             if challenge.scheme == "bearer" and challenge.realm:
                 if self._credentials.registry_token and sent:
                     return False
-                self._cache.drop(self._key(challenge, self._wanted(challenge, scopes)))
+                self._cache.drop(self._key(challenge, self._wanted(challenge, scopes)), sent)
                 self._challenge = challenge
                 return True
             if challenge.scheme == "basic":
