@@ -6,6 +6,8 @@ the last moments but never tears the file (https://www.sqlite.org/wal.html), and
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -41,22 +43,36 @@ class Database:
             if self._connection.in_transaction:
                 yield
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
+            with self._room():
+                self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                with self._room():
+                    self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows (empty for one that has none).
 
         Raises:
             sqlite3.Error: as SQLite reports it; `IntegrityError` for a broken constraint.
+            OSError: ENOSPC.
         """
-        with self._lock:
+        with self._lock, self._room():
             return self._connection.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Say of a full disk what everybody else says of it."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
+            raise
 
     def close(self) -> None:
         """Close the file; later calls raise `sqlite3.ProgrammingError`."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sampan.cli.hosts import Host
 
 PATIENCE_S = 20.0
+RETRY_S, RETRIES = 0.5, 8
 IDLE_EXIT_S = 600
 
 
@@ -29,20 +30,23 @@ def start_daemon(host: Host, error: OSError) -> None:
     if os.geteuid() != 0:
         raise ConnectionFailed(
             f"Cannot connect to the Sampan daemon at {host.url}, and only root may start it: "
-            "use sudo, or have an administrator start it and add you to the group sampan"
+            "use sudo, or let root start it and add you to the group sampan (without root at all is to come)"
         )
     folder = os.path.dirname(host.path)
     os.makedirs(folder, mode=0o711, exist_ok=True)
     log = os.path.join(folder, "sampand.log")
-    status = _spawn(log)
-    deadline = time.monotonic() + PATIENCE_S
+    child = _spawn(log)
+    retry, deadline, attempts = 0.0, time.monotonic() + PATIENCE_S, RETRIES
     while not _answers(host.path):
-        if os.waitpid(status, os.WNOHANG)[0]:  # it has ended: another daemon may be about to answer
-            for _ in range(20):
-                if _answers(host.path):
-                    return
-                time.sleep(0.1)
-            raise ConnectionFailed(f"the sampan daemon did not start: {_last_line(log)} (see {log})")
+        ended, status = os.waitpid(child, os.WNOHANG) if child else (0, 0)
+        if ended:
+            child = 0
+            attempts -= 1
+            if os.waitstatus_to_exitcode(status) != os.EX_TEMPFAIL or not attempts:
+                raise ConnectionFailed(f"the sampan daemon did not start: {_last_line(log)} (see {log})")
+            retry = time.monotonic() + RETRY_S
+        elif not child and time.monotonic() > retry:
+            child = _spawn(log)  # there was another, but it was about to leave
         if time.monotonic() > deadline:
             raise ConnectionFailed(
                 f"the sampan daemon does not answer after {PATIENCE_S:.0f} seconds: "

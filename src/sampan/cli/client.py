@@ -317,11 +317,26 @@ def unreachable(host: Host, error: OSError) -> ConnectionFailed:
     if isinstance(error, PermissionError):
         return ConnectionFailed(
             f"permission denied while trying to connect to the Sampan daemon socket at {host.url}: "
-            "use sudo, or join the group that owns it (sudo usermod -aG sampan $USER, then log in again)"
+            + _way_in(host)
         )
     return ConnectionFailed(
         f"Cannot connect to the Sampan daemon at {host.url}. Is the sampan daemon running?"
     )
+
+
+def _way_in(host: Host) -> str:
+    """What a user without the right to the socket can do: join its group, where it has one of its own."""
+    import grp
+    import os
+
+    try:
+        gid = os.stat(host.path).st_gid
+        group = grp.getgrgid(gid).gr_name if gid else ""
+    except (OSError, KeyError):
+        group = ""
+    if not group:
+        return "use sudo (sudo groupadd -f sampan, then a restart of sampand, opens it to a group)"
+    return f"use sudo, or join the group {group} (sudo usermod -aG {group} $USER, then log in again)"
 
 
 def encode_query(query: Mapping[str, Any]) -> str:

@@ -27,15 +27,33 @@ class Listener:
     path: str = ""
     inode: int = 0
 
+    def withdraw(self) -> None:
+        """Take the socket's name away, so that who comes now finds nobody; who has come is still accepted."""
+        if self._is_ours(self.path):
+            os.rename(self.path, _aside(self.path))
+
+    def restore(self) -> None:
+        """Give the socket its name back."""
+        if self._is_ours(_aside(self.path)):
+            os.rename(_aside(self.path), self.path)
+
     def close(self) -> None:
         """Stop listening; the socket file goes if nobody has replaced it."""
-        if self.path:
-            try:
-                if os.stat(self.path).st_ino == self.inode:
-                    os.unlink(self.path)
-            except OSError:
-                pass  # gone already
+        for path in (self.path, _aside(self.path)):
+            if self._is_ours(path):
+                os.unlink(path)
         self.socket.close()
+
+    def _is_ours(self, path: str) -> bool:
+        try:
+            return bool(self.path) and os.stat(path).st_ino == self.inode
+        except OSError:
+            return False  # gone already
+
+
+def _aside(path: str) -> str:
+    """Where a socket is bound before it gets its name, and after it has lost it."""
+    return os.path.join(os.path.dirname(path), f".s{os.getpid()}")
 
 
 def open_listeners(settings: Settings) -> list[Listener]:
@@ -92,7 +110,7 @@ def open_unix(path: str, group: int) -> Listener:
     os.makedirs(directory, mode=0o755, exist_ok=True)
     if os.path.lexists(path):
         _check_stale(path)
-    temporary = os.path.join(directory, f".s{os.getpid()}")
+    temporary = _aside(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if os.path.lexists(temporary):

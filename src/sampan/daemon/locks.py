@@ -48,7 +48,8 @@ def write_pidfile(path: Path) -> None:
     """
     try:
         pid = int(path.read_text())
-        alive = b"sampan" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        alive = b"sampan.daemon" in words or any(word.endswith(b"/sampand") for word in words[:2])
     except (OSError, ValueError):
         alive, pid = False, 0
     if alive and pid != os.getpid():

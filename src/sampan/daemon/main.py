@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from sampan import __version__
 from sampan.daemon.options import UsageError, help_text, parse_flags
-from sampan.errors import SampanError
+from sampan.errors import Conflict, SampanError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon.
 
     Returns:
-        0 after a clean stop, 1 when it could not start, 125 for a wrong command line.
+        0 after a clean stop, 1 when it could not start, 75 when another daemon is in the way, 125 for a wrong
+        command line.
     """
     try:
         flags = parse_flags(sys.argv[1:] if arguments is None else arguments)
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 125
     except SampanError as error:
         print(f"sampand: {error.message}", file=sys.stderr)
-        return 1
+        return os.EX_TEMPFAIL if isinstance(error, Conflict) else 1
 
 
 def _run(flags: dict[str, object]) -> int:

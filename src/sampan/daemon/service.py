@@ -38,6 +38,7 @@ log = logging.getLogger("sampan.daemon")
 
 WORKERS = 16
 STOP_GRACE_S = 5.0
+LAST_LOOK_S = 0.05
 M_ARENA_MAX = -8
 
 
@@ -52,6 +53,7 @@ class Service:
         self.settings = settings
         self._stop = asyncio.Event()
         self._signals = 0
+        self._listeners: list[Listener] = []
         self._server: HttpServer | None = None
         self._engine: Engine | None = None
 
@@ -70,7 +72,7 @@ class Service:
             self._lock_roots(undo)
             write_pidfile(settings.pidfile)
             undo.callback(remove_pidfile, settings.pidfile)
-            listeners = open_listeners(settings)
+            self._listeners = listeners = open_listeners(settings)
             undo.callback(_close_all, listeners)
             engine = await self._open_engine(undo)
             info = ServerInfo(
@@ -138,7 +140,7 @@ class Service:
         while limit:
             wait = limit - server.idle_seconds()
             if wait <= 0:
-                if not engine.running_count():
+                if not engine.running_count() and await self._nobody_comes(server):
                     log.info("no container and no request for %d seconds: leaving", limit)
                     return
                 wait = limit
@@ -149,6 +151,17 @@ class Service:
             except TimeoutError:
                 continue
         await self._stop.wait()
+
+    async def _nobody_comes(self, server: HttpServer) -> bool:
+        """Whether the idle daemon may leave; who has come before its sockets lost their names is served."""
+        for listener in self._listeners:
+            listener.withdraw()
+        await asyncio.sleep(LAST_LOOK_S)
+        if server.idle_seconds() >= self.settings.idle_exit_s:
+            return True
+        for listener in self._listeners:
+            listener.restore()
+        return False
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):

@@ -21,6 +21,7 @@ from sampan.http.tls import TlsPump
 log = logging.getLogger("sampan.http")
 
 BACKLOG = 1024
+_SHORTAGES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class HttpServer:
@@ -114,7 +115,8 @@ class HttpServer:
             return json_response({"message": error.message}, error.status)
         if isinstance(error, UnicodeDecodeError):
             return json_response({"message": "the path is not UTF-8"}, InvalidParameter.status)
-        log.error("%s: %s", where, self.describe(error), exc_info=error)
+        full = isinstance(error, OSError) and error.errno in _SHORTAGES  # no fault of ours, so no traceback
+        log.error("%s: %s", where, self.describe(error), exc_info=None if full else error)
         return json_response({"message": self.describe(error)}, 500)
 
     def describe(self, error: BaseException) -> str:

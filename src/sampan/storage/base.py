@@ -259,7 +259,11 @@ class DirectoryDriver:
                 path.mkdir(mode=0o710)
             except FileExistsError:
                 raise Conflict(f"container {container_id} has a file system already") from None
-            (path / "container.json").write_text(json.dumps({"parent": parent_layer}))
+            try:
+                (path / "container.json").write_text(json.dumps({"parent": parent_layer}))
+            except OSError:
+                self._to_trash(path)
+                raise
         try:
             self._fill_container(path, parent_layer)
         except BaseException:
