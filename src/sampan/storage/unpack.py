@@ -413,9 +413,8 @@ class Unpacker:
             space = os.fstatvfs(self.root)
             free = space.f_bavail * space.f_frsize
             if count + self._limits.min_free_bytes > free:
-                raise InvalidLayer(
-                    f"no space for the layer: {free} bytes are free, and {self._limits.min_free_bytes} must stay"
-                )
+                kept = self._limits.min_free_bytes
+                raise InvalidLayer(f"no space for the layer: {free} bytes are free, and {kept} must stay so")
             self._next_check = self._stored + min(_CHECK_SPACE_EVERY, max(free // 4, 1 << 20))
 
 
