@@ -6,6 +6,7 @@
 from sampan.images.check import Counts, Finding
 from sampan.images.committing import Commit
 from sampan.images.content import ContentStore
+from sampan.images.downloads import Cancellation
 from sampan.images.errors import AmbiguousImage, BrokenContent, ImageInUse, InvalidArchive, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded
 from sampan.images.instructions import apply_changes
@@ -14,6 +15,7 @@ from sampan.images.service import ImageService
 __all__ = [
     "AmbiguousImage",
     "BrokenContent",
+    "Cancellation",
     "Commit",
     "ContentStore",
     "Counts",

@@ -1,7 +1,7 @@
 """The content store: blobs by digest, exactly the bytes that arrived.
 
     <root>/blobs/sha256/<hex>
-    <root>/ingest/…              blobs on their way in
+    <root>/ingest/…              blobs on their way in; partial-<hex> grows by downloads
 
 A blob is whole or absent: it gets its name by a rename, after its digest was computed from what was written.
 A `Lease` keeps blobs and layers that no record names yet from being collected.
@@ -199,6 +199,19 @@ class ContentStore:
     def delete(self, digest: str) -> None:
         """Take a blob away; no error when it is gone. Whoever has it open reads on."""
         self.path(digest).unlink(missing_ok=True)
+
+    def partial(self, digest: str) -> Path:
+        """Where a blob grows that is being downloaded, and what came of it stays when that breaks off."""
+        return self.ingest / f"partial-{hex_of(check_digest(digest))}"
+
+    def adopt_partial(self, digest: str, fd: int) -> None:
+        """Give a downloaded blob, whose digest the caller has checked, its place; `fd` is open on it."""
+        os.fchmod(fd, 0o644)
+        self.partial(digest).rename(self.path(digest))
+
+    def drop_partial(self, digest: str) -> None:
+        """Give up what has arrived of a blob."""
+        self.partial(digest).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lease(self, collect: Callable[[Iterable[str]], object]) -> Iterator[Lease]:

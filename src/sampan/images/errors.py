@@ -5,7 +5,9 @@ NotFound
 Conflict
 └── ImageInUse          a container, a child image or another name stands in the way of a removal
 SampanError
-└── BrokenContent       the store has lost or spoiled a blob; `system check` tells more, and heals what it can
+├── BrokenContent       the store has lost or spoiled a blob; `system check` tells more, and heals what it can
+├── NoSpace             the disk is full, or would be
+└── PullCancelled       nobody waits for the pull any more
 InvalidParameter
 ├── AmbiguousImage      an id's prefix that several images share
 └── InvalidArchive      not an archive of images, or a broken one
@@ -30,6 +32,14 @@ class AmbiguousImage(InvalidParameter):
 
 class InvalidArchive(InvalidParameter):
     """The bytes are no archive of images that can be read."""
+
+
+class NoSpace(SampanError):
+    """The disk is full, or would be."""
+
+
+class PullCancelled(SampanError):
+    """Nobody waits for the pull any more."""
 
 
 class BrokenContent(SampanError):

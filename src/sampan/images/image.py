@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS image_unsettled (
     image TEXT PRIMARY KEY REFERENCES images(id) ON DELETE CASCADE,
     boot TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS image_documents (
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    blob TEXT NOT NULL,
+    PRIMARY KEY (image, blob)
+);
+CREATE INDEX IF NOT EXISTS image_documents_blob ON image_documents (blob);
 CREATE TABLE IF NOT EXISTS image_facts (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -16,6 +16,7 @@ from sampan.images.content import Lease
 from sampan.images.errors import InvalidArchive
 from sampan.images.image import Loaded, check_platform
 from sampan.images.records import ImageRecords
+from sampan.images.selection import best_for, is_attestation
 from sampan.images.unpacking import Progress, unpack_layers
 from sampan.oci import media_types
 from sampan.oci.digest import DigestMismatch, hex_of, sha256
@@ -30,14 +31,13 @@ from sampan.oci.image import (
     parse_index,
     parse_manifest,
 )
-from sampan.oci.platforms import normal, satisfies, shown
+from sampan.oci.platforms import shown
 from sampan.oci.reference import Reference, parse
 from sampan.storage.compression import MAGIC_LENGTH, sniff
 from sampan.storage.tar_reader import Readable
 
 _NAME_OF_IMAGE = "io.containerd.image.name"
 _NAME_OF_REFERENCE = "org.opencontainers.image.ref.name"
-_ATTESTATION = "vnd.docker.reference.type"
 _DEPTH_LIMIT = 8
 _BLOB = re.compile(r"(?:blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json)")
 
@@ -234,7 +234,7 @@ def _layout(archive: Archive, platform: Platform | None) -> list[_Found]:
 
 def _fitting(descriptors: list[Descriptor], platform: Platform) -> list[Descriptor]:
     """Without attestations; where a name stands for several platforms, the one that is wanted."""
-    images = [item for item in descriptors if not _is_attestation(item)]
+    images = [item for item in descriptors if not is_attestation(item)]
     chosen = []
     for descriptor in images:
         name = descriptor.annotations.get(_NAME_OF_IMAGE) or descriptor.annotations.get(_NAME_OF_REFERENCE)
@@ -244,26 +244,10 @@ def _fitting(descriptors: list[Descriptor], platform: Platform) -> list[Descript
             if name
             and name in (other.annotations.get(_NAME_OF_IMAGE), other.annotations.get(_NAME_OF_REFERENCE))
         ]
-        best = _best(rivals, platform) if len(rivals) > 1 else descriptor
+        best = best_for(rivals, platform) if len(rivals) > 1 else descriptor
         if descriptor is best or (best is not None and descriptor.platform == best.platform):
             chosen.append(descriptor)
     return chosen
-
-
-def _is_attestation(descriptor: Descriptor) -> bool:
-    unknown = descriptor.platform is not None and descriptor.platform.os == "unknown"
-    return unknown or _ATTESTATION in descriptor.annotations
-
-
-def _best(descriptors: list[Descriptor], platform: Platform) -> Descriptor | None:
-    """The manifest for a platform; one that does not tell its own will do when nothing fits better."""
-    told = [item for item in descriptors if item.platform not in (None, Platform("", ""))]
-    exact = (item for item in told if item.platform is not None and normal(item.platform) == normal(platform))
-    near = (item for item in told if item.platform is not None and satisfies(item.platform, platform))
-    best = next(exact, None) or next(near, None)
-    if best is not None:
-        return best
-    return next((item for item in descriptors if item.platform in (None, Platform("", ""))), None)
 
 
 def _resolve(archive: Archive, descriptor: Descriptor, platform: Platform, depth: int) -> Descriptor:
@@ -276,8 +260,8 @@ def _resolve(archive: Archive, descriptor: Descriptor, platform: Platform, depth
         return descriptor
     if depth == _DEPTH_LIMIT:
         raise InvalidArchive(f"the archive's indexes are nested more than {_DEPTH_LIMIT} deep")
-    below = [item for item in parse_index(data).manifests if not _is_attestation(item)]
-    best = _best(below, platform)
+    below = [item for item in parse_index(data).manifests if not is_attestation(item)]
+    best = best_for(below, platform)
     if best is None:
         best = below[0] if len(below) == 1 else None
     if best is None:

@@ -210,6 +210,19 @@ class ImageRecords:
                 )
             self.settling.mark(image_id)
 
+    def keep(self, image_id: str, documents: Iterable[str]) -> None:
+        """Keep blobs as long as the image: the indexes and manifests by which it came, beside its own."""
+        with self.database.transaction():
+            for blob in documents:
+                self.database.execute(
+                    "INSERT OR IGNORE INTO image_documents (image, blob) VALUES (?, ?)", (image_id, blob)
+                )
+
+    def documents(self, image_id: str) -> list[str]:
+        """The blobs that `keep` was told of."""
+        rows = self.database.execute("SELECT blob FROM image_documents WHERE image = ?", (image_id,))
+        return [row[0] for row in rows]
+
     def name(self, reference: Reference, image_id: str) -> str | None:
         """Give an image a name.
 
@@ -257,6 +270,7 @@ class ImageRecords:
             image_id,
             *(row[0] for row in rows),
             *(blob for blob, _ in layers),
+            *self.documents(image_id),
             *(f"layer:{layer}" for _, layer in reversed(layers)),
         ]
 
@@ -311,8 +325,9 @@ class ImageRecords:
         return bool(
             self.database.execute(
                 "SELECT 1 FROM images WHERE id = ? OR manifest = ?"
-                " UNION ALL SELECT 1 FROM image_layers WHERE blob = ? LIMIT 1",
-                (digest, digest, digest),
+                " UNION ALL SELECT 1 FROM image_layers WHERE blob = ?"
+                " UNION ALL SELECT 1 FROM image_documents WHERE blob = ? LIMIT 1",
+                (digest, digest, digest, digest),
             )
         )
 
@@ -338,11 +353,13 @@ class ImageRecords:
         """Only one thread at a time unpacks a given layer; the next one finds it there."""
         with self.content.lock:
             lock = self._layer_locks.setdefault(layer_id, threading.Lock())
-        with lock:
-            yield
-        with self.content.lock:
-            if not lock.locked():
-                self._layer_locks.pop(layer_id, None)
+        try:
+            with lock:
+                yield
+        finally:
+            with self.content.lock:
+                if not lock.locked():
+                    self._layer_locks.pop(layer_id, None)
 
     def missing(self, image_id: str) -> list[str]:
         """Which of the blobs and layers (`layer:` before their id) of an image are not in the store."""

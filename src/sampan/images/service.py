@@ -14,6 +14,7 @@ from sampan.database import Database
 from sampan.errors import InvalidParameter
 from sampan.images.check import Check, Counts, Finding
 from sampan.images.committing import Commit, commit_image
+from sampan.images.downloads import Cancellation, Downloads
 from sampan.images.errors import AmbiguousImage, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded, check_platform
 from sampan.images.importing import import_image
@@ -72,6 +73,9 @@ class ImageService:
         self.registries = registries or Registries()
         self._records = ImageRecords(root, driver, database)
         self._checking = threading.Lock()
+        self._downloads = Downloads(
+            self._records.content, lambda: self.registries.config.max_concurrent_downloads
+        )
         repair(self._records)
         self._on_event = on_event
 
@@ -308,6 +312,41 @@ class ImageService:
         if not chosen:
             raise NoSuchImage(f"tag does not exist: {name.familiar}")
         return sorted(chosen, key=lambda pair: pair[1].tag or "")
+
+    def pull(
+        self,
+        reference: Reference,
+        credentials: Credentials | None = None,
+        platform: Platform | None = None,
+        progress: Callable[[dict[str, Any]], None] = _silent,
+        cancellation: Cancellation | None = None,
+    ) -> None:
+        """Bring in what a registry has under a tag or digest, or with neither under every tag.
+
+        Args:
+            platform: what to take of an index; this machine's when not given.
+            progress: receives Docker's messages.
+            cancellation: set by the caller when nobody waits any more.
+
+        Raises:
+            NotFound, RegistryError, DigestMismatch, InvalidImage, InvalidLayer, NoSpace, PullCancelled: see
+                `sampan.images.pull.Pull.run`.
+        """
+        from sampan.images.pull import Pull  # the idle daemon does without
+
+        source = self.registries.repository(reference, credentials, ("pull",))
+        cancellation = cancellation or Cancellation()
+        pull = Pull(self._records, self._downloads, source, platform, progress, cancellation)
+        image_id = pull.all_of(reference)
+        image = self._records.get(image_id) if image_id else None
+        if image is not None and platform is not None:
+            try:
+                check_platform(reference.familiar, image.platform, platform)
+            except NoSuchImage as error:  # the registry has but one platform, which somebody may want
+                progress({"status": f"WARNING: {error.message}"})
+        if self._on_event is not None:
+            labels = (image.config.labels or {}) if image is not None else {}
+            self._on_event("pull", reference.familiar, {**labels, "name": reference.familiar_name})
 
     # --- archives ---
 

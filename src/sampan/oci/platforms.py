@@ -20,11 +20,32 @@ _ALIASES = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
+_SYSTEMS = frozenset(
+    ("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "plan9", "wasip1")
+)
+_ARCHITECTURES = frozenset(
+    (
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+    )  # fmt: skip
+)
 _ARM_VARIANTS = ("v8", "v7", "v6", "v5")
 
 
 def from_text(text: str) -> Platform:
-    """A platform from `os`, `os/architecture` or `os/architecture/variant`.
+    """A platform from `os`, `architecture`, `os/architecture` or `os/architecture/variant`.
 
     Raises:
         InvalidParameter: it has other parts, or empty ones.
@@ -32,6 +53,11 @@ def from_text(text: str) -> Platform:
     parts = text.split("/")
     if not 1 <= len(parts) <= 3 or not all(parts):
         raise InvalidParameter(f"invalid platform {text!r}: expected os[/architecture[/variant]]")
+    if len(parts) == 1 and parts[0].lower() not in _SYSTEMS:
+        architecture = parts[0].lower()
+        if architecture not in _ARCHITECTURES and architecture not in _ALIASES:
+            raise InvalidParameter(f'"{text}": unknown operating system or architecture: invalid argument')
+        return normal(Platform("linux", architecture))
     architecture = parts[1] if len(parts) > 1 else local_architecture()
     return normal(Platform(parts[0], architecture, parts[2] if len(parts) > 2 else ""))
 
@@ -78,21 +104,31 @@ def shown(platform: Platform) -> str:
 
 def satisfies(image: Platform, wanted: Platform) -> bool:
     """Whether an image for one platform may be used where another one is wanted (both in any spelling)."""
+    if preference(image, wanted) is not None:
+        return True
+    have, want = normal(image), normal(wanted)  # a config without a variant may just not tell
+    return have.os == want.os and not image.variant and have.architecture == want.architecture
+
+
+def preference(image: Platform, wanted: Platform) -> int | None:
+    """How well an image fits a platform: 0 exactly, more the further away; None not at all."""
     have, want = normal(image), normal(wanted)
     if have.os != want.os:
-        return False
-    if (have.architecture, have.variant) in _runnable(want):
-        return True
-    return not image.variant and have.architecture == want.architecture  # its config may just not tell
+        return None
+    runnable, kind = _runnable(want), (have.architecture, have.variant)
+    return runnable.index(kind) if kind in runnable else None
 
 
-def _runnable(want: Platform) -> set[tuple[str, str]]:
-    found = {(want.architecture, want.variant)}
+def _runnable(want: Platform) -> list[tuple[str, str]]:
+    """Architectures and variants that a machine of this kind runs, the best first."""
+    found = [(want.architecture, want.variant)]
+    if want.architecture == "amd64" and want.variant[1:].isdigit():
+        found += [("amd64", f"v{level}") for level in range(int(want.variant[1:]) - 1, 1, -1)]
+        found.append(("amd64", ""))
     if want.architecture == "amd64":
-        levels = int(want.variant[1:]) if want.variant[1:].isdigit() else 1
-        found |= {("amd64", f"v{level}") for level in range(2, levels)} | {("amd64", ""), ("386", "")}
+        found.append(("386", ""))
     if want.architecture in ("arm", "arm64"):
         newest = want.variant if want.architecture == "arm" else "v8"
         if newest in _ARM_VARIANTS:
-            found |= {("arm", older) for older in _ARM_VARIANTS[_ARM_VARIANTS.index(newest) :]}
-    return found
+            found += [("arm", older) for older in _ARM_VARIANTS[_ARM_VARIANTS.index(newest) :]]
+    return list(dict.fromkeys(found))

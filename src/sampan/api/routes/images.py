@@ -1,4 +1,4 @@
-"""`/images/…`: list, inspect, history, tag, remove, prune, load, save, import."""
+"""`/images/…`: list, inspect, history, tag, remove, prune, load, save, import, pull."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response, thread_stream
+from sampan.images import Cancellation
+from sampan.oci.digest import is_digest
 from sampan.oci.image import Platform
-from sampan.oci.platforms import from_json
+from sampan.oci.platforms import from_json, from_text
+from sampan.oci.reference import parse
+from sampan.registry import Credentials
 
 routes = Routes()
 
@@ -209,18 +213,12 @@ def _save(request: Request, names: list[str]) -> Response:
 
 @routes.post("/images/create")
 async def create_image(request: Request) -> Response:
-    """Import a root file system from the body; pulling is refused."""
+    """Pull an image (`fromImage`), or import a root file system from the body (`fromSrc`)."""
     engine: Engine = request.engine
     query = request.query
     source = query.get("fromSrc")
     if query.get("fromImage"):
-        name, tag = query.get("fromImage"), query.get("tag")
-        if tag:
-            name += f"@{tag}" if tag.startswith("sha256:") else f":{tag}"
-        name = name.removeprefix("docker.io/library/").removeprefix("docker.io/")
-        raise Unsupported(
-            f"pulling is not available yet: load or import the image {name} (docker load -i FILE)"
-        )
+        return await _pull(request)
     if not source:
         raise InvalidParameter("fromSrc or fromImage is needed")
     if source != "-":
@@ -233,3 +231,22 @@ async def create_image(request: Request) -> Response:
         tell({"status": engine.images.import_(body, target or None, changes, message, platform)})
 
     return await progress_response(work)
+
+
+async def _pull(request: Request) -> Response:
+    engine: Engine = request.engine
+    query = request.query
+    reference = parse(query.get("fromImage").removesuffix(":"))
+    tag = query.get("tag")
+    if is_digest(tag):
+        reference = reference.with_digest(tag)
+    elif tag:
+        reference = reference.with_tag(tag)
+    platform = from_text(query.get("platform")) if query.get("platform") else None
+    credentials = Credentials.from_header(request.headers.get("x-registry-auth", ""))
+    cancellation = Cancellation()
+
+    def work(tell: Progress) -> None:
+        engine.images.pull(reference, credentials, platform, tell, cancellation)
+
+    return await progress_response(work, request, cancellation.set)

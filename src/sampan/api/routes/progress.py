@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sampan.errors import SampanError
-from sampan.http import Response, dump_json, stream
+from sampan.http import Request, Response, dump_json, stream
 
 Progress = Callable[[dict[str, Any]], None]
+_STALE_BEYOND = 256
 
 
 class ClientLeft(SampanError):
     """Nobody reads the messages any more; the work that tells them ends here."""
 
 
-async def progress_response(work: Callable[[Progress], None]) -> Response:
+async def progress_response(
+    work: Callable[[Progress], None],
+    request: Request | None = None,
+    cancel: Callable[[], None] | None = None,
+) -> Response:
     """Run `work` in a thread and stream the messages it gives to the function it is passed.
 
     An error before the first message is raised here, and so gets its status; a later one becomes Docker's
-    last message, `{"errorDetail": {"message": …}, "error": …}`. Once the client has left, the next message
-    that `work` gives raises `ClientLeft`.
+    last message, `{"errorDetail": {"message": …}, "error": …}`. A client that reads too slowly misses numbers
+    that later ones make stale. Once the client has left, the next message that `work` gives raises
+    `ClientLeft`, unless there is `cancel`.
+
+    Args:
+        work: with `cancel` it gets a thread of its own, since it may take as long as a network wants.
+        cancel: called when the client of `request` goes away before the end; messages then go nowhere.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     left = threading.Event()
 
+    def put(message: dict[str, Any]) -> None:
+        if queue.qsize() < _STALE_BEYOND or "progress" not in message:
+            queue.put_nowait(message)
+
     def tell(message: dict[str, Any]) -> None:
-        if left.is_set():
+        if not left.is_set():
+            loop.call_soon_threadsafe(put, message)
+        elif cancel is None:
             raise ClientLeft("the client has gone away")
-        loop.call_soon_threadsafe(queue.put_nowait, message)
 
     def run() -> None:
         try:
@@ -39,8 +55,13 @@ async def progress_response(work: Callable[[Progress], None]) -> Response:
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, None)
 
-    task = loop.run_in_executor(None, run)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody asks for it
+    if request is None or cancel is None:
+        task = loop.run_in_executor(None, run)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody asks for it
+    else:
+        task = _in_own_thread(loop, run)
+        watch = _watch(request, cancel)
+        task.add_done_callback(lambda _done: watch.cancel())
     try:
         first = await queue.get()
     except asyncio.CancelledError:
@@ -53,13 +74,55 @@ async def progress_response(work: Callable[[Progress], None]) -> Response:
         message = first
         try:
             while message is not None:
-                yield dump_json(message)
+                yield _line(message)
                 message = await queue.get()
             try:
                 await task
             except (SampanError, OSError) as error:
-                yield dump_json({"errorDetail": {"message": str(error)}, "error": str(error)})
+                yield _line({"errorDetail": {"message": str(error)}, "error": str(error)})
         finally:
             left.set()
 
     return stream(lines())
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    """A message on a line that ends as Docker's do."""
+    return dump_json(message)[:-1] + b"\r\n"
+
+
+def _watch(request: Request, cancel: Callable[[], None]) -> asyncio.Task[None]:
+    """Call `cancel` when the client goes away; to be cancelled itself at the end of the work."""
+
+    async def watch() -> None:
+        await request.disconnected()
+        cancel()
+
+    return asyncio.get_running_loop().create_task(watch())
+
+
+def _in_own_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> asyncio.Future[None]:
+    """The end of `work`, which runs in a new thread."""
+    future: asyncio.Future[None] = loop.create_future()
+    # Whoever waited may have gone: what went wrong is then nobody's, and no warning either.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def settle(error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        failure: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # handed to whoever awaits the future
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has left
+            loop.call_soon_threadsafe(settle, failure)
+
+    threading.Thread(target=run, name="pull", daemon=True).start()
+    return future
