@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli import terminal as terminals
 from sampan.cli.failures import CommandError
 from sampan.cli.streams import write_all
 
@@ -11,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
+
+_ROOM_FOR_A_BAR = 110  # columns
 
 
 def show_progress(messages: Iterable[dict[str, Any]], fd: int = 1, quiet: bool = False) -> None:
@@ -33,10 +36,11 @@ def show_progress(messages: Iterable[dict[str, Any]], fd: int = 1, quiet: bool =
 
 def _show(message: dict[str, Any], fd: int, terminal: bool, lines: dict[str, int]) -> None:
     identity = message.get("id", "")
-    bar = _bar(message)
     if "stream" in message:
-        write_all(fd, message["stream"].encode("utf-8", "surrogateescape"))
+        write_all(fd, _bytes(message["stream"]))
         return
+    rows, columns = (terminals.size(fd) or (0, 0)) if terminal else (0, 0)
+    bar = _bar(message, columns)
     if bar and not terminal:
         return
     text = message.get("status", "")
@@ -45,32 +49,37 @@ def _show(message: dict[str, Any], fd: int, terminal: bool, lines: dict[str, int
     if bar:
         text = f"{text} {bar}"
     if not terminal:
-        write_all(fd, f"{text}\n".encode("utf-8", "surrogateescape"))
+        write_all(fd, _bytes(f"{text}\n"))
         return
-    up = 0
-    if identity:
-        if identity not in lines:
-            lines[identity] = len(lines)
-            write_all(fd, b"\n")
-        up = len(lines) - lines[identity]
-    else:
+    if columns:
+        text = text[: columns - 1]  # a line that wraps could not be found again
+    if not identity or "progressDetail" not in message:
         lines.clear()
-    data = text.encode("utf-8", "surrogateescape")
-    if up:
-        write_all(fd, b"\x1b[%dA\x1b[2K\r%s\r\x1b[%dB" % (up, data, up))
-    else:
-        write_all(fd, data + b"\r\n")
+        write_all(fd, _bytes(text) + b"\r\n")
+        return
+    if identity not in lines:
+        lines[identity] = len(lines)
+        write_all(fd, b"\n")
+    up = len(lines) - lines[identity]
+    if not rows or up < rows:  # what has scrolled away stays as it was
+        write_all(fd, b"\x1b[%dA\x1b[2K\r%s\r\x1b[%dB" % (up, _bytes(text), up))
 
 
-def _bar(message: dict[str, Any]) -> str:
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _bar(message: dict[str, Any], columns: int) -> str:
+    """How far it is: counts, and a bar before them where there is room for it."""
     detail = message.get("progressDetail") or {}
     current, total = detail.get("current", 0), detail.get("total", 0)
     if current <= 0 and total <= 0:
         return ""
     from sampan.cli.human import size
 
-    if total <= 0:
-        return f"{size(current):>8}"
+    counts = f"{size(current):>8}"
+    if total <= 0 or current > total:
+        return counts
     share = min(50, int(current * 50 / total))
-    arrow = "=" * share + (">" if share < 50 else "")
-    return f"[{arrow:<50}]  {size(current):>8}/{size(total)}" if current <= total else f"{size(current):>8}"
+    bar = f"[{'=' * share}>{' ' * (50 - share)}]  " if columns == 0 or columns > _ROOM_FOR_A_BAR else ""
+    return f"{bar}{counts}/{size(total)}"

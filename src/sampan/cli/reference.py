@@ -64,6 +64,19 @@ def is_id(text: str) -> bool:
     return len(text) == 64 and _HEX.issuperset(text)
 
 
+def full(name: str, tag: str, digest: str) -> str:
+    """The reference with its registry spelled out: `busybox`, `1` is `docker.io/library/busybox:1`."""
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif first in ("docker.io", "index.docker.io"):
+        rest = name.partition("/")[2]
+        name = f"docker.io/{rest}" if "/" in rest else f"docker.io/library/{rest}"
+    elif not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        name = f"docker.io/{name}"
+    return name + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
+
+
 def familiar(text: str) -> str:
     """The reference with its default tag: `busybox` is `busybox:latest`."""
     name, tag, digest = split(text)

@@ -24,6 +24,7 @@ TOP: dict[str, tuple[str, str]] = {
     "logout": ("login:logout", "Log out from a registry"),
     "logs": ("logs", "Fetch the logs of a container"),
     "pause": ("pause", "Pause all processes within one or more containers"),
+    "pull": ("pull", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
     "rename": ("rename", "Rename a container"),
     "restart": ("restart", "Restart one or more containers"),
@@ -38,7 +39,7 @@ TOP: dict[str, tuple[str, str]] = {
     "wait": ("wait", "Block until one or more containers stop, then print their exit codes"),
 }
 
-COMMON = ("run", "exec", "ps", "images", "version", "info")
+COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     # group -> (summary, {subcommand: module, or "module:key" where the module serves several})
@@ -76,6 +77,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "load": "load",
             "ls": "images",
             "prune": "prune:image prune",
+            "pull": "pull",
             "push": "push",
             "rm": "rmi",
             "save": "save",

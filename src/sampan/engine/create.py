@@ -22,11 +22,16 @@ from sampan.engine.signals import parse_signal
 from sampan.engine.spec import validate_host_config
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.images import Image
-from sampan.oci.image import Healthcheck, ImageConfig
+from sampan.oci.image import Healthcheck, ImageConfig, Platform, local_architecture
+from sampan.oci.platforms import satisfies, shown
 
 
 async def create(
-    core: Core, name: str | None, config: ContainerConfig, host_config: HostConfig
+    core: Core,
+    name: str | None,
+    config: ContainerConfig,
+    host_config: HostConfig,
+    platform: Platform | None = None,
 ) -> tuple[Live, list[str]]:
     """Make a container.
 
@@ -34,6 +39,7 @@ async def create(
         name: the wanted name, with or without `/` in front; None for a random one.
         config: as the client sent it; it is completed in place from the image.
         host_config: as the client sent it; defaults are filled in.
+        platform: what the image must be for, when that matters.
 
     Returns:
         The container, and warnings for the user.
@@ -47,7 +53,7 @@ async def create(
             raise NameInUse(name, other.id)
     if not config.image:
         raise InvalidParameter("config.Image must name the image to run")
-    image = core.images.resolve(config.image)
+    image = core.images.resolve(config.image, platform)
     merge(config, image.config)
     path, args = command_line(config)
     container = Container(
@@ -66,6 +72,12 @@ async def create(
         container.mounts = mountpoints.collect(config, host_config, lambda text: core.get(text).container)
     except NotFound as error:  # clients take a 404 here for a missing image, and go to pull it
         raise InvalidParameter(error.message) from None
+    host = Platform("linux", local_architecture())
+    if platform is None and image.architecture and not satisfies(image.platform, host):
+        warnings.append(
+            f"The requested image's platform ({shown(image.platform)}) does not match the detected host"
+            f" platform ({shown(host)}) and no specific platform was requested"
+        )
     await in_thread(lambda: _make(core, container, image))
     live = Live(container)
     core.containers[container.id] = live

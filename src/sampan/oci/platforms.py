@@ -39,7 +39,7 @@ _ARCHITECTURES = frozenset(
         "riscv64",
         "s390x",
         "wasm",
-    )  # fmt: skip
+    )
 )
 _ARM_VARIANTS = ("v8", "v7", "v6", "v5")
 

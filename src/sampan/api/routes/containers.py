@@ -14,6 +14,7 @@ from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
 from sampan.http import Request, Response, Routes, dump_json, empty, json_response, stream
 from sampan.http.response import MULTIPLEXED_STREAM, RAW_STREAM
+from sampan.oci.platforms import from_text
 from sampan.oci.records import decode
 
 routes = Routes()
@@ -34,10 +35,12 @@ async def create_container(request: Request) -> Response:
     config = decode(ContainerConfig, body)
     host_config = decode(HostConfig, host, "HostConfig")
     _take_endpoint(networking, config, host_config.network_mode)
-    platform = request.query.get("platform")
-    if platform and not platform.startswith("linux"):
-        raise InvalidParameter(f"operating system is not supported: {platform}")
-    live, warnings = await create.create(engine, request.query.get("name") or None, config, host_config)
+    text = request.query.get("platform")
+    platform = from_text(text) if text else None
+    if platform is not None and platform.os != "linux":
+        raise InvalidParameter(f"operating system is not supported: {text}")
+    wanted_name = request.query.get("name") or None
+    live, warnings = await create.create(engine, wanted_name, config, host_config, platform)
     return json_response({"Id": live.id, "Warnings": warnings}, 201)
 
 

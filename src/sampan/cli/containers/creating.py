@@ -30,13 +30,17 @@ def create(app: App, values: Values, arguments: list[str], detached: bool) -> tu
             f"container ID file found, make sure the other container isn't running or delete {cidfile}"
         )
     policy, quiet = values.text("pull"), values.on("quiet")
+    if policy not in ("always", "missing", "never"):
+        raise CommandError(
+            f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"'
+        )
     if policy == "always":
         _pull(app, values, image, quiet)
     query = {"name": values.text("name") or None, "platform": values.text("platform") or None}
     try:
         answer = app.client.call("POST", "/containers/create", query, body)
     except ApiError as error:
-        if error.status != 404 or policy != "missing" or not error.detail.lower().startswith("no such image"):
+        if error.status != 404 or policy != "missing" or not _lacks_image(error.detail):
             raise
         if not quiet:
             from sampan.cli.reference import familiar
@@ -58,23 +62,17 @@ def create(app: App, values: Values, arguments: list[str], detached: bool) -> tu
     return answer["Id"], body
 
 
+def _lacks_image(detail: str) -> bool:
+    return detail.lower().startswith("no such image") or "was found but its platform" in detail
+
+
 def _is_id_like(image: str) -> bool:
     return image.startswith("sha256:") or (len(image) == 64 and set(image) <= set("0123456789abcdef"))
 
 
 def _pull(app: App, values: Values, image: str, quiet: bool) -> None:
-    from sampan.cli.progress import show_progress
+    from sampan.cli.pulling import pull
     from sampan.cli.reference import split
 
     name, tag, digest = split(image)
-    answer = app.client.request(
-        "POST",
-        "/images/create",
-        {
-            "fromImage": name,
-            "tag": digest or tag or "latest",
-            "platform": values.text("platform") or None,
-        },
-        b"",
-    )
-    show_progress(answer.values(), 2, quiet)
+    pull(app, name, tag or "latest", digest, values.text("platform"), 2, quiet)
