@@ -143,6 +143,8 @@ class Pull:
         with self._lease() as lease:
             lease.add(*wanted.documents, wanted.manifest.config.digest)
             image_id = self._image(lease, wanted)
+            blobs = [layer.digest for layer in wanted.manifest.layers]
+            self._records.sources.saw(reference, wanted.manifest.config.digest, *blobs)
             self._tell({"status": f"Digest: {wanted.root.digest}"})
             return image_id, self._name(reference, wanted.root.digest, image_id)
 
