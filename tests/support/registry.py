@@ -137,6 +137,7 @@ class Registry:
                 "delete": {"enabled": True},
                 "redirect": {"disable": True},
             },
+            "validation": {"manifests": {"urls": {"allow": ["^https?://"]}}},
             "http": {"addr": f"127.0.0.1:{self.port}", "net": "tcp"},
         }
         if auth:

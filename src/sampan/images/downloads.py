@@ -105,11 +105,11 @@ class _Download:
             error = SampanError(f"downloading {self.descriptor.digest}: {problem!r}")
             raise
         finally:
+            self._owner.ended(self)  # before anybody learns of it, and begins the next one
             with self.condition:
                 self.error = error
                 self.done = True
                 self.condition.notify_all()
-            self._owner.ended(self)
             os.close(self.fd)
 
     def _fetch(self) -> None:
@@ -222,21 +222,24 @@ class Following:
         """
         if size < 0:
             return b"".join(iter(lambda: self.read(PIECE_BYTES), b""))
-        self._cancellation.check()
         download = self._download
         if download is None:
+            self._cancellation.check()
             data = os.pread(self._fd, size, self._at)
         else:
             with download.condition:
-                while not download.done and download.received <= self._at:
+                while not (data := self._ready(download, size)) and not download.done:
                     download.condition.wait(POLL_S)
-                    self._cancellation.check()
-                if download.error is not None:
-                    raise download.error
-                ready = download.received - self._at
-            data = os.pread(self._fd, min(size, ready), self._at) if ready else b""
         self._at += len(data)
         return data
+
+    def _ready(self, download: _Download, size: int) -> bytes:
+        """What can be read now; nothing when it is still to come, or was given up as wrong a moment ago."""
+        self._cancellation.check()
+        if download.error is not None:
+            raise download.error
+        ready = min(size, download.received - self._at)
+        return os.pread(self._fd, ready, self._at) if ready > 0 else b""
 
     def wait(self) -> None:
         """Return when the blob is in the store; raises as `read`."""

@@ -39,6 +39,7 @@ from sampan.oci.image import (
 from sampan.oci.platforms import normal, shown
 from sampan.oci.reference import Reference
 from sampan.registry import InvalidAnswer, NotInRegistry, RegistryDenied, RegistryError
+from sampan.storage import InvalidLayer
 from sampan.storage.compression import Hashing, ReadAhead, decompressed
 from sampan.storage.tar_reader import Readable
 
@@ -314,7 +315,11 @@ class Pull:
         with following:
             with self._records.unpacking(chain_id):
                 if not self._records.driver.has_layer(chain_id):
-                    self._unpack(following, progress, chain_id, diff_id, below)
+                    try:
+                        self._unpack(following, progress, chain_id, diff_id, below)
+                    except InvalidLayer:
+                        following.wait()  # bytes that are not the layer's are the better explanation
+                        raise
             following.wait()
         progress.extracted()
 
