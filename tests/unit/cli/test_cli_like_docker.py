@@ -53,13 +53,14 @@ MISSING_COMMANDS = {
     *("build", "image build"),
     *("cp", "diff", "port", "stats", "top", "update"),
     *(f"container {name}" for name in ("cp", "diff", "port", "stats", "top", "update")),
-    *("pull", "image pull"),
     *(f"network {name}" for name in ("connect", "create", "disconnect", "prune", "rm")),
     "volume update",  # Swarm's cluster volumes
 }
 MISSING_FLAGS = {
     "": {"context"},
-    "push": {"disable-content-trust"},  # Notary, see above
+    "pull": {"disable-content-trust"},  # Notary, see above
+    "image pull": {"disable-content-trust"},
+    "push": {"disable-content-trust"},
     "image push": {"disable-content-trust"},
 }
 
