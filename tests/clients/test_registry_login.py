@@ -4,10 +4,12 @@ import base64
 import http.server
 import json
 import os
+import signal
 import threading
 
 import pytest
 
+from support.machine import eventually
 from support.registry import PASSWORD, USER, Registry, free_port
 
 
@@ -230,5 +232,26 @@ def test_info(make_daemon):
         }
         assert shown["HttpProxy"] == "http://xxxxx:xxxxx@proxy.example"
         assert " Insecure Registries:\n" in daemon.sampan("info").out
+    finally:
+        daemon.end()
+
+
+def test_reload(make_daemon):
+    """SIGHUP takes mirrors and insecure registries anew, and keeps what it had when they cannot be."""
+    daemon = make_daemon(config='{"registry-mirrors": ["https://one.example"]}').start()
+    try:
+
+        def reloaded(text, mirrors):
+            (daemon.base / "daemon.json").write_text(text)
+            os.kill(daemon.pid, signal.SIGHUP)
+            eventually(lambda: daemon.api.get("/info")["RegistryConfig"]["Mirrors"] == mirrors)
+
+        reloaded('{"registry-mirrors": ["https://two.example"]}', ["https://two.example/"])
+        reloaded('{"insecure-registries": ["192.0.2.0/24"]}', [])
+        assert "192.0.2.0/24" in daemon.api.get("/info")["RegistryConfig"]["InsecureRegistryCIDRs"]
+        (daemon.base / "daemon.json").write_text('{"registry-mirrors": ["ftp://x"]}')
+        os.kill(daemon.pid, signal.SIGHUP)
+        eventually(lambda: "the configuration is kept as it was: invalid mirror" in daemon.log_text())
+        assert "192.0.2.0/24" in daemon.api.get("/info")["RegistryConfig"]["InsecureRegistryCIDRs"]
     finally:
         daemon.end()
