@@ -6,6 +6,7 @@ the last moments but never tears the file (https://www.sqlite.org/wal.html), and
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -15,9 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+RESERVE_BYTES = 1 << 20
+
 
 class Database:
     """A SQLite file shared by the threads of one process.
+
+    Beside the file lies a reserve of `RESERVE_BYTES`. It is given up when the disk is full, so that what
+    frees space (removing a container, an image) can still be written down, and taken again later.
 
     Args:
         path: the file; it is created when missing, its directory must exist.
@@ -25,6 +31,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._reserve = path.with_name(path.name + "-reserve")
+        self._reserved = self._reserve.exists()
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")
@@ -43,6 +51,7 @@ class Database:
             if self._connection.in_transaction:
                 yield
                 return
+            self._mind_the_disk()
             with self._room():
                 self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -62,7 +71,20 @@ class Database:
             OSError: ENOSPC.
         """
         with self._lock, self._room():
+            if not self._connection.in_transaction and not statement.startswith("SELECT"):
+                self._mind_the_disk()
             return self._connection.execute(statement, parameters).fetchall()
+
+    def _mind_the_disk(self) -> None:
+        space = os.statvfs(self.path.parent)
+        free_bytes = space.f_bavail * space.f_frsize
+        if self._reserved and free_bytes < RESERVE_BYTES // 4:
+            self._reserve.unlink(missing_ok=True)
+            self._reserved = False
+        elif not self._reserved and free_bytes > 8 * RESERVE_BYTES:
+            with contextlib.suppress(OSError), self._reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+                self._reserved = True
 
     @contextmanager
     def _room(self) -> Iterator[None]:

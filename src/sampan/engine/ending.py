@@ -25,6 +25,7 @@ from sampan.linux.syscalls import MNT_DETACH, umount2
 from sampan.runtime import ExitRecord, Process, remove_run
 
 DEFAULT_STOP_TIMEOUT_S = 10
+RETRY_S = 2.0
 _log = logging.getLogger("sampan.engine")
 
 
@@ -52,7 +53,7 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     state.exit_code, state.finished_at_ns = record.exit_code, record.finished_at_ns
     state.oom_killed, state.error = record.oom_killed, record.error
     live.process = None
-    core.store.save(container)
+    _write_down(core, container)
     again = _restarts(live, record)
     live.tell_ended()
     for session in live.execs.values():
@@ -69,6 +70,25 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     elif container.host_config.auto_remove and not live.removing and not live.kept:
         # Without the lock: whoever holds it is waiting for exactly this end.
         core.spawn(asyncio.create_task(_auto_remove(core, live)))
+
+
+def _write_down(core: Core, container: Container) -> None:
+    """Record the end; on a full disk once there is room, as nobody may be kept waiting for that."""
+    try:
+        core.store.save(container)
+    except OSError as error:
+        _log.error("the end of container %s could not be written down yet: %s", container.id[:12], error)
+        core.spawn(asyncio.create_task(_write_down_later(core, container), name="watch for room on the disk"))
+
+
+async def _write_down_later(core: Core, container: Container) -> None:
+    while container.id in core.containers:
+        await asyncio.sleep(RETRY_S)
+        try:
+            core.store.save(container)
+        except OSError:
+            continue
+        return
 
 
 async def _auto_remove(core: Core, live: Live) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from sampan.database import Database
 from sampan.errors import SampanError
 from sampan.images.content import ContentStore, Lease
-from sampan.images.errors import NoSuchImage
+from sampan.images.errors import BrokenContent, NoSuchImage
 from sampan.images.image import TABLES, Image
 from sampan.images.settling import Settling, flush_file_system
 from sampan.images.sources import BlobSources
@@ -58,7 +58,15 @@ class ImageRecords:
         rows = self.database.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image_id,))
         if not rows:
             return None
-        return self._image(rows[0], self.names(image_id))
+        try:
+            return self._image(rows[0], self.names(image_id))
+        except BrokenContent:
+            if self._is_recorded(image_id):
+                raise
+            return None  # removed between the two looks
+
+    def _is_recorded(self, image_id: str) -> bool:
+        return bool(self.database.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)))
 
     def all(self) -> list[Image]:
         """Every image, the newest first. One whose config document cannot be read is left out and logged."""
@@ -73,7 +81,8 @@ class ImageRecords:
             try:
                 images.append(self._image(row, names.get(row[0], [])))
             except SampanError as error:
-                _log.warning("image %s is left out of lists: %s", row[0], error.message)
+                if self._is_recorded(row[0]):
+                    _log.warning("image %s is left out of lists: %s", row[0], error.message)
         return images
 
     def _image(self, row: tuple[Any, ...], names: list[Reference]) -> Image:
@@ -178,7 +187,7 @@ class ImageRecords:
         """
         with self.content.lock:
             names = self.references(image_id)
-            if not self.database.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)):
+            if not self._is_recorded(image_id):
                 raise NoSuchImage(f"No such image: {image_id}")
             lease.add(*names)
             return [blob for blob, _ in self.layer_blobs(image_id)]

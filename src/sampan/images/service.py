@@ -189,9 +189,10 @@ class ImageService:
             NoSuchImage: there is no such source.
             InvalidReference: the target cannot be a name.
         """
-        image = self.resolve(source)
         name = _tag_name(target, "refusing to create a tag with a digest reference")
-        self._records.name(name, image.id)
+        with self._records.content.lock:  # against the image's removal
+            image = self.resolve(source)
+            self._records.name(name, image.id)
         self._notify("tag", image, name.familiar)
 
     def remove(
