@@ -243,3 +243,56 @@ def test_client_that_leaves(engine, plain, image):
         process.kill()
     time.sleep(2)
     assert plain("GET", "left/tags/list")[0] == 404 or "latest" not in str(plain("GET", "left/tags/list")[2])
+
+
+def test_a_pulled_image_goes_back_as_it_came(cli, engine, plain):
+    """To the same registry it is mounted, to another one uploaded; its digest is the one that was pulled."""
+    source = f"from/origin-{cli.name}"
+    digest = plain.fill(source, "v1", [{"a": os.urandom(1000)}, {"b": os.urandom(1000)}])
+    cli("pull", f"{plain.host}/{source}:v1")
+    cli("tag", f"{plain.host}/{source}:v1", f"{plain.host}/back-{cli.name}:v2")
+    done = cli("push", f"{plain.host}/back-{cli.name}:v2")
+    assert sum(line.endswith(f": Mounted from {source}") for line in done.lines) == 2
+    assert f"v2: digest: {digest} " in done.out
+    assert plain.manifest(f"back-{cli.name}", "v2")[1] == digest
+    names = engine.api.get(f"/images/{plain.host}/{source}:v1/json")["RepoDigests"]
+    assert sorted(names) == sorted(f"{plain.host}/{name}@{digest}" for name in (source, f"back-{cli.name}"))
+    cli("rmi", f"{plain.host}/{source}:v1", f"{plain.host}/back-{cli.name}:v2")
+
+
+def test_plain_layers_that_were_pulled_stay_plain(engine, plain):
+    """A registry may hold layers that are not compressed; pushing them on must not change the digest."""
+    data = layer_tar({"plain": os.urandom(1000)})
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [plain.put_blob("flat", data)]},
+        }
+    ).encode()
+    kind = "application/vnd.oci.image"
+    digest = plain.put_manifest(
+        "flat",
+        "v1",
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{kind}.manifest.v1+json",
+            "config": {
+                "mediaType": f"{kind}.config.v1+json",
+                "digest": plain.put_blob("flat", config),
+                "size": len(config),
+            },
+            "layers": [
+                {
+                    "mediaType": f"{kind}.layer.v1.tar",
+                    "digest": plain.put_blob("flat", data),
+                    "size": len(data),
+                }
+            ],
+        },
+    )
+    engine.docker("pull", f"{plain.host}/flat:v1")
+    engine.docker("tag", f"{plain.host}/flat:v1", f"{plain.host}/flatter:v1")
+    assert f"v1: digest: {digest} " in engine.docker("push", f"{plain.host}/flatter:v1").out
+    engine.docker("rmi", f"{plain.host}/flat:v1", f"{plain.host}/flatter:v1")

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from sampan.errors import SampanError
 from sampan.images.image import Image
 from sampan.images.packing import Packing, needs_packing
+from sampan.images.pull_progress import progress_message
 from sampan.images.records import ImageRecords
 from sampan.images.sources import BlobSources
 from sampan.oci import media_types
@@ -210,8 +211,7 @@ class Push:
             if now - last < _SECONDS_BETWEEN and current < total:
                 return
             last = now
-            detail = {"current": current, "total": total}
-            self._progress({"status": "Pushing", "progressDetail": detail, "id": layer.short_id})
+            self._progress(progress_message("Pushing", current, total, layer.short_id))
 
         return report
 

@@ -20,7 +20,6 @@ from sampan.images.image import HistoryItem, Image, Loaded, check_platform
 from sampan.images.importing import import_image
 from sampan.images.load import load
 from sampan.images.lookup import look_up
-from sampan.images.push import Push
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Lines, Removal, Users
 from sampan.images.repair import repair
@@ -281,6 +280,8 @@ class ImageService:
             NoSuchImage: there is none of this name, or it is for another platform.
             RegistryError: the registry does not take it, or cannot be reached.
         """
+        from sampan.images.push import Push  # the idle daemon does without
+
         name = parse(reference)
         if name.digest:
             raise InvalidParameter("cannot push a digest reference")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from sampan.api.routes.images import platform_of
-from sampan.api.routes.progress import Progress, progress_response
+from sampan.api.routes.progress import ClientLeft, Progress, progress_response
 from sampan.api.shapes import registries as shapes
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
@@ -49,10 +50,17 @@ async def push(request: Request) -> Response:
     parse(reference)  # refuse it before anything is answered
     platform, compression = platform_of(request), request.query.get("compression")
 
-    def work(tell: Progress) -> None:
-        engine.images.push(reference, credentials, tell, platform, compression)
+    left = threading.Event()
 
-    return await progress_response(work)
+    def work(tell: Progress) -> None:
+        def checked(message: dict[str, Any]) -> None:
+            if left.is_set():
+                raise ClientLeft("the client has gone away")
+            tell(message)
+
+        engine.images.push(reference, credentials, checked, platform, compression)
+
+    return await progress_response(work, request, left.set)
 
 
 @routes.get("/distribution/{name:path}/json")
