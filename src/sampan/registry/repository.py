@@ -119,6 +119,18 @@ class Repository:
             verify,
         )
 
+    def blob_size(self, digest: str) -> int | None:
+        """The size of a blob in bytes; None when it is not there, or the registry does not tell."""
+        path = self._path("blobs", check_digest(digest))
+        return self._first("pull", lambda client: self._blob_size(client, path))
+
+    def _blob_size(self, client: HostClient, path: str) -> int | None:
+        answer = client.request("HEAD", path, self._scopes)
+        answer.finish()
+        if answer.status not in (200, 404):
+            raise client.failure(answer)
+        return answer.length if answer.status == 200 else None
+
     def tags(self) -> list[str]:
         """All tags, in the registry's order."""
         return self._first("resolve", self._tags)

@@ -58,6 +58,7 @@ class Manifest:
     media_type: str
     content: bytes
     checked: float = 0.0  # when the tag it was found by was last compared with upstream
+    stale: bool = False  # upstream could not be asked whether it is still so
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,14 @@ class Catalog:
                 " WHERE l.repository = ? AND l.digest = ?",
                 (other, digest),
             ):
+                return False
+            self._link(self._repository(name), digest)
+            return True
+
+    def link_known(self, name: str, digest: str) -> bool:
+        """Let a repository have a blob that the registry has anywhere; False when it has none."""
+        with self._db.transaction():
+            if not self._db.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)):
                 return False
             self._link(self._repository(name), digest)
             return True

@@ -169,9 +169,9 @@ def _parsers() -> dict[str, _Parser]:
     group.add_argument(
         "--gc-interval",
         type=duration,
-        default=0.0,
+        default=None,
         metavar="DURATION",
-        help="collect so often (default 0: never by itself)",
+        help="collect so often (default 0: never by itself; a cache: 1h)",
     )
     group.add_argument(
         "--gc-grace",
@@ -266,11 +266,18 @@ def parse(arguments: Sequence[str]) -> Settings:
         deletable=not values.no_delete,
         with_page=not values.no_page,
         proxy=_proxy(values),
-        gc_interval_s=values.gc_interval,
+        gc_interval_s=_gc_interval(values),
         untagged=values.gc_untagged,
         drain_s=values.drain,
         ready_fd=values.ready_fd,
     )
+
+
+def _gc_interval(values: argparse.Namespace) -> float:
+    """A cache collects by itself, or `--proxy-keep` would be but a word."""
+    if values.gc_interval is None:
+        return min(3600.0, values.proxy_keep or 0.0) if values.proxy else 0.0
+    return float(values.gc_interval)
 
 
 def _realm(text: str) -> str:

@@ -69,6 +69,8 @@ class Pulling:
             raise ManifestUnknown("manifest unknown", {"name": name, "reference": reference})
         etag = f'"{found.digest}"'
         headers = {"Docker-Content-Digest": found.digest, "ETag": etag}
+        if found.stale:
+            headers["Warning"] = '110 - "upstream is away"'
         if is_digest(reference):
             headers["Cache-Control"] = _FOREVER
         if is_unchanged(request.headers, etag):

@@ -69,15 +69,22 @@ class Service:
                 undo.callback(sock.close)
             store = await asyncio.to_thread(Store, settings.root, settings.limits)
             undo.callback(store.close)
+            source, closed = None, "this registry is read-only" if settings.read_only else ""
+            if settings.proxy is not None:
+                from sampan.registry.server.mirror import Mirror
+
+                source = Mirror(store, settings.proxy)
+                undo.push_async_callback(asyncio.to_thread, source.close)
+                closed = f"this registry is a cache of {settings.proxy.url}: push there"
             app = App(
                 store,
                 guard,
-                None,
-                "this registry is read-only" if settings.read_only else "",
+                source,
+                closed,
                 settings.deletable,
                 settings.with_page,
             )
-            collector = Collector(store, settings.untagged)
+            collector = Collector(store, settings.untagged, settings.proxy.keep_s if settings.proxy else 0.0)
             self._store, self._collector = store, collector
             self._handle_signals(loop)
             control = await serve_control(settings.root, self._collect)
