@@ -68,7 +68,9 @@ class OwnRegistry(Registry):
         return [*program, "--root", str(self.data), *flags]
 
     def start(self) -> OwnRegistry:
-        """Start, and wait until it answers."""
+        """Start, and wait until it answers; nothing when it runs already."""
+        if self.process is not None:
+            return self
         ready, told = os.pipe()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

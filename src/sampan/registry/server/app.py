@@ -90,7 +90,7 @@ class App:
         try:
             response = await self._dispatch(request)
         except (ClientGone, ConnectionError):
-            log.info("%s %s: the client went away", request.method, request.path)
+            log.info("%s %s: the client went away", request.method, _shown(request.path))
             raise
         except Exception as error:
             response = error_response(error, request)
@@ -99,7 +99,7 @@ class App:
                 "%s %s %s %d %s %.1f ms",
                 request.peer or "-",
                 request.method,
-                request.path,
+                _shown(request.path),
                 response.status,
                 "-" if response.length is None else response.length,
                 (time.perf_counter() - began) * 1000,
@@ -123,6 +123,11 @@ class App:
         return await self._handlers[target.kind, "GET" if method == "HEAD" else method](request, target)
 
 
+def _shown(path: str) -> str:
+    """A path in the log: what could be taken for a line of its own, or moves a terminal's cursor, escaped."""
+    return path if path.isprintable() else path.encode("unicode_escape").decode()
+
+
 def wanted(target: Target, method: str) -> list[Wanted]:
     """What a request is going to do."""
     if target.kind in ("catalog", "search", "front-page"):
@@ -142,7 +147,7 @@ async def _base(request: Request, target: Target) -> Response:
 
 def error_response(error: BaseException, request: Request) -> Response:
     """The protocol's answer to an error; what is our own fault goes to the log."""
-    where = f"{request.peer} {request.method} {request.path}"
+    where = f"{request.peer} {request.method} {_shown(request.path)}"
     if isinstance(error, Fault):
         if error.status >= 500:
             log.error("%s: %s", where, error.message)
