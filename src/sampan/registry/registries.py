@@ -12,6 +12,7 @@ from sampan.registry.auth import TokenCache
 from sampan.registry.client import HostClient
 from sampan.registry.config import RegistryConfig
 from sampan.registry.credentials import Credentials, registry_of
+from sampan.registry.fetch import WebFile, fetch
 from sampan.registry.hosts import HUB, Endpoint, endpoints
 from sampan.registry.repository import Repository
 from sampan.registry.search import Found, search, split_term
@@ -79,6 +80,10 @@ class Registries:
         origin = endpoints(domain, self.config)[-1]
         url = _HUB_SEARCH if domain == HUB else origin.url.removesuffix("/v2") + "/v1"
         return search(self._client(replace(origin, url=url), credentials), rest, limit)
+
+    def fetch(self, url: str) -> WebFile:
+        """Begin to fetch any file of the web, by the same proxies; see `sampan.registry.fetch`."""
+        return fetch(self._transport, url, self.config.stall_timeout_s)
 
     def _client(
         self, endpoint: Endpoint, credentials: Credentials | None, tokens: TokenCache | None = None

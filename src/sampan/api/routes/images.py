@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from sampan.api.routes import image_listing as listing
-from sampan.api.routes.progress import Progress, progress_response
+from sampan.api.routes.progress import Progress, Watched, progress_response
 from sampan.api.shapes import images as shapes
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
-from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.http import Request, Response, Routes, empty, json_response, thread_stream
 from sampan.images import Cancellation
 from sampan.oci.digest import is_digest
@@ -221,14 +221,21 @@ async def create_image(request: Request) -> Response:
         return await _pull(request)
     if not source:
         raise InvalidParameter("fromSrc or fromImage is needed")
-    if source != "-":
-        raise Unsupported("fromSrc: importing from a URL is not offered; send the archive (docker import -)")
     body = request.body_stream()
     target, changes = _target(request), query.all("changes")
     message, platform = query.get("message") or f"Imported from {source}", query.get("platform")
 
     def work(tell: Progress) -> None:
-        tell({"status": engine.images.import_(body, target or None, changes, message, platform)})
+        if source == "-":
+            tell({"status": engine.images.import_(body, target or None, changes, message, platform)})
+            return
+        file = engine.images.registries.fetch(source)
+        try:
+            tell({"status": f"Downloading from {source}"})
+            stream = Watched(file, file.length, lambda detail: tell({"status": "Importing", **detail}))
+            tell({"status": engine.images.import_(stream, target or None, changes, message, platform)})
+        finally:
+            file.close()
 
     return await progress_response(work)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from sampan.errors import SampanError
 from sampan.http import Request, Response, dump_json, stream
+from sampan.storage.tar_reader import Readable
 
 Progress = Callable[[dict[str, Any]], None]
 _STALE_BEYOND = 256
@@ -126,3 +128,34 @@ def _in_own_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) ->
 
     threading.Thread(target=run, name="pull", daemon=True).start()
     return future
+
+
+class Watched:
+    """Tells of the progress of what is read through it, at most every 100 ms.
+
+    Args:
+        stream: what is read.
+        total: how many bytes it has; None when nobody knows.
+        tell: receives `progressDetail` and what older clients show.
+    """
+
+    def __init__(self, stream: Readable, total: int | None, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._stream = stream
+        self._total = total
+        self._tell = tell
+        self._done = 0
+        self._last_s = 0.0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._done += len(data)
+        now = time.monotonic()
+        if now - self._last_s > 0.1 or not data:
+            self._last_s = now
+            detail = (
+                {"current": self._done}
+                if self._total is None
+                else {"current": self._done, "total": self._total}
+            )
+            self._tell({"progressDetail": detail})
+        return data
