@@ -145,14 +145,18 @@ def _found(
     return _Found(config, document, layers, manifest)
 
 
+def _json(archive: Archive, name: str) -> Any:
+    try:
+        return json.loads(archive.document(name))
+    except (ValueError, RecursionError) as error:
+        raise InvalidArchive(f"{name} is not valid JSON: {error}") from None
+
+
 # --- docker-archive ---
 
 
 def _docker_archive(archive: Archive, platform: Platform | None) -> list[_Found]:
-    try:
-        entries = json.loads(archive.document("manifest.json"))
-    except ValueError as error:
-        raise InvalidArchive(f"manifest.json is not valid JSON: {error}") from None
+    entries = _json(archive, "manifest.json")
     if not isinstance(entries, list):
         raise InvalidArchive("manifest.json is not a list")
     images = [_docker_entry(archive, entry) for entry in entries]
@@ -213,7 +217,7 @@ def _compression(file: ArchiveFile) -> str:
 
 
 def _layout(archive: Archive, platform: Platform | None) -> list[_Found]:
-    marker = json.loads(archive.document("oci-layout")) if archive.find("oci-layout") else None
+    marker = _json(archive, "oci-layout") if archive.find("oci-layout") else None
     if not isinstance(marker, dict) or marker.get("imageLayoutVersion") != "1.0.0":
         raise InvalidArchive("index.json without an oci-layout file of version 1.0.0")
     target = platform or Platform("linux", local_architecture())

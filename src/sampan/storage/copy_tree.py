@@ -26,6 +26,7 @@ class TreeCopy:
     Args:
         changing: the source may change meanwhile: what goes away is left out, and so are sockets.
         keep_xattr: which extended attributes to copy; all when not given.
+        skip: the beginning of names that are left out, with all below them.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class TreeCopy:
         target: str,
         changing: bool = False,
         keep_xattr: Callable[[str], bool] | None = None,
+        skip: str = "",
     ) -> None:
+        self._skip = skip
         self._changing = changing
         self._keep_xattr = keep_xattr
         self._source = source
@@ -65,6 +68,8 @@ class TreeCopy:
                         os.close(opened.pop())
                     continue
                 name = names.pop()
+                if self._skip and name.startswith(self._skip):
+                    continue
                 below = f"{path}/{name}" if path else name
                 try:
                     info = os.stat(name, dir_fd=source, follow_symlinks=False)

@@ -147,6 +147,8 @@ class Driver(Protocol):
     def snapshot(self, container_id: str) -> Snapshot:
         """Copy what the container has changed; later changes of its own do not matter any more.
 
+        Files with names that mean something in a layer's archive (`.wh.…`) cannot be in one and are left out.
+
         A container that runs on meanwhile is no error: each file is as it was at some moment of the call.
 
         Raises:

@@ -31,7 +31,7 @@ from sampan.storage.init_layer import make_init_layer
 from sampan.storage.limits import Limits
 from sampan.storage.lower_view import OPAQUE_XATTR, LowerView
 from sampan.storage.tar_reader import Member, Readable
-from sampan.storage.unpack import Unpacker
+from sampan.storage.unpack import WHITEOUT, Unpacker
 
 
 class OverlayWhiteouts:
@@ -226,7 +226,7 @@ class Overlay2(DirectoryDriver):
         target = stage / "diff"
         target.mkdir()
         upper = self.container_path(container_id) / "diff"
-        TreeCopy(str(upper), str(target), changing=True, keep_xattr=_is_of_the_layer).run()
+        TreeCopy(str(upper), str(target), True, _is_of_the_layer, WHITEOUT.decode()).run()
         return changes.tree_size(os.fsencode(target))
 
     def write_snapshot(self, stage: Path, parent: str | None, out: BinaryIO) -> None:

@@ -18,7 +18,7 @@ from sampan.storage.driver import Change
 from sampan.storage.limits import Limits
 from sampan.storage.overlay2 import backing_file_system
 from sampan.storage.tar_reader import Member, Readable
-from sampan.storage.unpack import Unpacker
+from sampan.storage.unpack import WHITEOUT, Unpacker
 
 
 class RemovingWhiteouts:
@@ -104,7 +104,8 @@ class Vfs(DirectoryDriver):
     def _copy_changes(self, container_id: str, stage: Path) -> int:
         root = stage / "root"
         root.mkdir()
-        TreeCopy(str(self.container_path(container_id) / "root"), str(root), changing=True).run()
+        source = self.container_path(container_id) / "root"
+        TreeCopy(str(source), str(root), changing=True, skip=WHITEOUT.decode()).run()
         parent = self.container_parent(container_id)
         init_layer.clear(root, None if parent is None else self.layer_path(parent) / "root")
         return self._walk_of(root, parent).size()
