@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,19 @@ class OwnRegistry(Registry):
         auth: demand USER and PASSWORD (Basic).
         tls: serve TLS, with a certificate for 127.0.0.1, localhost and `name`.
         name: the host part of `host`.
+        prefix: words before the command line, such as nsenter's.
     """
 
     def __init__(
-        self, directory: Path, *flags: str, auth: bool = False, tls: bool = False, name: str = "127.0.0.1"
+        self,
+        directory: Path,
+        *flags: str,
+        auth: bool = False,
+        tls: bool = False,
+        name: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
+        self.prefix = list(prefix)
         self.directory = directory
         self.auth = auth
         self.port = free_port()
@@ -65,7 +74,7 @@ class OwnRegistry(Registry):
     def argv(self, command: str, *flags: str) -> list[str]:
         """A command line of the registry for this directory."""
         program = [sys.executable, "-m", "sampan.registry.server", command]
-        return [*program, "--root", str(self.data), *flags]
+        return [*self.prefix, *program, "--root", str(self.data), *flags]
 
     def start(self) -> OwnRegistry:
         """Start, and wait until it answers; nothing when it runs already."""
