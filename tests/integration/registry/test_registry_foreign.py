@@ -286,3 +286,73 @@ def test_docker_pulls_through_a_cache(docker, beside, tmp_path):
         assert len(blobs) == len(set(blobs)) == 2
         docker("import", "-", f"{cache.host}/team/new:v1", stdin=layer_tar({"new": b"one"}))
         assert "this registry is a cache of" in docker("push", f"{cache.host}/team/new:v1", code=1)
+
+
+# --- tokens ---
+
+
+@program("skopeo")
+def test_skopeo_gets_a_token(tmp_path):
+    """An authorization service of a few lines, its tokens signed by a key that our bundle knows."""
+    import base64
+    import http.server
+    import threading
+    from urllib.parse import parse_qs, urlsplit
+
+    import jwt
+
+    from support.registry import Authority
+
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.issue("signer")
+    der = base64.b64decode("".join(certificate.read_text().split("-----")[2].split()))
+    granted = {"somebody": ["pull", "push"], "reader": ["pull"]}
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            user = (
+                base64.b64decode(self.headers.get("Authorization", "Basic ")[6:]).decode().partition(":")[0]
+            )
+            access = []
+            for scope in query.get("scope", []):
+                kind, name, actions = scope.rsplit(":", 2) if scope.count(":") == 2 else ("", "", "")
+                allowed = [action for action in actions.split(",") if action in granted.get(user, [])]
+                access.append({"type": kind, "name": name, "actions": allowed})
+            claims = {"iss": "harbour", "aud": query["service"][0], "sub": user, "access": access}
+            token = jwt.encode(
+                {**claims, "exp": time.time() + 60}, key.read_text(), "ES256",
+                {"x5c": [base64.b64encode(der).decode()]},
+            )  # fmt: skip
+            body = json.dumps({"token": token}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        try:
+            flags = [
+                "--token-realm", f"http://127.0.0.1:{service.server_address[1]}/token",
+                "--token-service", "our registry", "--token-issuer", "harbour",
+                "--token-bundle", str(authority.certificate),
+            ]  # fmt: skip
+            with OwnRegistry(tmp_path / "registry", *flags) as registry:
+                place = f"docker://{registry.host}/team/app:v1"
+                (tmp_path / "layer.tar").write_bytes(layer_tar({"x": b"y"}))
+                run("umoci", "init", "--layout", f"{tmp_path}/layout")
+                run("umoci", "new", "--image", f"{tmp_path}/layout:v1")
+                copy = ("skopeo", "copy", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:v1", place)
+                run(*copy, "--dest-creds", "somebody:x")
+                inspect = ("skopeo", "inspect", "--tls-verify=false", place)
+                assert json.loads(run(*inspect, "--creds", "reader:x"))["RepoTags"] == ["v1"]
+                assert "authoriz" in run(*copy[:-1], f"{place}2", "--dest-creds", "reader:x", code=1)
+                assert "authoriz" in run(*inspect, "--creds", "nobody:x", code=1)
+        finally:
+            service.shutdown()
+            thread.join()

@@ -90,6 +90,28 @@ def test_tls_and_client_certificates(tmp_path):
         assert ask(registry.port, context) == 200
 
 
+def test_a_renewed_certificate(tmp_path):
+    def serial() -> str:
+        text = ssl.get_server_certificate(("127.0.0.1", registry.port), timeout=10)
+        return digest_of(ssl.PEM_cert_to_DER_cert(text))
+
+    with OwnRegistry(tmp_path, tls=True) as registry:
+        before = serial()
+        registry.authority.issue("server", "IP:127.0.0.1")
+        registry.signal(signal.SIGHUP)
+        registry.wait_for_log("server.cert is in use")
+        renewed = serial()
+        assert renewed != before
+        (tmp_path / "authority/server.key").write_text("broken")
+        registry.signal(signal.SIGHUP)
+        registry.wait_for_log("the certificate of before stays")
+        assert serial() == renewed
+    with OwnRegistry(tmp_path / "plain") as registry:
+        registry.signal(signal.SIGHUP)
+        registry.wait_for_log("no certificate")
+        assert registry("GET", "/v2/")[0] == 200
+
+
 def ask(port: int, context: ssl.SSLContext) -> int:
     connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
     with contextlib.closing(connection):

@@ -85,7 +85,7 @@ class Service:
                 settings.with_page,
             )
             collector = Collector(store, settings.untagged, settings.proxy.keep_s if settings.proxy else 0.0)
-            self._store, self._collector = store, collector
+            self._store, self._collector, self._context = store, collector, context
             self._handle_signals(loop)
             control = await serve_control(settings.root, self._collect)
             undo.push_async_callback(control.stop, 1.0)
@@ -139,6 +139,7 @@ class Service:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_stop, signum)
         loop.add_signal_handler(signal.SIGUSR1, self._on_collect)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _on_stop(self, signum: int) -> None:
@@ -148,6 +149,20 @@ class Service:
         if self._signals >= 3:
             log.warning("forced to leave at once; the next start repairs what this leaves")
             os._exit(130)
+
+    def _on_reload(self) -> None:
+        """A certificate that was renewed; new connections get it."""
+        settings = self.settings
+        if self._context is None:
+            log.info("SIGHUP: there is no certificate to read again")
+            return
+        try:
+            server_context(settings.certificate, settings.key, settings.client_authority)
+            self._context.load_cert_chain(settings.certificate, settings.key)
+        except (SampanError, OSError) as error:
+            log.error("SIGHUP: the certificate of before stays: %s", error)
+        else:
+            log.info("SIGHUP: %s is in use", settings.certificate)
 
     def _on_collect(self) -> None:
         task = asyncio.ensure_future(self._collect(None))
