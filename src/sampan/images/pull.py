@@ -38,7 +38,13 @@ from sampan.oci.image import (
 )
 from sampan.oci.platforms import normal, shown
 from sampan.oci.reference import Reference
-from sampan.registry import InvalidAnswer, NotInRegistry, RegistryDenied, RegistryError
+from sampan.registry import (
+    InvalidAnswer,
+    NotInRegistry,
+    RegistryDenied,
+    RegistryError,
+    RegistryUnauthorized,
+)
 from sampan.storage import InvalidLayer
 from sampan.storage.compression import Hashing, ReadAhead, decompressed
 from sampan.storage.tar_reader import Readable
@@ -430,4 +436,7 @@ def _translated(reference: Reference) -> Iterator[None]:
             raise NotFound(f"repository {reference.familiar_name} not found: {error.message}") from None
         if isinstance(error, NotInRegistry):
             raise NotFound(f"manifest for {reference.familiar} not found: {error.message}") from None
+        if isinstance(error, RegistryUnauthorized):
+            # 500 as from Docker: at a 401 its client would ask the user for a password.
+            raise RegistryError(error.message, error.http_status, error.code, error.detail) from None
         raise
