@@ -134,10 +134,22 @@ class Connection(asyncio.Protocol):
     # --- reading ---
 
     def _advance(self) -> None:
+        pieces: list[bytes | bytearray] = []
+        self._take_events(pieces)
+        self._feed(pieces)
+
+    def _feed(self, pieces: list[bytes | bytearray]) -> None:
+        """Pass on what was received of the body, in one piece: waking the reader costs more than joining."""
+        if pieces and self._body is not None and not self._body.feed(b"".join(pieces)):
+            self._pause_reading()
+        pieces.clear()
+
+    def _take_events(self, pieces: list[bytes | bytearray]) -> None:
         while not self._hijacked and not self._lingering:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
+                self._feed(pieces)
                 self._malformed(error)
                 return
             if event is h11.NEED_DATA:
@@ -152,9 +164,9 @@ class Connection(asyncio.Protocol):
             if isinstance(event, h11.Request):
                 self._start(event)
             elif isinstance(event, h11.Data):
-                if self._body is not None and not self._body.feed(bytes(event.data)):
-                    self._pause_reading()
+                pieces.append(event.data)
             elif isinstance(event, h11.EndOfMessage):
+                self._feed(pieces)
                 if self._body is not None:
                     self._body.finish()
             else:
