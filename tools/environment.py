@@ -156,12 +156,15 @@ def ensure(dev: bool) -> None:
     """
     try:
         lock = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if up_to_date(dev):
-            os.utime(STAMPS[dev])
-            return
-        print("Setting up Sampan (once) …", file=sys.stderr, flush=True)
-        install(dev)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if up_to_date(dev):
+                os.utime(STAMPS[dev])
+                return
+            print("Setting up Sampan (once) …", file=sys.stderr, flush=True)
+            install(dev)
+        finally:
+            os.close(lock)
     except OSError as error:
         hint = ""
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -97,7 +97,7 @@ def test_configuration_file(make_daemon: Maker) -> None:
     ids=["flag", "bip", "driver", "json", "key", "tcp without tls"],
 )
 def test_a_wrong_configuration_is_one_line(make_daemon: Maker, flags: list[str], config: str | None) -> None:
-    own = make_daemon(*flags, config=config)
+    own = make_daemon(*flags, config=config or "{}")
     own.spawn()
     assert own.process is not None
     try:
