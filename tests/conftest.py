@@ -23,8 +23,8 @@ from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # no
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
 
 # Quick and telling tiers first. Everything below these folders needs a daemon.
-TIERS = ("unit", "integration", "attack", "clients", "integration/daemon")
-NEED_DAEMON = ("clients", "integration/daemon")
+TIERS = ("unit", "integration", "attack", "clients", "integration/daemon", "machines")
+NEED_DAEMON = ("clients", "integration/daemon", "machines/inside")
 LEAK_PATIENCE_S = 10.0  # removal of links and directories may happen after the answer
 
 

@@ -1,0 +1,74 @@
+"""Boots Debian's stock kernel under emulation, and runs tests inside: see tools/machine.py.
+
+What runs there is what differs between machines: cgroup v2, v1 and both, AppArmor, an older kernel.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import machine  # noqa: E402  (the path comes first)
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+
+BOOT_TIMEOUT_S = 840
+PYTEST = f"{sys.executable} -m pytest -q -p no:cacheprovider -o timeout=300 --cli docker"
+LINUX = "tests/integration/linux"
+LIMITS = "tests/clients/test_run_limits.py"
+V1 = f"tests/machines/inside {LINUX} {LIMITS} -k 'inside_v1 or linux or cgroup_namespace or seccomp'"
+# Each is one boot: layout of cgroups, options for the kernel, what to run.
+MACHINES = {
+    "v2": (
+        "v2",
+        "apparmor=1 security=apparmor",
+        f"{PYTEST} tests/machines/inside {LINUX} {LIMITS} tests/attack/test_runtime_confinement.py"
+        " -k 'inside or linux or runtime or masked or privileged or seccomp or host_namespaces or sysctl'",
+    ),
+    "v1": (
+        "hybrid",
+        "apparmor=0",
+        f"{PYTEST} {V1} && umount /sys/fs/cgroup/unified && SAMPAN_MACHINE=v1 {PYTEST} tests/machines/inside",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def booted() -> dict[str, Future[machine.Outcome]]:
+    """All machines at once, each on its share of the processors."""
+    # What changed since the last run is compiled here: emulated, it would take minutes.
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "src"], cwd=ROOT, check=True)
+    pool = ThreadPoolExecutor(len(MACHINES))
+    started = {
+        name: pool.submit(
+            machine.run,
+            ["sh", "-c", script],
+            layout,
+            append=options,
+            timeout_s=BOOT_TIMEOUT_S,
+            download=False,
+        )
+        for name, (layout, options, script) in MACHINES.items()
+    }
+    pool.shutdown(wait=False)
+    return started
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_machine(name: str, booted: dict[str, Future[machine.Outcome]]) -> None:
+    try:
+        outcome = booted[name].result()
+    except machine.NoMachine as error:
+        pytest.skip(f"no emulated machine: {error}")
+    counts = re.findall(r"^(\d+) passed, (\d+) failed", outcome.output, re.MULTILINE)
+    print(f"{name}: {counts or 'nothing'} in {outcome.seconds:.0f} s")
+    assert outcome.status == 0, f"on the machine {name}:\n{outcome.output[-20000:]}"
+    assert counts and sum(int(passed) for passed, _ in counts) > 10, outcome.output[-5000:]
