@@ -37,10 +37,11 @@ class NoMachine(Exception):
 
 @dataclass(frozen=True)
 class Kernel:
-    """An unpacked kernel package: where it is, and its release as uname(1) says it."""
+    """An unpacked kernel package: where it is, its release and its machine as uname(1) says them."""
 
     directory: Path
     release: str
+    machine: str = "x86_64"
 
     @property
     def image(self) -> Path:
@@ -146,19 +147,19 @@ def _entry(name: str, mode: int, data: bytes = b"") -> bytes:
     return head + data + bytes(-len(data) % 4)
 
 
-def _initramfs(found: Kernel, checkout: Path) -> bytes:
-    busybox = shutil.which("busybox")
+def _initramfs(found: Kernel, root: Path) -> bytes:
+    places = [root / folder / "busybox" for folder in ("bin", "usr/bin")]
+    busybox = next((place for place in places if place.exists()), None)
     if busybox is None:
         raise NoMachine("needs the program busybox (Debian: busybox-static)")
     modules = _load_order(found)
     parts = [_entry(name, 0o40755) for name in ("bin", "dev", "proc", "sys", "root", "modules")]
-    parts.append(_entry("bin/busybox", 0o100755, Path(busybox).read_bytes()))
+    parts.append(_entry("bin/busybox", 0o100755, busybox.read_bytes()))
     parts += [_entry(f"modules/{path.name}", 0o100644, path.read_bytes()) for path in modules]
     script = _INIT.format(
         modules=" ".join(path.name for path in modules),
         fresh=" ".join(FRESH),
-        checkout=shlex.quote(str(checkout)),
-        kernel=shlex.quote(str(found.directory)),
+        checkout=shlex.quote(str(ROOT)),
     )
     parts.append(_entry("init", 0o100755, script.encode()))
     parts.append(_entry("TRAILER!!!", 0))
@@ -173,16 +174,14 @@ mount -t devtmpfs dev /dev
 for module in {modules}; do insmod /modules/$module || echo "machine: $module cannot be loaded"; done
 options=trans=virtio,version=9p2000.L,msize=262144
 mount -t 9p -o $options,ro,cache=loose host /root || poweroff -f
-mkdir /keep /keep/checkout /keep/kernel
-mount --bind /root{checkout} /keep/checkout
-mount --bind /root{kernel} /keep/kernel
 for directory in {fresh}; do mount -t tmpfs -o mode=755 fresh /root/$directory; done
 mount -t ext4 /dev/vda /root/tmp
 chmod 1777 /root/tmp /root/var/tmp
-mkdir -p /root{checkout} /root/run/lock /root/run/out /root/run/kernel /root/run/modules
-mount --bind /keep/checkout /root{checkout}
-mount --bind /keep/kernel /root/run/kernel
+mkdir -p /root/run/lock /root/run/out /root/run/kernel /root/run/checkout
+mount -t 9p -o $options,ro,cache=loose kernel /root/run/kernel
+mount -t 9p -o $options,ro,cache=loose checkout /root/run/checkout
 mount -t 9p -o $options out /root/run/out
+mkdir -p /root{checkout} 2>/dev/null && mount --bind /root/run/checkout /root{checkout}
 for directory in proc dev; do mount --move /$directory /root/$directory; done
 mount -t sysfs sys /root/sys
 cp /bin/busybox /root/run/busybox
@@ -236,9 +235,10 @@ def run(
     append: str = "",
     memory_mib: int = 2048,
     timeout_s: float = 600,
-    out: Path | None = None,
     echo: bool = False,
     download: bool = True,
+    root: Path = Path("/"),
+    booted: Kernel | None = None,
 ) -> Outcome:
     """Boot, run the command in the checkout's directory as root, power off.
 
@@ -248,32 +248,31 @@ def run(
         append: more options for the kernel's command line.
         memory_mib: of the guest.
         timeout_s: after which the guest is stopped.
-        out: a directory that the guest may write to, as /run/out.
         echo: pass on what it prints, as it comes.
         download: fetch the kernel when it is not there yet.
+        root: the guest's root file system; it finds the checkout at /run/checkout, too.
+        booted: another kernel than the stock one.
 
     Raises:
         NoMachine: qemu, the kernel or a tool is missing.
     """
-    for program, package in (("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs")):
+    found = booted or kernel(download)
+    for program, package in (("qemu-system-" + found.machine, "qemu-system"), ("mkfs.ext4", "e2fsprogs")):
         if shutil.which(program) is None:
             raise NoMachine(f"needs the program {program} (Debian: {package})")
-    found = kernel(download)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="sampan-machine-") as name:
         scratch = Path(name)
-        out = out or scratch / "out"
-        out.mkdir(exist_ok=True)
-        start = _START.format(
-            layout=layout, cgroups=_cgroups(layout), cwd=shlex.quote(str(ROOT)), command=shlex.join(command)
-        )
+        out = scratch / "out"
+        out.mkdir()
+        cwd = shlex.quote(str(ROOT) if root == Path("/") else "/run/checkout")
+        start = _START.format(layout=layout, cgroups=_cgroups(layout), cwd=cwd, command=shlex.join(command))
         (out / "start").write_text(start)
-        (out / "status").unlink(missing_ok=True)
-        (scratch / "initramfs").write_bytes(_initramfs(found, ROOT))
+        (scratch / "initramfs").write_bytes(_initramfs(found, root))
         disk, swap = _disk(scratch / "disk", DISK_MIB), _disk(scratch / "swap", SWAP_MIB)
         _said("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(disk))
         _said("mkswap", str(swap))
-        output = _qemu(found, scratch, out, append, memory_mib, timeout_s, echo)
+        output = _qemu(_qemu_command(found, scratch, root, append, memory_mib), timeout_s, echo)
         status = out / "status"
         code = int(status.read_text()) if status.exists() else None
     return Outcome(code, output, time.monotonic() - began)
@@ -285,23 +284,38 @@ def _disk(path: Path, mebibytes: int) -> Path:
     return path
 
 
-def _qemu(
-    found: Kernel, scratch: Path, out: Path, append: str, memory_mib: int, timeout_s: float, echo: bool
-) -> str:
-    line = f"console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=unstable {append}"
+# The console, the board and the processor that emulate well.
+_HARDWARE = {
+    "x86_64": ("ttyS0 tsc=unstable", ("-M", "pc", "-cpu", "max")),
+    "aarch64": ("ttyAMA0", ("-M", "virt", "-cpu", "cortex-a57")),
+}
+
+
+def _qemu_command(found: Kernel, scratch: Path, root: Path, append: str, memory_mib: int) -> list[str]:
+    console, hardware = _HARDWARE[found.machine]
+    line = f"console={console} quiet panic=-1 mitigations=off nokaslr {append}"
     command = [
-        *("qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2"),
+        *(f"qemu-system-{found.machine}", *hardware, "-accel", "tcg,thread=multi,tb-size=512", "-smp", "2"),
         *("-m", str(memory_mib), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-serial", "stdio", "-kernel", str(found.image), "-initrd", str(scratch / "initramfs")),
         *("-append", line),
     ]
-    shares = (("host", "/", ",readonly=on"), ("out", str(out), ""))
+    shares = (
+        ("host", root, ",readonly=on"),
+        ("kernel", found.directory, ",readonly=on"),
+        ("checkout", ROOT, ",readonly=on"),
+        ("out", scratch / "out", ""),
+    )
     for tag, path, more in shares:
         command += ["-fsdev", f"local,id={tag},path={path},security_model=none,multidevs=remap{more}"]
         command += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
     for disk in ("disk", "swap"):
         command += ["-drive", f"file={scratch / disk},if=none,id={disk},format=raw,cache=unsafe"]
         command += ["-device", f"virtio-blk-pci,drive={disk}"]
+    return command
+
+
+def _qemu(command: list[str], timeout_s: float, echo: bool) -> str:
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

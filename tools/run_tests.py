@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import environment  # noqa: E402  (these live beside this file)
 import isolation  # noqa: E402
+import machine  # noqa: E402
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -47,6 +48,11 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("zstd", ("zstd",)),
     ("openssl", ("openssl",)),
     ("docker-registry", ("docker-registry",)),
+    ("qemu-aarch64-static", ("qemu-user-static",)),
+    ("qemu-system-x86_64", ("qemu-system-x86",)),  # other machines: see tools/machine.py
+    ("depmod", ("kmod",)),
+    ("mkfs.ext4", ("e2fsprogs",)),
+    ("apparmor_parser", ("apparmor",)),
 )
 
 CHECKS: tuple[tuple[str, ...], ...] = (
@@ -153,6 +159,10 @@ def fetch() -> None:
     code = "import sys; sys.path.insert(0, 'tests'); from support.images import debian_tar; debian_tar()"
     if shutil.which("debootstrap") is not None:
         subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
+    try:
+        machine.kernel()
+    except machine.NoMachine as error:
+        print(f"./test: no emulated machine: {error}", file=sys.stderr)
 
 
 def main() -> int:

@@ -197,7 +197,7 @@ def test_exec_where_the_container_made_cgroups_of_its_own(daemon: Daemon, run: C
     daemon.docker("unpause", one)
     assert manager(own).stats().pids_current == len(manager(own).pids()) == 4
     daemon.docker("rm", "-f", one)
-    assert not own.exists()
+    eventually(lambda: not own.exists())
 
 
 def test_a_daemon_in_a_cgroup_of_its_own(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import struct
 import subprocess
 import tarfile
@@ -17,6 +18,9 @@ import pytest
 
 from sampan.errors import Unsupported
 from sampan.images.hello import MESSAGE, hello_program, hello_world_archive
+
+
+EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 
 
 def write_program(folder: Path, content: bytes) -> Path:
@@ -66,6 +70,18 @@ def test_is_a_small_static_elf_whose_entry_lies_in_its_only_segment(machine: str
     assert file_size == memory_size == len(program)
     assert address <= entry < address + file_size
     assert address % align == offset % align
+
+
+@pytest.mark.skipif(
+    EMULATOR is None, reason="needs the program qemu-aarch64-static (Debian: qemu-user-static)"
+)
+def test_aarch64_code_runs(tmp_path: Path) -> None:
+    assert EMULATOR is not None
+    program = write_program(tmp_path, hello_program("aarch64", "Ahoy\n"))
+    done = subprocess.run([EMULATOR, program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "Ahoy\n")
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run([EMULATOR, program], stdout=full, check=False).returncode == 1
 
 
 def test_aarch64_code_is_what_the_architecture_manual_says() -> None:
