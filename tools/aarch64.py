@@ -1,10 +1,10 @@
-"""Runs the engine on an emulated AArch64 machine: a Debian for arm64, made by debootstrap, and its own kernel.
+"""Runs the engine on an emulated AArch64 machine: a Debian for arm64 with its own kernel.
 
     tools/aarch64.py [COMMAND …]      # tests/machines/aarch64.sh by default
 
-The root file system is made once and kept in the tests' cache: packages are unpacked, none is configured, since
-nothing of the other architecture can run here. Needs root, debootstrap, kmod, busybox, qemu-system-arm and pip of the
-checkout's own environment, and about five minutes the first time. See tools/machine.py for the machine itself.
+The root file system is made by debootstrap once and kept in the tests' cache: packages are unpacked and
+none is configured, since nothing of the other architecture runs here. Needs root, debootstrap, kmod,
+qemu-system-arm and the checkout's own environment; five to ten minutes. See tools/machine.py for the rest.
 """
 
 from __future__ import annotations

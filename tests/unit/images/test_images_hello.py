@@ -19,7 +19,6 @@ import pytest
 from sampan.errors import Unsupported
 from sampan.images.hello import MESSAGE, hello_program, hello_world_archive
 
-
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 
 
