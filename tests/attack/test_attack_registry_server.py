@@ -292,9 +292,9 @@ def test_pages_escape_everything(registry):
         seen.feed(body)
         assert not seen.tags & {"script", "img", "svg", "iframe", "link", "object"}
         assert not [one for one in seen.attributes if one.startswith("on")]
-        assert "49" not in seen.text.replace(digest, "") or "{{7*7}}" in seen.text
-        assert "alert(1)" in seen.text or "alert(1)" in body
-        assert not [line for line in body.splitlines() if "src=" in line and "&lt;img" not in line]
+        assert "alert(1)" in body  # it is shown, as text
+        if host == EVIL:
+            assert seen.text.count(EVIL) >= 5  # in names, values, history, platform and the command to pull
         connection.close()
 
 

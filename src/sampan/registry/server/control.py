@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _NAME = "control.sock"
 
 
 @contextmanager
-def _near(root: Path):  # type: ignore[no-untyped-def]
+def _near(root: Path) -> Iterator[str]:
     """The socket's address by a descriptor of its directory, as a path of any length may be too long."""
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -45,7 +45,7 @@ class Service:
         self._stop = asyncio.Event()
         self._collecting = asyncio.Lock()
         self._signals = 0
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[dict[str, float]]] = set()
 
     async def run(self) -> None:
         """Start, serve until told to stop, stop.
@@ -69,6 +69,7 @@ class Service:
                 undo.callback(sock.close)
             store = await asyncio.to_thread(Store, settings.root, settings.limits)
             undo.callback(store.close)
+            undo.push_async_callback(self._collecting.acquire)  # not while a collection is running
             source, closed = None, "this registry is read-only" if settings.read_only else ""
             if settings.proxy is not None:
                 from sampan.registry.server.mirror import Mirror
@@ -93,7 +94,8 @@ class Service:
             undo.push_async_callback(server.stop, settings.drain_s)
             for sock in sockets:
                 await server.listen(sock, context)
-            self._start(self._keep_house(), undo)
+            housekeeping = asyncio.ensure_future(self._keep_house())
+            undo.callback(housekeeping.cancel)
             urls = [_url(sock, context) for sock in sockets]
             log.info("sampan registry %s serves %s at %s", __version__, settings.root, ", ".join(urls))
             _warn(settings, sockets, context)
@@ -102,11 +104,6 @@ class Service:
             ready(settings.ready_fd)
             await self._stop.wait()
             notify("STOPPING=1")
-
-    def _start(self, work: object, undo: AsyncExitStack) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        undo.callback(task.cancel)
 
     # --- housekeeping ---
 
@@ -130,7 +127,12 @@ class Service:
 
     async def _collect(self, untagged: bool | None) -> dict[str, float]:
         async with self._collecting:
-            report = await asyncio.to_thread(self._collector.collect, untagged)
+            work = asyncio.ensure_future(asyncio.to_thread(self._collector.collect, untagged))
+            try:
+                report = await asyncio.shield(work)
+            finally:
+                if not work.done():  # cancelled: the thread goes on, and the lock is its
+                    await asyncio.wait((work,))
         return report.as_json()
 
     # --- signals ---
