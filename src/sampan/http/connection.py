@@ -16,6 +16,7 @@ import h11
 
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
+from sampan.http.chunks import ChunkDecoder
 from sampan.http.files import PIECE_BYTES, SMALL_FILE_BYTES, STALL_S, finish, read_exactly, send_file
 from sampan.http.query import Query
 from sampan.http.request import ClientGone, Hijacked, Request
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT_BYTES)
         self._transport: Any = None
         self._body: Body | None = None
+        self._chunks: ChunkDecoder | None = None
         self._task: asyncio.Task[None] | None = None
         self._cancellable = False
         self._paused = False
@@ -74,12 +76,40 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
+        if self._body is None:
+            # The head alone first, so that a chunked body does not get into h11.
+            end = data.find(b"\r\n\r\n") + 4
+            if 4 <= end < len(data):
+                self._receive(data[:end])
+                data = data[end:]
+        if self._lingering:
+            return
+        if self._chunks is not None:
+            self._take_chunks(data)
+        else:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         try:
             self._h11.receive_data(data)
         except RuntimeError:  # h11 refuses data behind what it took for the end
             self._transport.abort()
             return
         self._advance()
+
+    def _take_chunks(self, data: bytes) -> None:
+        assert self._chunks is not None
+        try:
+            pieces, rest = self._chunks.feed(data)
+        except InvalidParameter as error:
+            if self._body is not None:
+                self._body.fail(error)
+            self._pause_reading()
+            return
+        self._feed([*pieces])
+        if rest is not None:
+            self._chunks = None
+            self._receive(rest)
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -134,17 +164,17 @@ class Connection(asyncio.Protocol):
     # --- reading ---
 
     def _advance(self) -> None:
-        pieces: list[bytes | bytearray] = []
+        pieces: list[bytes | bytearray | memoryview] = []
         self._take_events(pieces)
         self._feed(pieces)
 
-    def _feed(self, pieces: list[bytes | bytearray]) -> None:
+    def _feed(self, pieces: list[bytes | bytearray | memoryview]) -> None:
         """Pass on what was received of the body, in one piece: waking the reader costs more than joining."""
         if pieces and self._body is not None and not self._body.feed(b"".join(pieces)):
             self._pause_reading()
         pieces.clear()
 
-    def _take_events(self, pieces: list[bytes | bytearray]) -> None:
+    def _take_events(self, pieces: list[bytes | bytearray | memoryview]) -> None:
         while not self._hijacked and not self._lingering:
             try:
                 event = self._h11.next_event()
@@ -162,6 +192,8 @@ class Connection(asyncio.Protocol):
                     self._pause_reading()
                 return
             if isinstance(event, h11.Request):
+                if _is_chunked(event) and not self._h11.trailing_data[0]:
+                    self._chunks = ChunkDecoder()
                 self._start(event)
             elif isinstance(event, h11.Data):
                 pieces.append(event.data)
@@ -533,6 +565,10 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
         else:
             self._close_wanted = True
+
+
+def _is_chunked(event: h11.Request) -> bool:
+    return any(name == b"transfer-encoding" and value.lower() == b"chunked" for name, value in event.headers)
 
 
 class _Unseen:
