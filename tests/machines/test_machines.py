@@ -26,9 +26,7 @@ INSIDE = "tests/machines/inside"
 LINUX = "tests/integration/linux"
 ATTACK = "tests/attack/test_runtime_confinement.py"
 LIMITS = "tests/clients/test_run_limits.py"
-CHOSEN = (
-    "inside or many_are_made or masked or privileged or profile_from_a_file or host_namespaces or descriptor"
-)
+CHOSEN = "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter"
 # Each is one boot: layout of cgroups, options for the kernel, what to run.
 MACHINES = {
     "v2": (

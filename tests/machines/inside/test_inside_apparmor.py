@@ -88,20 +88,3 @@ def test_a_profile_that_was_unloaded_comes_back(daemon: Daemon) -> None:
     assert "docker-default" not in PROFILES.read_text()
     shown = daemon.docker("run", "--rm", daemon.busybox, "cat", "/proc/self/attr/apparmor/current").out
     assert shown.strip("\0\n") == "docker-default (enforce)"
-
-
-def test_without_the_parser(make_daemon: Callable[..., Daemon]) -> None:
-    """One warning, and containers run."""
-    daemon = make_daemon()
-    hide = 'mount --bind /run/out /sbin; exec "$0" "$@"'
-    daemon.wrapper = ["unshare", "-m", "sh", "-c", hide]
-    daemon.start()
-    try:
-        info = daemon.api.get("/info")
-        (warning,) = info["Warnings"]
-        assert "AppArmor" in warning and "install the package apparmor" in warning
-        assert "name=apparmor" not in info["SecurityOptions"]
-        shown = daemon.docker("run", "--rm", daemon.busybox, "cat", "/proc/self/attr/apparmor/current").out
-        assert shown.strip("\0\n") == "unconfined"
-    finally:
-        daemon.end()

@@ -61,7 +61,7 @@ def test_limits(daemon: Daemon, name: Names) -> None:
     assert cgroups.manager_for(own).stats().memory_limit_bytes == 64 * MIB
     places = [place(daemon, one, controller) for controller in ("memory", "pids", "freezer", "cpuset")]
     daemon.docker("rm", "-f", one)
-    assert not any(directory.exists() for directory in places)
+    eventually(lambda: not any(directory.exists() for directory in places))
 
 
 def test_the_unified_hierarchy_is_used_where_there_is_one(daemon: Daemon, name: Names) -> None:
