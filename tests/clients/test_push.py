@@ -177,16 +177,12 @@ def test_an_archive_that_was_compressed_goes_as_it_is(engine, plain, tmp_path):
     skopeo(
         "copy", "--src-tls-verify=false", f"docker://{plain.host}/source:v1", f"oci-archive:{archive}:x:v1"
     )
-    engine.docker("load", "-i", str(archive))
-    for loaded in engine.api.get("/images/json"):
-        layers = engine.api.get(f"/images/{loaded['Id']}/json")["RootFS"]["Layers"]
-        if len(layers) == 2 and not loaded["RepoDigests"]:
-            break
-    engine.docker("tag", loaded["Id"], f"{plain.host}/copy:v1")
+    loaded = engine.docker("load", "-i", str(archive)).out.partition(": ")[2].strip()
+    engine.docker("tag", loaded, f"{plain.host}/copy:v1")
     done = engine.docker("push", f"{plain.host}/copy:v1")
     assert f"v1: digest: {digest} " in done.out
     assert plain.manifest("copy", "v1")[1] == digest
-    engine.docker("rmi", "-f", loaded["Id"])
+    engine.docker("rmi", "-f", loaded)
 
 
 def test_many_layers_at_once(engine, plain, tmp_path):

@@ -26,6 +26,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -218,8 +219,8 @@ class Registry:
         digest = digest_of(data)
         status, headers, body = self("POST", f"{repository}/blobs/uploads/")
         assert status == 202, body
-        location = headers["location"].split(self.host.rpartition(":")[2], 1)[-1]
-        location = location[location.index("/v2/") :]
+        parts = urlsplit(headers["location"])
+        location = f"{parts.path}?{parts.query}" if parts.query else parts.path
         mark = "&" if "?" in location else "?"
         status, _, body = self("PUT", f"{location}{mark}digest={digest}", data)
         assert status == 201, body
