@@ -14,6 +14,7 @@ import pytest
 
 from sampan.runtime import LaunchError
 from support.bundles import MOUNTS, Box, Runner, in_box, process
+from support.engine import SOURCE
 
 pytestmark = pytest.mark.root
 
@@ -186,12 +187,12 @@ def test_a_working_directory_outside_is_refused(cwd: str) -> None:
 def test_modules_in_the_image_are_never_imported() -> None:
     async def body(runner: Runner) -> None:
         library = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-        for place in (f"usr/lib/{library}", f"root/lib/{library}", "work/main/src"):
+        for place in (f"usr/lib/{library}", f"root/lib/{library}", str(SOURCE).lstrip("/")):
             directory = runner.box.rootfs / place
             directory.mkdir(parents=True)
             for module in ("os", "errno", "struct", "traceback", "encodings", "sampan", "linecache"):
                 (directory / f"{module}.py").write_text("open('/tmp/imported','w').close()")
-        await runner.run(["true"], cwd="/work/main/src")
+        await runner.run(["true"], cwd=str(SOURCE))
         with pytest.raises(LaunchError):
             await runner.run(["nope"])
         assert not (runner.box.rootfs / "tmp/imported").exists()

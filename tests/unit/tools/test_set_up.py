@@ -166,7 +166,7 @@ def test_the_package_for_environments_is_named_or_installed(
     monkeypatch.setattr(module.shutil, "which", lambda program: f"/usr/bin/{program}")
     answers["apt-get install"] = (
         100,
-        "Err:1 Could not resolve 'deb.debian.org'\nE: Unable to fetch some archives",
+        "Err:1 Could not resolve 'mirror.example'\nE: Unable to fetch some archives",
     )
     assert "the package archive cannot be reached; is this machine offline?" in refusal(module)
     assert any("apt-get update" in line for line in ran)
