@@ -173,7 +173,7 @@ def test_stats_are_the_kernels(daemon: Daemon, run: Callable[..., str]) -> None:
     stats = manager(place).stats()
     assert stats.memory_limit_bytes == 200 * MIB
     assert abs(stats.memory_usage_bytes - int((place / "memory.current").read_text())) < 4 * MIB
-    assert stats.memory["file"] >= 8 * MIB
+    assert stats.memory["file"] >= 7 * MIB  # counted in batches by each processor
     assert stats.pids_current == int((place / "pids.current").read_text())
     assert stats.cpu_total_ns > 0
 
