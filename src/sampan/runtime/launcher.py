@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sampan.errors import InvalidParameter, SampanError
 from sampan.linux import capabilities, cgroups, process, syscalls
@@ -31,6 +31,8 @@ from sampan.runtime.monitor import Order
 from sampan.runtime.protocol import LaunchRequest
 from sampan.runtime.start import Timings, plan_container
 from sampan.runtime.targets import Target, Targets, filters_of
+
+T = TypeVar("T")
 
 
 def main(fd: int) -> None:
@@ -118,7 +120,7 @@ def _launch_container(requests: socket.socket, spare: Spare, message: dict[str, 
         _be_monitor(order, daemon, fds, timings)
 
 
-def _checked(daemon: socket.socket, make: Callable[[], Order]) -> Order | None:
+def _checked(daemon: socket.socket, make: Callable[[], T]) -> T | None:
     """What `make` gives; when it refuses, the daemon has been told why."""
     try:
         return make()
@@ -183,23 +185,16 @@ def _launch_exec(
     requests: socket.socket, spare: Spare, message: dict[str, Any], fds: list[int], targets: Targets
 ) -> bool:
     """Hand an exec over; whether the spare is used up by it."""
-    try:
-        target = targets.get(message["bundle"])
-    except SampanError as error:
-        text = error.message
-    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
-        text = f"config.json: {type(error).__name__}: {error}"
-    else:
-        known = marshal.dumps((target.namespaces, target.cgroups_path, target.filters))
-        message["target"] = known.hex()
-        try:
-            spare.give(message, fds)
-        except (BrokenPipeError, ConnectionResetError):  # somebody has killed it
-            Spare(requests).give(message, fds)
-        return True
     with socket.socket(fileno=os.dup(fds[0])) as daemon:
-        wire.send(daemon, {"event": "failed", "stage": "config", "text": text, "errno": 0})
-    return False
+        target = _checked(daemon, lambda: targets.get(message["bundle"]))
+    if target is None:
+        return False
+    message["target"] = marshal.dumps((target.namespaces, target.cgroups_path, target.filters)).hex()
+    try:
+        spare.give(message, fds)
+    except (BrokenPipeError, ConnectionResetError):  # somebody has killed it
+        Spare(requests).give(message, fds)
+    return True
 
 
 def _wait_for_exec(end: socket.socket) -> None:
