@@ -42,7 +42,7 @@ async def recover(core: Core) -> None:
     for live in list(core.containers.values()):
         if live.id not in running and live.id not in ended:
             await _left_over(core, live)
-    core.spawn(asyncio.create_task(in_thread(core.driver.purge_trash), name="purge"))
+    core.spawn(asyncio.create_task(in_thread(lambda: _clear_store(core)), name="purge"))
 
 
 def _adopted(core: Core, live: Live, process: Process) -> None:
@@ -97,3 +97,9 @@ def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
     for container_id in core.driver.mounted() - running:
         core.driver.unmount(container_id)
     core.networks.start(running)
+
+
+def _clear_store(core: Core) -> None:
+    """Free what only the file systems held that were just dropped, and empty the trash."""
+    core.images.collect_garbage()
+    core.driver.purge_trash()

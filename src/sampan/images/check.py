@@ -106,7 +106,7 @@ class Check:
     def _blobs(self) -> None:
         for path in sorted(self._records.content.blobs.iterdir()):
             if not re.fullmatch(r"[0-9a-f]{64}", path.name):
-                self._leftover(path, "it is no blob", lambda path=path: _remove(path))  # type: ignore[misc]
+                self._leftover(path, "it is no blob", lambda path=path: remove_tree(path))  # type: ignore[misc]
                 continue
             digest = f"sha256:{path.name}"
             try:
@@ -279,7 +279,7 @@ class Check:
             self._leftover(path, "it belongs to nothing", lambda path=path: driver.remove_stray(path))  # type: ignore[misc]
         for path in sorted(content.ingest.iterdir()):
             if _age_s(path) > STALE_S:
-                self._leftover(path, "a transfer left it", lambda path=path: _remove(path))  # type: ignore[misc]
+                self._leftover(path, "a transfer left it", lambda path=path: remove_tree(path))  # type: ignore[misc]
         if self._repair:
             driver.purge_trash()
 
@@ -297,13 +297,6 @@ def _digest(path: Path) -> str:
         while piece := file.read(_PIECE):
             digest.update(piece)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        remove_tree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _age_s(path: Path) -> float:

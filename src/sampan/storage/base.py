@@ -280,12 +280,8 @@ class DirectoryDriver:
             self._to_trash(path)
 
     def repair(self, containers: set[str]) -> None:
-        for entry in list((self.home / "containers").iterdir()):
-            if entry.name not in containers:
-                self.remove_container(entry.name)
-        for entry in list((self.home / "layers").iterdir()):
-            if "sha256:" + entry.name not in self._records:
-                self._to_trash(entry)
+        for path in self.stray(containers):
+            self.remove_stray(path)
 
     # --- looking for damage ---
 
@@ -361,7 +357,10 @@ class DirectoryDriver:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory and all below it, never through a link; what is gone already is no error."""
+    """Delete a directory and all below it, or a file, never through a link; what is gone is no error."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+        return
     if sys.version_info >= (3, 12):
         shutil.rmtree(path, onexc=_vanished)
     else:

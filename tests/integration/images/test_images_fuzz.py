@@ -156,6 +156,7 @@ def examine(root: Path) -> None:
     database = Database(root / "db")
     images = ImageService(root, driver, database)
     driver.repair(set())
+    images.collect_garbage()  # as the daemon does: a container that was dropped may have held a layer
     found: list[Finding] = []
     images.check(lambda _: [], set(), False, found.append)
     assert found == []
