@@ -59,9 +59,7 @@ def test_the_interpreter_cannot_be_overwritten(tmp_path: Path) -> None:
         for number in range(20):
             program = "/bin/evil" if number % 2 else "/bin/true"
             try:
-                run = await runner.launch(
-                    kind="exec", container_pid=main.process.pid, process_object=process([program])
-                )
+                run = await runner.execute(main, process([program]))
             except LaunchError:
                 continue
             await run.process.wait()
@@ -177,9 +175,7 @@ def test_a_working_directory_outside_is_refused(cwd: str) -> None:
         runner.box.config(["sleep", "60"])
         main = await runner.launch()
         with pytest.raises(LaunchError):
-            await runner.launch(
-                kind="exec", container_pid=main.process.pid, process_object=process(["pwd"], cwd=cwd)
-            )
+            await runner.execute(main, process(["pwd"], cwd=cwd))
 
     in_box(body)
 

@@ -11,7 +11,16 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from sampan.runtime import Attachment, ExitRecord, Launcher, LaunchRequest, LogSpec, Process, remove_run
+from sampan.runtime import (
+    Attachment,
+    ExecRequest,
+    ExitRecord,
+    Launcher,
+    LaunchRequest,
+    LogSpec,
+    Process,
+    remove_run,
+)
 
 APPLETS = (
     "sh true false cat ls echo sleep env id mount ps yes head stty tty kill touch wc printf dd pwd".split()
@@ -178,29 +187,51 @@ class Runner:
     async def launch(
         self,
         *,
-        kind: str = "container",
         stdin: bool = False,
         framed: bool = False,
         stdin_once: bool = True,
-        container_pid: int = 0,
-        process_object: dict[str, Any] | None = None,
         log: LogSpec | None = None,
         detach_keys: bytes = b"",
         size: tuple[int, int] | None = None,
         prefix: bytes = b"",
     ) -> Run:
         rundir = self.box.rundir()
-        if process_object is not None:
-            Path(rundir, "exec.json").write_text(json.dumps({"process": process_object}))
         client = Client()
         request = LaunchRequest(
-            kind, f"id{self.box.count}", str(self.box.path), rundir, open_stdin=stdin, stdin_once=stdin_once,
-            log=log, container_pid=container_pid, terminal_size=size,
+            f"id{self.box.count}", str(self.box.path), rundir, open_stdin=stdin, stdin_once=stdin_once,
+            log=log, terminal_size=size,
             attachments=(Attachment(stdin, True, True, framed, detach_keys, prefix),),
-            terminal=bool(process_object and process_object.get("terminal")),
         )  # fmt: skip
+        return await self._started(self.launcher.launch(request, [client.theirs.fileno()]), client, rundir)
+
+    async def execute(
+        self,
+        main: Run,
+        process_object: dict[str, Any],
+        *,
+        stdin: bool = False,
+        size: tuple[int, int] | None = None,
+        timeout_s: float = 0,
+        reaper: int | None = None,
+    ) -> Run:
+        """One more process in a container that runs."""
+        rundir = self.box.rundir()
+        client = Client()
+        request = ExecRequest(
+            f"id{self.box.count}", rundir, open_stdin=stdin, terminal=bool(process_object.get("terminal")),
+            attachments=(Attachment(stdin, True, True, False),), terminal_size=size, timeout_s=timeout_s,
+            reaped=reaper is not None,
+        )  # fmt: skip
+
+        async def write() -> None:
+            Path(rundir, "exec.json").write_text(json.dumps({"process": process_object}))
+
+        fds = [*([] if reaper is None else [reaper]), client.theirs.fileno()]
+        return await self._started(main.process.execute(request, fds, write()), client, rundir)
+
+    async def _started(self, launching: Coroutine[Any, Any, Process], client: Client, rundir: str) -> Run:
         try:
-            started = await self.launcher.launch(request, [client.theirs.fileno()])
+            started = await launching
         except BaseException:
             client.close()
             remove_run(rundir, None)

@@ -1,4 +1,4 @@
-"""`docker exec`: a further process in a running container, through the same launcher and monitor."""
+"""`docker exec`: a further process in a running container, run by the container's monitor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sampan.engine.errors import ExecNotFound, NotRunning
 from sampan.engine.spec import exec_process
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.oci.records import decode, encode
-from sampan.runtime import Attachment, ExitRecord, LaunchError, LaunchRequest, Process, adopt
+from sampan.runtime import Attachment, ExecRequest, ExitRecord, LaunchError, Process, adopt
 
 KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
 
@@ -105,21 +105,18 @@ async def start(
     # Written while the process is being made: that takes longer.
     written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
     try:
-        request = LaunchRequest(
-            kind="exec",
+        request = ExecRequest(
             id=session.id,
-            bundle=str(core.rundir(live.id)),
             rundir=str(directory),
             open_stdin=session.config.attach_stdin,
-            stdin_once=True,
-            container_pid=live.container.state.pid,
+            terminal=session.config.tty,
             attachments=(attachment,) if attachment is not None else (),
             terminal_size=terminal_size,
-            terminal=session.config.tty,
-            deferred=True,
         )
         fds = [connection.fileno()] if connection is not None else []
-        process = await core.launcher.launch(request, fds, written)
+        if live.process is None:
+            raise NotRunning(live.id)
+        process = await live.process.execute(request, fds, written)
     except (SampanError, OSError) as error:
         await asyncio.wait([written])
         code = error.exit_code if isinstance(error, LaunchError) else 126

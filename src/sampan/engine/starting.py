@@ -62,7 +62,6 @@ async def start_locked(core: Core, live: Live) -> None:
         raise
     connections = [connection for connection, _ in live.parked]
     request = LaunchRequest(
-        kind="container",
         id=container.id,
         bundle=str(core.rundir(container.id)),
         rundir=str(core.rundir(container.id)),

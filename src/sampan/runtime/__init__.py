@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from sampan.runtime.cleanup import remove_run
     from sampan.runtime.client import Launcher, Process, adopt
     from sampan.runtime.errors import LaunchError
-    from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest, LogSpec
+    from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest, LogSpec
 
 __all__ = [
     "Attachment",
+    "ExecRequest",
     "ExitRecord",
     "LaunchError",
     "LaunchRequest",
@@ -33,6 +34,7 @@ _HOMES = {
     "adopt": "client",
     "LaunchError": "errors",
     "Attachment": "protocol",
+    "ExecRequest": "protocol",
     "ExitRecord": "protocol",
     "LaunchRequest": "protocol",
     "LogSpec": "protocol",

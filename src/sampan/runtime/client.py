@@ -18,7 +18,7 @@ from sampan.errors import Conflict
 from sampan.linux import process, syscalls
 from sampan.runtime import records, sealed, wire
 from sampan.runtime.errors import LaunchError, launch_error
-from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest
+from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest
 
 _BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.runtime.launcher import main; main({fd})"
 _MONITOR_DIED = "the container's monitor was killed"
@@ -68,14 +68,11 @@ class Launcher:
         ours.setblocking(False)
         self._socket = ours
 
-    async def launch(
-        self, request: LaunchRequest, fds: Sequence[int] = (), written: Awaitable[None] | None = None
-    ) -> Process:
-        """Start a container or an exec.
+    async def launch(self, request: LaunchRequest, fds: Sequence[int] = ()) -> Process:
+        """Start a container.
 
         Args:
-            request: what to start; its rundir exists, unless it is deferred.
-            written: for a deferred request, done when the rundir and `exec.json` are there.
+            request: what to start; its rundir exists.
             fds: one descriptor for each of its attachments; the caller's own stay open and are to be closed.
 
         Returns:
@@ -99,21 +96,8 @@ class Launcher:
                     await asyncio.to_thread(self._process.wait)
         finally:
             theirs.close()
-        launched = Process(request.id, request.rundir, ours, request.kind)
-        try:
-            if written is not None:
-                await written
-                try:
-                    await _send(ours, {"op": "written"}, [])
-                except OSError:
-                    pass  # the monitor has failed already, and said why
-            await asyncio.shield(launched._ready)
-        except asyncio.CancelledError:
-            launched._ready.add_done_callback(lambda ready: _abandon(launched, ready))
-            raise
-        except BaseException:
-            launched.close()
-            raise
+        launched = Process(request.id, request.rundir, ours, "container")
+        await launched.wait_started()
         return launched
 
     def _last_words(self) -> str:
@@ -199,6 +183,64 @@ class Process:
         connection.setblocking(False)
         loop.add_reader(connection.fileno(), self._readable)
 
+    async def wait_started(self) -> None:
+        """Wait until its own program runs. One whose start nobody waits for any more is ended again.
+
+        Raises:
+            LaunchError: it was refused; this object is closed then.
+        """
+        try:
+            await asyncio.shield(self._ready)
+        except asyncio.CancelledError:
+            self._ready.add_done_callback(lambda ready: _abandon(self, ready))
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    async def execute(self, request: ExecRequest, fds: Sequence[int], written: Awaitable[None]) -> Process:
+        """Start one more process in this container.
+
+        Args:
+            request: what to run.
+            fds: the reaper's program, if it is asked for, then one for each attachment; the caller's own
+                stay open and are to be closed.
+            written: done when the rundir and `exec.json` are there.
+
+        Returns:
+            The process, whose own program runs by now.
+
+        Raises:
+            Conflict: the container has ended.
+            LaunchError: it was refused; nothing is left of it but its directory.
+        """
+        ours, theirs = wire.pair()
+        try:
+            message = {"op": "exec", "request": wire.encode_exec(request)}
+            if self._socket is None or self._exit.done():
+                raise Conflict(f"container {self.id} is not running")
+            await _send(self._socket, message, [theirs.fileno(), *fds])
+        except OSError:
+            ours.close()
+            raise Conflict(f"container {self.id} is not running") from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        started = Process(request.id, request.rundir, ours, "exec")
+        try:
+            await written
+            try:
+                await _send(ours, {"op": "written"}, [])
+            except OSError:
+                pass  # the monitor has failed already, and said why
+        except BaseException:
+            started.close()
+            raise
+        await started.wait_started()
+        return started
+
     async def attach(self, fd: int, attachment: Attachment) -> None:
         """Hand a client's socket to the monitor; it speaks to the client from then on.
 
@@ -218,6 +260,14 @@ class Process:
             Conflict: the process has ended, or has no terminal.
         """
         await self._ask({"op": "resize", "rows": rows, "columns": columns})
+
+    async def kill(self, signum: int) -> None:
+        """Send a signal by way of the monitor: SIGKILL ends an exec with all that it started.
+
+        Raises:
+            Conflict: it has ended.
+        """
+        await self._ask({"op": "signal", "signal": signum})
 
     def signal(self, signum: int) -> None:
         """Send a signal to the process itself.

@@ -46,6 +46,7 @@ _CHANGED_SIGNALS = (
     signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD,
 )  # fmt: skip
 _PLAIN_BIND = MountOptions()
+_REAPER_NAME = "docker-init"  # as ps shows it
 _SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
 
 
@@ -80,6 +81,7 @@ class Entry:
         wait: called before execve (before the startContainer hooks, if there are any); `sampan-runtime
             create` waits for `start` there.
         kept: descriptors that `wait` needs.
+        reaper: a program, by descriptor, that runs this one and adopts what it leaves behind.
     """
 
     process: ProcessSpec | None
@@ -92,6 +94,7 @@ class Entry:
     wait: Callable[[], None] | None = None
     kept: tuple[int, ...] = ()
     state: dict[str, object] = field(default_factory=dict)
+    reaper: int | None = None
     _proc: int | None = None
 
     def proc(self, alone: bool = False) -> int:
@@ -182,14 +185,28 @@ def joined(
     kinds: list[str],
     enter_cgroups: Callable[[], None],
     load: Callable[[], ProcessSpec],
+    in_leaf: bool,
 ) -> None:
-    """Become one more process of a running container, whose pid namespace the child was born in."""
+    """Become one more process of a running container, whose pid namespace the child was born in.
+
+    A parent that serves a container has many descriptors, and ways to the host's files among them: they are
+    closed before anything else. One in a cgroup of its own sees that as the root of the hierarchy, and so
+    finds the container's limits in /sys/fs/cgroup where it would without.
+    """
+    stays = [entry.channel.fileno(), pidfd, *entry.stdio]
+    process.close_all_but(stays if entry.reaper is None else [*stays, entry.reaper], entry.proc)
+    entry._proc = None
     _start(entry)
     enter_cgroups()
     if entry.channel.recv(16) != b"go":
         os._exit(1)  # the parent gave up; nobody listens
     entry.process = load()
-    namespaces.join_process(pid, pidfd, [kind for kind in kinds if kind != "pid"])
+    own_view = in_leaf and "cgroup" in kinds
+    namespaces.join_process(
+        pid, pidfd, [kind for kind in kinds if kind != "pid" and not (own_view and kind == "cgroup")]
+    )
+    if own_view:
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     if entry.wanted.terminal:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         _open_terminal(entry, root)
@@ -278,7 +295,8 @@ def _become(entry: Entry) -> NoReturn:
     if wanted.apparmor_profile:
         _set_apparmor(entry, wanted.apparmor_profile)
     _own_stdio(wanted.uid)
-    process.close_all_but([entry.channel.fileno(), *entry.kept], entry.proc)
+    kept = entry.kept if entry.reaper is None else (*entry.kept, entry.reaper)
+    process.close_all_but([entry.channel.fileno(), *kept], entry.proc)
     entry._proc = None
     os.umask(wanted.umask)
     inside = _change_directory(wanted.cwd, first=True)
@@ -311,6 +329,9 @@ def _become(entry: Entry) -> NoReturn:
     if wanted.no_new_privileges and entry.filters is not None:
         seccomp.load(*entry.filters)
     try:
+        if entry.reaper is not None:
+            process.adopt_orphans()
+            process.execute_file(entry.reaper, [_REAPER_NAME, "-k", "--", *wanted.args], wanted.env)
         process.execute(program, wanted.args, wanted.env)
     except OSError as error:
         text = f"exec {program}: {os.strerror(error.errno or 0).lower()}"

@@ -3,8 +3,7 @@
 It is started by `client.Launcher` from a sealed copy of the interpreter, takes requests from its one socket,
 and leaves when that closes. It cannot be dumped or traced by what it starts.
 
-A container's monitor is forked once its configuration was read, which it so inherits. An exec has little to
-read: a spare monitor waits for it, forked beforehand.
+A container's monitor is forked once its configuration was read, which it so inherits.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import encodings.utf_8  # noqa: F401  (codecs are looked up by import when first
 import gc
 import importlib
 import importlib.machinery
-import marshal
 import os
 import signal
 import socket
@@ -30,7 +28,7 @@ from sampan.runtime import bundle, monitor, wire
 from sampan.runtime.monitor import Order
 from sampan.runtime.protocol import LaunchRequest
 from sampan.runtime.start import Timings, plan_container
-from sampan.runtime.targets import Target, Targets, filters_of
+from sampan.runtime.targets import filters_of
 
 T = TypeVar("T")
 
@@ -52,21 +50,13 @@ def main(fd: int) -> None:
     forget_imports()
     gc.disable()
     gc.freeze()
-    targets = Targets()
-    spare = Spare(requests)
     while True:
         message, fds = wire.receive(requests)
         if message is None:
             return
-        used = False
-        if message["kind"] == "exec":
-            used = _launch_exec(requests, spare, message, fds, targets)
-        else:
-            _launch_container(requests, spare, message, fds)
+        _launch(requests, message, fds)
         for given in fds:
             os.close(given)
-        if used:  # only now: a spare must not keep a client's connection open
-            spare = Spare(requests)
 
 
 def _warm_up() -> None:
@@ -86,9 +76,6 @@ def forget_imports() -> None:
     sys.meta_path = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter]
 
 
-# --- containers ---
-
-
 def prepare(request: LaunchRequest) -> Order:
     """Read and check everything about a container that can be, here rather than in the fork.
 
@@ -104,7 +91,7 @@ def prepare(request: LaunchRequest) -> Order:
     return Order(request, spec, plan_container(spec), filters_of(spec))
 
 
-def _launch_container(requests: socket.socket, spare: Spare, message: dict[str, Any], fds: list[int]) -> None:
+def _launch(requests: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
     timings = Timings()
     daemon = socket.socket(fileno=os.dup(fds[0]))
     with daemon:
@@ -115,7 +102,6 @@ def _launch_container(requests: socket.socket, spare: Spare, message: dict[str, 
         if os.fork():
             return
         requests.close()
-        spare.close()
         timings.mark("monitor forked")
         _be_monitor(order, daemon, fds, timings)
 
@@ -143,66 +129,3 @@ def _be_monitor(order: Order, daemon: socket.socket, fds: list[int], timings: Ti
         wire.send(daemon, {"event": "failed", "stage": "monitor", "text": text, "errno": 0})
     finally:
         os._exit(status)
-
-
-# --- execs ---
-
-
-class Spare:
-    """A monitor that was forked beforehand and waits for its exec.
-
-    Args:
-        requests: the launcher's socket, which is not the spare's business.
-    """
-
-    def __init__(self, requests: socket.socket) -> None:
-        self._end, theirs = wire.pair()
-        if os.fork():
-            theirs.close()
-            return
-        requests.close()
-        self._end.close()
-        try:
-            _wait_for_exec(theirs)
-        finally:
-            os._exit(1)
-
-    def give(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Hand over an exec; the spare is used up by it.
-
-        Raises:
-            OSError: the spare was killed.
-        """
-        with self._end:
-            wire.send(self._end, message, fds)
-
-    def close(self) -> None:
-        """Let go of it, in a process that is not the launcher."""
-        self._end.close()
-
-
-def _launch_exec(
-    requests: socket.socket, spare: Spare, message: dict[str, Any], fds: list[int], targets: Targets
-) -> bool:
-    """Hand an exec over; whether the spare is used up by it."""
-    with socket.socket(fileno=os.dup(fds[0])) as daemon:
-        target = _checked(daemon, lambda: targets.get(message["bundle"]))
-    if target is None:
-        return False
-    message["target"] = marshal.dumps((target.namespaces, target.cgroups_path, target.filters)).hex()
-    try:
-        spare.give(message, fds)
-    except (BrokenPipeError, ConnectionResetError):  # somebody has killed it
-        Spare(requests).give(message, fds)
-    return True
-
-
-def _wait_for_exec(end: socket.socket) -> None:
-    message, fds = wire.receive(end)
-    end.close()
-    if message is None:
-        return
-    timings = Timings()
-    target = Target(*marshal.loads(bytes.fromhex(message.pop("target"))))
-    with socket.socket(fileno=os.dup(fds[0])) as daemon:
-        _be_monitor(Order(wire.decode_request(message), target=target), daemon, fds, timings)

@@ -19,9 +19,10 @@ from sampan.runtime import bundle, hooks
 from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.errors import launch_error
 from sampan.runtime.init import Refused
+from sampan.runtime.joining import start_exec
 from sampan.runtime.launcher import forget_imports
 from sampan.runtime.oci_state import Container, Store
-from sampan.runtime.start import Started, plan_container, start_container, start_exec
+from sampan.runtime.start import Started, plan_container, start_container
 from sampan.runtime.targets import filters_of, target_of
 
 _CGROUP_PARENT = "/sampan-runtime"
@@ -168,7 +169,7 @@ def execute(
     _check_console(parsed, console_socket)
     started = _start(
         "exec",
-        lambda: start_exec(identifier, container.pid, where, lambda: parsed, (0, 1, 2), guarded=guarded),
+        lambda: start_exec(identifier, container.pid, where, parsed, (0, 1, 2), guarded=guarded),
     )
     _send_console(started, console_socket)
     _write_pid(pid_file, started.pid)

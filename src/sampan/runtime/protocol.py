@@ -1,4 +1,4 @@
-"""What daemon, launcher and monitor say to each other: one JSON object a packet, descriptors beside it.
+"""What daemon, launcher and monitors say to each other: one JSON object a packet, descriptors beside it.
 
 The sockets are `SOCK_SEQPACKET`, so a packet is a message; descriptors ride along with SCM_RIGHTS (unix(7)).
 Stdlib only and light: the launcher imports it.
@@ -48,38 +48,57 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What the daemon asks of the launcher: run this bundle, or this process in a running container.
+    """What the daemon asks of the launcher: run this bundle.
 
     Attributes:
-        kind: "container" or "exec".
-        id: the container's or the exec's id.
-        bundle: the directory that holds the container's `config.json` (OCI runtime spec, bundle).
+        id: the container's.
+        bundle: the directory that holds its `config.json` (OCI runtime spec, bundle).
         rundir: this run's own directory (it exists and is empty): the monitor puts `monitor.sock`,
-            `state.json` and at the end `exit.json` there; for an exec, the caller puts `exec.json`
-            in it first, whose member `process` is an OCI `process` object.
+            `state.json` and at the end `exit.json` there.
         open_stdin: keep a pipe to stdin open; otherwise stdin is /dev/null. A terminal implies it.
         stdin_once: close stdin when the first attached client with stdin ends its side.
-        log: where output goes besides the attached clients; None for nowhere (exec, log driver none).
-        container_pid: for an exec, the pid of the container's init in the daemon's pid namespace.
+        log: where output goes besides the attached clients; None for nowhere.
         attachments: clients to serve from the first byte on; as many descriptors travel with the request.
         terminal_size: rows and columns of the terminal at the start, when known.
-        terminal: for an exec, whether it has a terminal; a container's config.json says so.
-        deferred: for an exec, that `exec.json` is still being written: the process is made meanwhile, and
-            goes on when the daemon says so on its connection.
     """
 
-    kind: str
     id: str
     bundle: str
     rundir: str
     open_stdin: bool = False
     stdin_once: bool = False
     log: LogSpec | None = None
-    container_pid: int = 0
     attachments: tuple[Attachment, ...] = ()
     terminal_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """What the daemon asks of a container's monitor: run one more process in it.
+
+    The process is made at once and waits until the daemon says on the exec's own connection that `exec.json`
+    is written, whose member `process` is an OCI `process` object.
+
+    Attributes:
+        id: the exec's.
+        rundir: as in `LaunchRequest`, for the exec; the daemon makes it and puts `exec.json` there.
+        open_stdin: as in `LaunchRequest`; stdin closes with the first client's side.
+        terminal: whether it has a terminal.
+        attachments: as in `LaunchRequest`.
+        terminal_size: as in `LaunchRequest`.
+        timeout_s: seconds after which it is ended, with all that it started; 0 for never.
+        reaped: run it under a reaper, whose program is the first descriptor with the request, so that
+            nothing of it stays behind as a zombie where the container's process 1 reaps nobody.
+    """
+
+    id: str
+    rundir: str
+    open_stdin: bool = False
     terminal: bool = False
-    deferred: bool = False
+    attachments: tuple[Attachment, ...] = ()
+    terminal_size: tuple[int, int] | None = None
+    timeout_s: float = 0
+    reaped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,15 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from sampan.runtime.protocol import Attachment, ExitRecord, LaunchRequest, LogSpec
+from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest, LogSpec
 
 PACKET_LIMIT = 1 << 20
 _FDS_LIMIT = 32
 _ANCILLARY = socket.CMSG_SPACE(_FDS_LIMIT * 4)
+
+
+class CutShort(OSError):
+    """A packet or its descriptors did not fit: this process has no more of them, for one."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -41,7 +45,12 @@ def send(end: socket.socket, message: dict[str, Any], fds: Sequence[int] = (), f
 
 
 def receive(end: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
-    """Receive one packet and the descriptors with it; None when the peer has closed."""
+    """Receive one packet and the descriptors with it; None when the peer has closed.
+
+    Raises:
+        CutShort: this packet is lost.
+        OSError: as recvmsg(2).
+    """
     data, ancillary, status, _ = end.recvmsg(PACKET_LIMIT, _ANCILLARY, flags | socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:
@@ -50,7 +59,7 @@ def receive(end: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, 
     if status & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
         for fd in fds:
             os.close(fd)
-        raise OSError("a packet was cut short")
+        raise CutShort("a packet was cut short")
     if not data:
         return None, list(fds)
     return json.loads(data), list(fds)
@@ -82,7 +91,6 @@ def encode_request(request: LaunchRequest) -> dict[str, Any]:
     """A `LaunchRequest` as JSON."""
     log = request.log
     return {
-        "kind": request.kind,
         "id": request.id,
         "bundle": request.bundle,
         "rundir": request.rundir,
@@ -91,21 +99,42 @@ def encode_request(request: LaunchRequest) -> dict[str, Any]:
         "log": None
         if log is None
         else [log.path, log.max_size_bytes, log.max_files, log.compress, log.attrs],
-        "container_pid": request.container_pid,
         "attachments": [encode_attachment(attachment) for attachment in request.attachments],
         "terminal_size": request.terminal_size,
-        "terminal": request.terminal,
-        "deferred": request.deferred,
     }
 
 
 def decode_request(value: dict[str, Any]) -> LaunchRequest:
     """A `LaunchRequest` from JSON."""
-    fields = dict(value)
+    fields = _decode_streams(value)
     fields["log"] = None if value["log"] is None else LogSpec(*value["log"])
+    return LaunchRequest(**fields)
+
+
+def encode_exec(request: ExecRequest) -> dict[str, Any]:
+    """An `ExecRequest` as JSON."""
+    return {
+        "id": request.id,
+        "rundir": request.rundir,
+        "open_stdin": request.open_stdin,
+        "terminal": request.terminal,
+        "attachments": [encode_attachment(attachment) for attachment in request.attachments],
+        "terminal_size": request.terminal_size,
+        "timeout_s": request.timeout_s,
+        "reaped": request.reaped,
+    }
+
+
+def decode_exec(value: dict[str, Any]) -> ExecRequest:
+    """An `ExecRequest` from JSON."""
+    return ExecRequest(**_decode_streams(value))
+
+
+def _decode_streams(value: dict[str, Any]) -> dict[str, Any]:
+    fields = dict(value)
     fields["attachments"] = tuple(decode_attachment(entry) for entry in value["attachments"])
     fields["terminal_size"] = None if value["terminal_size"] is None else tuple(value["terminal_size"])
-    return LaunchRequest(**fields)
+    return fields
 
 
 def encode_exit(record: ExitRecord) -> dict[str, Any]:

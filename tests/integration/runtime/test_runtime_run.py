@@ -228,10 +228,9 @@ def test_exec() -> None:
     async def body(runner: Runner) -> None:
         runner.box.config(["sleep", "60"])
         main = await runner.launch()
-        pid = main.process.pid
 
         async def run(args: list[str], **changes: object) -> tuple[bytes, ExitRecord]:
-            run = await runner.launch(kind="exec", container_pid=pid, process_object=process(args, **changes))
+            run = await runner.execute(main, process(args, **changes))
             output = await run.client.read()
             record = await run.process.wait()
             await runner.remove(run)
@@ -248,10 +247,9 @@ def test_exec() -> None:
             "OCI runtime exec failed: exec failed: unable to start container process: "
             'exec: "nope": executable file not found in $PATH'
         )
-        terminal = await runner.launch(
-            kind="exec", container_pid=pid, stdin=True, size=(20, 60),
-            process_object=process(["sh", "-c", "tty; stty size"], terminal=True),
-        )  # fmt: skip
+        terminal = await runner.execute(
+            main, process(["sh", "-c", "tty; stty size"], terminal=True), stdin=True, size=(20, 60)
+        )
         seen = await terminal.client.read()
         assert b"/dev/pts/0" in seen and b"20 60" in seen
         await terminal.process.wait()
@@ -352,7 +350,7 @@ def test_a_killed_monitor_takes_its_container_along() -> None:
         assert (record.exit_code, record.error) == (137, "the container's monitor was killed")
         await eventually(lambda: not alive(run.process.pid))
         assert isinstance(await adopt(run.rundir), ExitRecord)
-        other = await runner.launch(kind="container")
+        other = await runner.launch()
         rundir, pid, monitor = other.rundir, other.process.pid, other.process.monitor_pid
         other.process.close()
         os.kill(monitor, signal.SIGKILL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sampan.linux.cgroups.features import Features, features, parse_list
 from sampan.linux.cgroups.layout import Layout, detect
+from sampan.linux.cgroups.leaf import Leaf
 from sampan.linux.cgroups.manager import Manager, checked_path
 from sampan.linux.cgroups.stats import BlkioEntry, CgroupStats
 
@@ -15,6 +16,7 @@ __all__ = [
     "CgroupStats",
     "Features",
     "Layout",
+    "Leaf",
     "Manager",
     "detect",
     "features",
