@@ -247,13 +247,14 @@ def test_exec(cli: Cli, sleeper: str) -> None:
 
 def test_exec_is_in_the_containers_world(cli: Cli, engine: Engine, sleeper: str) -> None:
     inside = cli(
-        "exec", sleeper, "sh", "-c", "for n in mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$n; done"
+        "exec", sleeper, "sh", "-c", "for n in mnt pid net ipc uts; do readlink /proc/self/ns/$n; done"
     )
     pid = engine.api.pid(sleeper)
-    expected = [
-        str(Path(f"/proc/{pid}/ns/{n}").readlink()) for n in ("mnt", "pid", "net", "ipc", "uts", "cgroup")
-    ]
+    expected = [str(Path(f"/proc/{pid}/ns/{n}").readlink()) for n in ("mnt", "pid", "net", "ipc", "uts")]
     assert inside.lines == expected
+    # It has a cgroup of its own below the container's, and sees that as the root: never the host's tree.
+    places = cli("exec", sleeper, "cat", "/proc/self/cgroup").lines
+    assert {place.rpartition(":")[2] for place in places} == {"/"}
     assert cli("exec", sleeper, "grep", "CapEff", "/proc/self/status").out.split()[1] == status_field(
         pid, "CapEff"
     )

@@ -227,7 +227,9 @@ class Runner:
             Path(rundir, "exec.json").write_text(json.dumps({"process": process_object}))
 
         fds = [*([] if reaper is None else [reaper]), client.theirs.fileno()]
-        return await self._started(main.process.execute(request, fds, write()), client, rundir)
+        return await self._started(
+            main.process.execute(request, fds, asyncio.ensure_future(write())), client, rundir
+        )
 
     async def _started(self, launching: Coroutine[Any, Any, Process], client: Client, rundir: str) -> Run:
         try:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sampan.runtime import wire
-from sampan.runtime.protocol import Attachment, LaunchRequest, LogSpec
+from sampan.runtime.protocol import Attachment, ExecRequest, LaunchRequest, LogSpec
 from sampan.runtime.sessions import DetachScanner, Session, frame
 
 CTRL_P_Q = b"\x10\x11"
@@ -68,7 +68,7 @@ def test_a_session_keeps_what_does_not_fit_and_notices_death() -> None:
 
 def test_requests_survive_the_wire() -> None:
     request = LaunchRequest(
-        "container", "id", "/bundle", "/run", True, True, LogSpec("/log", 10, 2, True, {"a": "b"}), 7,
+        "id", "/bundle", "/run", True, True, LogSpec("/log", 10, 2, True, {"a": "b"}),
         (Attachment(True, True, False, True, b"\x10\x11", b"\0\xff"),), (24, 80),
     )  # fmt: skip
     ours, theirs = wire.pair()
@@ -76,6 +76,10 @@ def test_requests_survive_the_wire() -> None:
     message, fds = wire.receive(theirs)
     assert message is not None and wire.decode_request(message) == request
     assert len(fds) == 1
+    execute = ExecRequest("id", "/run", True, False, (Attachment(True, True, True, False),), None, 1.5, True)
+    wire.send(ours, {"request": wire.encode_exec(execute)})
+    message, _ = wire.receive(theirs)
+    assert message is not None and wire.decode_exec(message["request"]) == execute
     ours.close()
     assert wire.receive(theirs) == (None, [])
     theirs.close()

@@ -1,12 +1,17 @@
-"""The program that `--init` runs as process 1: it starts the command, hands signals on, and reaps.
+"""The program that `--init` runs as process 1, and an exec that has a time limit: it starts the command,
+hands signals on, and reaps.
 
 `docker-init -- COMMAND ARGUMENT…`, written instruction by instruction for want of a compiler. The
 command runs in a process group of its own, in the foreground of the terminal if there is one; the program
 ends as the command ends, with its exit code or 128 + n for signal n, and with 126 or 127 without a start.
+
+With `-k` before the `--` it stays, when the command was killed, until all that it has adopted has ended too:
+who kills an exec kills all of it but this program, which so leaves no zombie to a process 1 that never reaps.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import tempfile
@@ -18,9 +23,11 @@ FILE_NAME = "docker-init"
 
 _MACHINES: dict[str, type[Assembler]] = {"x86_64": X86, "aarch64": Arm}
 _STACK_BYTES = 512 * 1024  # a path of PATH and a name are at most 128 KiB each
-_ALL_SIGNALS, _FIRST_MASK, _STATUS, _GROUP, _PATH = 0, 8, 16, 24, 32  # offsets in the reserved stack
-_SIG_SETMASK, _SIGCHLD, _WNOHANG, _TIOCSPGRP = 2, 17, 1, 0x5410
+# Offsets in the reserved stack.
+_ALL_SIGNALS, _FIRST_MASK, _STATUS, _GROUP, _STAYS, _PATH = 0, 8, 16, 24, 32, 40
+_SIG_SETMASK, _SIGKILL, _SIGCHLD, _WNOHANG, _TIOCSPGRP = 2, 9, 17, 1, 0x5410
 _ENOENT, _ENOTDIR = 2, 20
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _BASE = 0x400000
 _HEADERS = 64 + 2 * 56
 
@@ -45,6 +52,19 @@ def write_init(directory: str) -> str:
         os.fchmod(file.fileno(), 0o755)
     os.rename(temporary, path)
     return path
+
+
+def sealed_init() -> int:
+    """A descriptor of the program in memory, which nobody can write to any more (memfd_create(2)).
+
+    Raises:
+        Unsupported: it is not written for this machine.
+    """
+    content = init_program(os.uname().machine)
+    fd = os.memfd_create(FILE_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
 
 
 def init_program(machine: str) -> bytes:
@@ -82,8 +102,19 @@ def _program(asm: Assembler) -> None:
     asm.load("t", "e", 0, 8)
     asm.add("e", 8)
     asm.jump_if("t", NOT_EQUAL, 0, "find environment")
+    asm.move("u", 0)
+    asm.store("u", "m", _STAYS, 8)
     asm.load("t", "a", 0, 8)
     asm.jump_if("t", EQUAL, 0, "usage")
+    for offset, character in enumerate(b"-k\0"):
+        asm.load("u", "t", offset, 1)
+        asm.jump_if("u", NOT_EQUAL, character, "separator")
+    asm.move("u", 1)
+    asm.store("u", "m", _STAYS, 8)
+    asm.add("a", 8)
+    asm.load("t", "a", 0, 8)
+    asm.jump_if("t", EQUAL, 0, "usage")
+    asm.label("separator")
     for offset, character in enumerate(b"--\0"):
         asm.load("u", "t", offset, 1)
         asm.jump_if("u", NOT_EQUAL, character, "start")
@@ -129,6 +160,15 @@ def _parent(asm: Assembler) -> None:
     asm.mask("u", 0xFF)
     asm.call("exit_group", "u")
     asm.label("signalled")
+    asm.load("v", "m", _STAYS, 8)
+    asm.jump_if("v", EQUAL, 0, "end")
+    asm.jump_if("t", NOT_EQUAL, _SIGKILL, "end")
+    asm.label("reap the rest")
+    asm.move("u", "m")
+    asm.add("u", _STATUS)
+    asm.call("wait4", -1, "u", 0, 0, result="v")
+    asm.jump_if("v", GREATER, 0, "reap the rest")
+    asm.label("end")
     asm.add("t", 128)
     asm.call("exit_group", "t")
 

@@ -1,0 +1,250 @@
+"""Execs in the container's monitor: many at once, stuck ones, ended ones, and what they must not leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from sampan.engine.init_program import sealed_init
+from sampan.errors import Conflict
+from sampan.runtime import Attachment, ExecRequest, LaunchError
+from support.bundles import Client, Run, Runner, alive, eventually, in_box, process
+
+pytestmark = pytest.mark.root
+
+
+def _children(pid: int) -> list[tuple[str, str]]:
+    """Name and state of the processes whose parent is `pid`."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        fields = text.rpartition(")")[2].split()
+        if int(fields[1]) == pid:
+            found.append((text[text.index("(") + 1 : text.rindex(")")], fields[0]))
+    return found
+
+
+def _leaves(runner: Runner) -> set[Path]:
+    return {
+        Path(directory)
+        for directory, _, _ in os.walk("/sys/fs/cgroup")
+        if os.path.basename(directory).startswith("exec-") and runner.box.cgroup in directory
+    }
+
+
+async def _container(runner: Runner, args: list[str]) -> Run:
+    runner.box.config(args)
+    return await runner.launch()
+
+
+async def _end(runner: Runner, run: Run) -> tuple[bytes, int]:
+    output = await run.client.read()
+    record = await asyncio.wait_for(run.process.wait(), 10)
+    await runner.remove(run)
+    return output, record.exit_code
+
+
+def test_sigkill_ends_all_that_an_exec_started_and_nothing_else() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        other = await runner.execute(main, process(["sleep", "1001"]))
+        script = "(sleep 1002 &) ; sh -c '(sleep 1003 &)'; sleep 1004"
+        run = await runner.execute(main, process(["sh", "-c", script]))
+        await eventually(lambda: len(_children(main.process.pid)) == 2)
+        assert len(_leaves(runner)) == 2
+        await run.process.kill(signal.SIGKILL)
+        record = await asyncio.wait_for(run.process.wait(), 5)
+        assert record.exit_code == 137
+        await eventually(lambda: all(state == "Z" for _, state in _children(main.process.pid)))
+        assert alive(other.process.pid) and alive(main.process.pid)
+        await eventually(lambda: len(_leaves(runner)) == 1)
+        with pytest.raises(Conflict):
+            await run.process.kill(signal.SIGKILL)
+
+    in_box(body)
+
+
+def test_other_signals_reach_the_program_alone() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        script = "trap 'echo caught; exit 5' USR1; (sleep 1002 &) ; echo up; while :; do sleep 0.02; done"
+        run = await runner.execute(main, process(["sh", "-c", script]))
+        await run.client.read(b"up")
+        await run.process.kill(signal.SIGUSR1)
+        assert (await asyncio.wait_for(run.process.wait(), 5)).exit_code == 5
+        assert ("sleep", "S") in _children(main.process.pid)
+
+    in_box(body)
+
+
+def test_what_an_exec_leaves_running_lives_on() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        started = await runner.execute(main, process(["sh", "-c", "(sleep 1002 >/dev/null 2>&1 &); exit 3"]))
+        assert await _end(runner, started) == (b"", 3)
+        assert ("sleep", "S") in _children(main.process.pid)
+        assert len(_leaves(runner)) == 1
+        service = next(iter(_leaves(runner)))
+        os.kill(int((service / "cgroup.procs").read_text()), signal.SIGKILL)
+        assert await _end(runner, await runner.execute(main, process(["true"]))) == (b"", 0)
+        await eventually(lambda: not _leaves(runner))
+
+    in_box(body)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_time_limit_ends_everything_and_leaves_no_zombie(terminal: bool) -> None:
+    """Process 1 here is `sleep`, which never waits for a child that it is given."""
+
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        reaper = sealed_init()
+        script = "trap '' TERM; (sleep 1002 &) ; sh -c '(sleep 1003 &) ; sleep 1004' & echo up; sleep 1005"
+        began = time.monotonic()
+        run = await runner.execute(
+            main, process(["sh", "-c", script], terminal=terminal), timeout_s=0.5, reaper=reaper
+        )
+        os.close(reaper)
+        await run.client.read(b"up")
+        record = await asyncio.wait_for(run.process.wait(), 5)
+        assert 0.5 <= time.monotonic() - began < 3
+        assert (record.exit_code, record.error) == (124, "timed out after 0.5 s")
+        await eventually(lambda: not _leaves(runner))
+        assert _children(main.process.pid) == []
+
+    in_box(body)
+
+
+def test_a_program_in_time_is_not_touched_by_its_limit() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        reaper = sealed_init()
+        for script, code in (("exit 7", 7), ("kill -9 $$", 137), ("echo $0 fine", 0)):
+            run = await runner.execute(
+                main, process(["sh", "-c", script]), timeout_s=20, reaper=os.dup(reaper)
+            )
+            output, status = await _end(runner, run)
+            assert status == code
+        assert output == b"sh fine\n"
+        with pytest.raises(LaunchError) as caught:
+            await runner.execute(main, process(["nope"]), timeout_s=20, reaper=reaper)
+        assert caught.value.exit_code == 127
+        os.close(reaper)
+        assert _children(main.process.pid) == []
+
+    in_box(body)
+
+
+def test_the_reaper_cannot_be_written_to_from_inside() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        reaper = sealed_init()
+        script = "echo up; echo x 2>&1 >/proc/$PPID/exe; cat /proc/$PPID/comm"
+        run = await runner.execute(main, process(["sh", "-c", script]), timeout_s=20, reaper=reaper)
+        output, _ = await _end(runner, run)
+        assert b"denied" in output or b"not permitted" in output or b"busy" in output
+        with pytest.raises(PermissionError):
+            os.write(reaper, b"x")
+        os.close(reaper)
+
+    in_box(body)
+
+
+def test_an_exec_whose_program_never_comes_holds_nobody_up() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sh", "-c", "while :; do echo tick; sleep 0.1; done"])
+        rundir = runner.box.rundir()
+        client = Client()
+        request = ExecRequest("stuck", rundir, attachments=(Attachment(False, True, True, False),))
+        never = asyncio.get_running_loop().create_future()
+        stuck = asyncio.create_task(main.process.execute(request, [client.theirs.fileno()], never))
+        await eventually(lambda: len(_leaves(runner)) == 1)
+        assert (await _end(runner, await runner.execute(main, process(["echo", "hi"]))))[0] == b"hi\n"
+        assert b"tick\ntick" in await main.client.read(b"tick\ntick")
+        stuck.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stuck
+        client.close()
+        await eventually(lambda: not _leaves(runner))
+        assert await _end(runner, await runner.execute(main, process(["true"]))) == (b"", 0)
+
+    in_box(body)
+
+
+def test_many_at_once() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+
+        async def one(number: int) -> tuple[bytes, int]:
+            script = f"read x; echo $x {number}; exit {number}"
+            run = await runner.execute(main, process(["sh", "-c", script]), stdin=True)
+            run.client.mine.sendall(b"line\n")
+            return await _end(runner, run)
+
+        answers = await asyncio.gather(*(one(number) for number in range(40)))
+        assert answers == [(f"line {number}\n".encode(), number) for number in range(40)]
+        await eventually(lambda: not _leaves(runner))
+
+    in_box(body)
+
+
+def test_execs_cost_the_monitor_nothing_that_stays() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        monitor = main.process.monitor_pid
+
+        def anonymous_kb() -> int:
+            for line in Path(f"/proc/{monitor}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Private_Dirty:"):
+                    return int(line.split()[1])
+            raise AssertionError
+
+        async def some(count: int) -> None:
+            for number in range(count):
+                args = ["true"] if number % 3 else ["nope"]
+                try:
+                    await _end(runner, await runner.execute(main, process(args), stdin=number % 2 == 0))
+                except LaunchError:
+                    assert args == ["nope"]
+
+        await some(60)
+        await eventually(lambda: _children(monitor) == [("sleep", "S")])
+        descriptors = sorted(os.listdir(f"/proc/{monitor}/fd"))
+        before = anonymous_kb()
+        await some(240)
+        await eventually(lambda: _children(monitor) == [("sleep", "S")])
+        await eventually(lambda: sorted(os.listdir(f"/proc/{monitor}/fd")) == descriptors)
+        assert anonymous_kb() - before < 200
+
+    in_box(body)
+
+
+def test_execs_end_with_their_container() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        run = await runner.execute(main, process(["sleep", "1001"]))
+        main.process.signal(signal.SIGKILL)
+        assert (await asyncio.wait_for(run.process.wait(), 5)).exit_code == 137
+        await main.process.wait()
+        with pytest.raises(Conflict, match="is not running"):
+            await runner.execute(main, process(["true"]))
+        await eventually(lambda: not alive(main.process.monitor_pid))
+
+    in_box(body)
+
+
+def test_a_container_sees_its_exec_at_the_root_of_the_cgroups() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        output, _ = await _end(runner, await runner.execute(main, process(["cat", "/proc/self/cgroup"])))
+        assert {line.rpartition(":")[2] for line in output.decode().splitlines()} == {"/"}
+
+    in_box(body)
