@@ -270,6 +270,45 @@ def test_exec_detached(cli: Cli, sleeper: str) -> None:
     eventually(lambda: cli("exec", sleeper, "ls", "/tmp").out == "made\n")
 
 
+def _running(engine: Engine, container: str, argument: str) -> list[str]:
+    """The command lines in a container that have an argument beginning so, zombies included by name."""
+    space = Path(f"/proc/{engine.api.pid(container)}/ns/pid").readlink()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "ns/pid").readlink() == space:
+                line = (process / "cmdline").read_text().replace("\0", " ") or (process / "comm").read_text()
+                found.append(line)
+        except OSError:  # it has ended, or is the system's
+            continue
+    return [line for line in found if f" {argument}" in line]
+
+
+def test_exec_with_a_time_limit(engine: Engine, sleeper: str) -> None:
+    sampan = engine.sampan
+    script = "(sleep 1000 >/dev/null 2>&1 &) ; trap '' TERM; echo up; sleep 1001"
+    late = sampan("exec", "--timeout", "0.5", sleeper, "sh", "-c", script, code=124)
+    assert (late.out, late.err) == ("up\n", "sampan: the command timed out after 0.5 s\n")
+    assert not _running(engine, sleeper, "100")
+    assert sampan("exec", "--timeout", "1m", sleeper, "sh", "-c", "echo ok; exit 5", code=5).out == "ok\n"
+    assert "invalid" in sampan("exec", "--timeout", "soon", sleeper, "true", code=1).err
+    assert "timeout" in sampan("exec", "--timeout", "-1", sleeper, "true", code=1).err
+
+
+def test_exec_killed_through_the_api(engine: Engine, sleeper: str) -> None:
+    api = engine.api
+    script = "(sleep 1000 &) ; sleep 1001"
+    made = api("POST", f"/containers/{sleeper}/exec", {"Cmd": ["sh", "-c", script]}).json()["Id"]
+    assert api("POST", f"/exec/{made}/kill").status == 409
+    assert api("POST", f"/exec/{made}/start", {"Detach": True}).status == 200
+    assert api("POST", f"/exec/{made}/kill?signal=NOPE").status == 400
+    assert api("POST", f"/exec/{made}/kill").status == 204
+    eventually(lambda: api.get(f"/exec/{made}/json")["ExitCode"] == 137)
+    assert not _running(engine, sleeper, "100")
+    assert api("POST", f"/exec/{made}/kill").status == 409
+    assert api("POST", "/exec/nope/kill").status == 404
+
+
 def test_exec_errors(cli: Cli, busybox: str, name: Names, sleeper: str) -> None:
     assert "executable file not found" in str(cli("exec", sleeper, "no-such", code=127))
     assert "permission denied" in str(cli("exec", sleeper, "/etc/plain", code=126)).lower()

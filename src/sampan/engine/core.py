@@ -31,7 +31,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class ExecConfig:
-    """What `POST /containers/{id}/exec` asks for."""
+    """What `POST /containers/{id}/exec` asks for.
+
+    Attributes:
+        timeout: seconds after which it is ended with all that it started, 0 for never; not Docker's.
+    """
 
     attach_stdin: bool = False
     attach_stdout: bool = False
@@ -44,6 +48,7 @@ class ExecConfig:
     user: str = ""
     working_dir: str = ""
     console_size: list[int] | None = None
+    timeout: float = 0
 
 
 @dataclass(eq=False, slots=True)

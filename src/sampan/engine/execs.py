@@ -9,15 +9,19 @@ import secrets
 import shutil
 import socket
 import time
+from functools import cache
 from pathlib import Path
 
 from sampan.engine.core import Core, Exec, ExecConfig, Live, in_thread
 from sampan.engine.errors import ExecNotFound, NotRunning
+from sampan.engine.init_program import sealed_init
+from sampan.engine.signals import parse_signal
 from sampan.engine.spec import exec_process
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.oci.records import decode, encode
 from sampan.runtime import Attachment, ExecRequest, ExitRecord, LaunchError, Process, adopt
 
+_LONGEST_S = 366 * 86400
 KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
 
 
@@ -31,6 +35,8 @@ def create(core: Core, live: Live, config: ExecConfig) -> Exec:
     _check_runnable(live)
     if not config.cmd or not config.cmd[0]:
         raise InvalidParameter("No exec command specified")
+    if not 0 <= config.timeout <= _LONGEST_S:
+        raise InvalidParameter(f"the timeout must be 0 to {_LONGEST_S} seconds, not {config.timeout:g}")
     session = Exec(secrets.token_hex(32), live.id, config, time.time_ns())
     _forget_old(live)
     live.execs[session.id] = session
@@ -112,8 +118,12 @@ async def start(
             terminal=session.config.tty,
             attachments=(attachment,) if attachment is not None else (),
             terminal_size=terminal_size,
+            timeout_s=session.config.timeout,
+            reaped=session.config.timeout > 0,
         )
-        fds = [connection.fileno()] if connection is not None else []
+        fds = [_reaper()] if request.reaped else []
+        if connection is not None:
+            fds.append(connection.fileno())
         if live.process is None:
             raise NotRunning(live.id)
         process = await live.process.execute(request, fds, written)
@@ -127,6 +137,12 @@ async def start(
     session.process = process
     session.launched.set()
     watch(core, live, session, process)
+
+
+@cache
+def _reaper() -> int:
+    """The program above an exec that has a time limit; see `runtime.ExecRequest.reaped`."""
+    return sealed_init()
 
 
 def _prepare(core: Core, live: Live, session: Exec, directory: Path) -> None:
@@ -180,6 +196,22 @@ async def resize(session: Exec, rows: int, columns: int) -> None:
     if session.process is None:
         raise Conflict(f"exec {session.id} is not running")
     await session.process.resize(rows, columns)
+
+
+async def kill(session: Exec, text: str) -> None:
+    """Send a signal; SIGKILL ends all that the exec has started.
+
+    Args:
+        text: the signal's name or number, empty for SIGKILL.
+
+    Raises:
+        Conflict: it is not running.
+        InvalidParameter: there is no such signal.
+    """
+    number = parse_signal(text or "KILL")
+    if session.process is None:
+        raise Conflict(f"exec {session.id} is not running")
+    await session.process.kill(number)
 
 
 async def adopt_all(core: Core, live: Live) -> None:

@@ -66,6 +66,8 @@ MISSING_FLAGS = {
 
 # What docker does not have.
 OURS = {
+    "exec": {"timeout": "ends the command and all that it started"},
+    "container exec": {"timeout": "ends the command and all that it started"},
     "push": {"compression": "which compression layers are sent with"},
     "image push": {"compression": "which compression layers are sent with"},
     "system check": {"json": "for programs", "repair": "mend what was found"},

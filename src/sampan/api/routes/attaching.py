@@ -127,6 +127,14 @@ async def inspect(request: Request) -> Response:
     return json_response(exec_inspect(session))
 
 
+@routes.post("/exec/{id}/kill")
+async def kill(request: Request) -> Response:
+    """Send it a signal, SIGKILL unless `signal` says otherwise. Not Docker's."""
+    _, session = execs.find(request.engine, request.params["id"])
+    await execs.kill(session, request.query.get("signal"))
+    return empty(204)
+
+
 @routes.post("/exec/{id}/resize")
 async def resize(request: Request) -> Response:
     """Change its terminal's size."""

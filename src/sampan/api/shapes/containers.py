@@ -188,9 +188,9 @@ def _network_settings(container: Container) -> dict[str, Any]:
 
 
 def exec_inspect(session: Exec) -> dict[str, Any]:
-    """`GET /exec/{id}/json`."""
+    """`GET /exec/{id}/json`; Docker has no `Error`, which tells of an end that was not its own."""
     config = session.config
-    return {
+    shape = {
         "ID": session.id,
         "Running": session.process is not None,
         "ExitCode": session.ended.exit_code if session.ended is not None else None,
@@ -209,3 +209,6 @@ def exec_inspect(session: Exec) -> dict[str, Any]:
         "DetachKeys": "",
         "Pid": session.process.pid if session.process is not None else 0,
     }
+    if session.ended is not None and session.ended.error:
+        shape["Error"] = session.ended.error
+    return shape

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from sampan.cli.client import escape
 from sampan.cli.containers.attached import need_terminal, session
-from sampan.cli.failures import CommandError
+from sampan.cli.failures import CommandError, UsageError
 from sampan.cli.flags import Command, Flag
 
 TYPE_CHECKING = False
@@ -39,6 +41,8 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         "WorkingDir": values.text("workdir"),
         "Cmd": command,
     }
+    if values.given("timeout"):
+        body["Timeout"] = _seconds(values.text("timeout"))
     if not detached:
         need_terminal(values.on("interactive"), tty)
     if tty:
@@ -67,7 +71,19 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     state = client.call("GET", f"/exec/{identity}/json")
     if state.get("Running"):
         raise CommandError(f"the command in container {container} runs on without its output", 1)
+    if values.given("timeout") and state.get("Error"):
+        sys.stderr.write(f"sampan: the command {state['Error']}\n")
     return int(state.get("ExitCode") or 0) & 0xFF
+
+
+def _seconds(text: str) -> float:
+    """`--timeout`: seconds, or a duration like `1m30s`."""
+    from sampan.cli.values import duration
+
+    try:
+        return duration(f"{text}s" if text[-1:].isdigit() else text) / 1e9
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{text}" for "--timeout" flag: {error}') from None
 
 
 COMMAND = Command(
@@ -81,6 +97,7 @@ COMMAND = Command(
         Flag("env-file", "list", "Read environment variables from a file"),
         Flag("interactive", "bool", "Keep STDIN open even if not attached", "i"),
         Flag("privileged", "bool", "Give the command extended privileges"),
+        Flag("timeout", "string", "End the command and all that it started after so long (30, 1m30s)"),
         Flag("tty", "bool", "Allocate a pseudo-TTY", "t"),
         Flag("user", "string", 'User (format: "<name|uid>[:<group|gid>]")', "u"),
         Flag("workdir", "string", "Working directory inside the container", "w"),
