@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import gzip
+import lzma
 import os
 import shlex
 import shutil
@@ -119,6 +120,8 @@ def _unpack(place: Path) -> None:
         archive = next(Path(scratch).glob("*.deb"))
         unpacked = Path(scratch, "kernel")
         _said("dpkg-deb", "-x", str(archive), str(unpacked))
+        if not (unpacked / "lib").exists():  # since Debian 13
+            (unpacked / "lib").symlink_to("usr/lib")
         (release,) = os.listdir(unpacked / "lib/modules")
         _said("depmod", "-b", str(unpacked), release)
         unpacked.rename(place)
@@ -147,6 +150,11 @@ def _entry(name: str, mode: int, data: bytes = b"") -> bytes:
     return head + data + bytes(-len(data) % 4)
 
 
+def _module(path: Path) -> bytes:
+    content = path.read_bytes()
+    return lzma.decompress(content) if path.suffix == ".xz" else content  # busybox loads plain ones only
+
+
 def _initramfs(found: Kernel, root: Path) -> bytes:
     places = [root / folder / "busybox" for folder in ("bin", "usr/bin")]
     busybox = next((place for place in places if place.exists()), None)
@@ -155,9 +163,9 @@ def _initramfs(found: Kernel, root: Path) -> bytes:
     modules = _load_order(found)
     parts = [_entry(name, 0o40755) for name in ("bin", "dev", "proc", "sys", "root", "modules")]
     parts.append(_entry("bin/busybox", 0o100755, busybox.read_bytes()))
-    parts += [_entry(f"modules/{path.name}", 0o100644, path.read_bytes()) for path in modules]
+    parts += [_entry(f"modules/{path.stem}", 0o100644, _module(path)) for path in modules]
     script = _INIT.format(
-        modules=" ".join(path.name for path in modules),
+        modules=" ".join(path.stem for path in modules),
         fresh=" ".join(FRESH),
         checkout=shlex.quote(str(ROOT)),
     )
