@@ -8,16 +8,19 @@ import os
 import shutil
 import stat
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from sampan.linux.capabilities import mask
 from sampan.runtime import LaunchError
-from support.bundles import MOUNTS, Box, Runner, in_box, process
+from support.bundles import CAPABILITIES, MOUNTS, Box, Runner, in_box, process
 from support.engine import SOURCE
 
 pytestmark = pytest.mark.root
 
+_SETS = ("bounding", "effective", "permitted")
 ENVIRONMENT_MARK = "SAMPAN_TEST_SECRET_OF_THE_HOST"
 
 
@@ -235,3 +238,87 @@ def test_nothing_is_left_of_a_failed_start() -> None:
     in_box(body, box)
     assert Path("/proc/self/mountinfo").read_text() == before
     assert shutil.which("busybox")
+
+
+def _strangers(space: str, mounts: str, allowed: int) -> list[str]:
+    """Processes of a pid namespace that are in another mount namespace or have more rights."""
+    found = []
+    for process_id in os.listdir("/proc"):
+        if not process_id.isdigit():
+            continue
+        try:
+            if os.readlink(f"/proc/{process_id}/ns/pid") != space:
+                continue
+            status = Path(f"/proc/{process_id}/status").read_text()
+            rights = int(status.split("CapPrm:", 1)[1].split()[0], 16)
+            place = os.readlink(f"/proc/{process_id}/ns/mnt")
+        except OSError:
+            continue
+        if place != mounts or rights & ~allowed:
+            found.append(f"{process_id} {place} {rights:x}")
+    return found
+
+
+@pytest.mark.parametrize("tracing", [True, False])
+def test_an_exec_is_not_seen_by_tracers_before_it_gave_up_its_rights(tracing: bool) -> None:
+    """With CAP_SYS_PTRACE a container may seize what it sees; else what cannot be dumped is safe.
+
+    The second case shows that what is looked for would be found: there it is let be.
+    """
+    names = [*CAPABILITIES, "CAP_SYS_PTRACE"] if tracing else CAPABILITIES
+    sets = dict.fromkeys(_SETS, names)
+
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sleep", "60"], capabilities=sets)
+        main = await runner.launch()
+        space, mounts = (os.readlink(f"/proc/{main.process.pid}/ns/{kind}") for kind in ("pid", "mnt"))
+        seen: list[str] = []
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                seen.extend(_strangers(space, mounts, mask(names)))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            for number in range(30):
+                terminal = number % 2 == 0
+                run = await runner.execute(
+                    main, process(["sh", "-c", "exit 3"], capabilities=sets, terminal=terminal)
+                )
+                assert (await run.process.wait()).exit_code == 3
+                await runner.remove(run)
+                if seen and not tracing:
+                    break
+        finally:
+            done.set()
+            await asyncio.to_thread(watcher.join)
+        assert bool(seen) != tracing, seen
+
+    in_box(body)
+
+
+def test_an_exec_beside_tracers_is_a_child_like_any_other() -> None:
+    async def body(runner: Runner) -> None:
+        names = [*CAPABILITIES, "CAP_SYS_PTRACE"]
+        sets = dict.fromkeys(_SETS, names)
+        runner.box.config(["sleep", "60"], capabilities=sets)
+        main = await runner.launch()
+        script = "echo $PPID; cat /proc/self/cgroup; stty size; kill -TERM $$; sleep 9"
+        run = await runner.execute(
+            main, process(["sh", "-c", script], terminal=True), stdin=True, size=(12, 34)
+        )
+        lines = (await run.client.read()).decode().split()
+        assert lines[0] == "0" and lines[-2:] == ["12", "34"]
+        assert (await run.process.wait()).exit_code == 143
+        with pytest.raises(LaunchError) as caught:
+            await runner.execute(main, process(["nope"]))
+        assert caught.value.exit_code == 127
+        run = await runner.execute(main, process(["sleep", "60"]))
+        parent = Path(f"/proc/{run.process.pid}/stat").read_text().rpartition(")")[2].split()[1]
+        assert int(parent) == main.process.monitor_pid
+        await run.process.kill(9)
+        assert (await run.process.wait()).exit_code == 137
+
+    in_box(body)

@@ -70,6 +70,22 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
 
 
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+_CLONE_PARENT = 0x8000
+
+
+def fork_sibling() -> int:
+    """Fork a child of our parent (clone(2), CLONE_PARENT), which so is told of its end.
+
+    Returns:
+        The child's pid; in the child 0.
+
+    Raises:
+        OSError: with the kernel's errno.
+    """
+    pid = _fork(_SYS_CLONE[os.uname().machine], ctypes.c_ulong(_CLONE_PARENT), None, None, None, None)
+    if pid < 0:
+        syscalls.raise_errno("clone")
+    return pid
 
 
 def _fork(number: int, *arguments: Any) -> int:

@@ -160,6 +160,9 @@ class ExecRun(Run):
         self._newborn = None
         self._loop.unwatch(newborn.channel.fileno())
         newborn.channel.close()
+        if self._pid != newborn.pid:
+            self._pid = newborn.pid
+            self._write_state()
         clients = list(zip(self._clients, self._request.attachments, strict=True))
         self._clients = []
         self._begin(newborn.pidfd, newborn.terminal, self._ours, clients)
@@ -174,6 +177,8 @@ class ExecRun(Run):
             self._loop.unwatch(newborn.channel.fileno())
             newborn.channel.close()
             newborn.kill()
+            if self.leaf is not None:
+                self.leaf.kill()
             self._pid, self._pidfd = newborn.pid, newborn.pidfd
         self._loop.unwatch(self._daemon.fileno())
         for fd in (*self._ours.values(), *self._clients):

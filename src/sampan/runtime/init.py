@@ -82,6 +82,7 @@ class Entry:
             create` waits for `start` there.
         kept: descriptors that `wait` needs.
         reaper: a program, by descriptor, that runs this one and adopts what it leaves behind.
+        steps_in: it forks into the container's pid namespace when it has given up its rights, no earlier.
     """
 
     process: ProcessSpec | None
@@ -95,6 +96,7 @@ class Entry:
     kept: tuple[int, ...] = ()
     state: dict[str, object] = field(default_factory=dict)
     reaper: int | None = None
+    steps_in: bool = False
     _proc: int | None = None
 
     def proc(self, alone: bool = False) -> int:
@@ -187,7 +189,10 @@ def joined(
     load: Callable[[], ProcessSpec],
     in_leaf: bool,
 ) -> None:
-    """Become one more process of a running container, whose pid namespace the child was born in.
+    """Become one more process of a running container.
+
+    The child was born in the container's pid namespace, or forks into it last of all (`entry.steps_in`):
+    somebody in there who may trace any process (CAP_SYS_PTRACE) could seize it while it is the host's root.
 
     A parent that serves a container has many descriptors, and ways to the host's files among them: they are
     closed before anything else. One in a cgroup of its own sees that as the root of the hierarchy, and so
@@ -202,9 +207,10 @@ def joined(
         os._exit(1)  # the parent gave up; nobody listens
     entry.process = load()
     own_view = in_leaf and "cgroup" in kinds
-    namespaces.join_process(
-        pid, pidfd, [kind for kind in kinds if kind != "pid" and not (own_view and kind == "cgroup")]
-    )
+    joined = {"pid"} if not entry.steps_in else set()  # what is not to be joined any more
+    if own_view:
+        joined.add("cgroup")
+    namespaces.join_process(pid, pidfd, [kind for kind in kinds if kind not in joined])
     if own_view:
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     if entry.wanted.terminal:
@@ -252,7 +258,8 @@ def _open_terminal(entry: Entry, root: int, console: MountedRoot | None = None) 
     os.close(master)
     _take_stdio((slave, slave, slave))
     os.close(slave)
-    terminals.make_controlling(0)
+    if not entry.steps_in:
+        terminals.make_controlling(0)
 
 
 def _bind_console(root: MountedRoot, slave: int, number: str) -> None:
@@ -317,6 +324,8 @@ def _become(entry: Entry) -> NoReturn:
     if given is not None:
         capabilities.set_process(given.effective, given.permitted, given.inheritable)
         capabilities.raise_ambient(given.ambient)
+    if entry.steps_in:
+        _step_in(entry)
     if entry.guarded:
         process.die_with_parent()
         poll = select.poll()
@@ -337,6 +346,17 @@ def _become(entry: Entry) -> NoReturn:
         text = f"exec {program}: {os.strerror(error.errno or 0).lower()}"
         raise Refused("exec", text, error.errno or 0) from None
     raise AssertionError
+
+
+def _step_in(entry: Entry) -> None:
+    """Go on in a fork, which is in the container's pid namespace and has the container's rights alone."""
+    pid = process.fork_sibling()
+    if pid:
+        entry.channel.send(b"born %d" % pid)
+        os._exit(0)
+    os.setsid()
+    if entry.wanted.terminal:
+        terminals.make_controlling(0)
 
 
 def _set_rlimits(wanted: ProcessSpec) -> None:

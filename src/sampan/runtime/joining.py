@@ -58,7 +58,8 @@ def begin_exec(
         join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
         entrance = cgroup_entry(manager, leaf)
         entrance.neighbour = container_pid
-        child = clone(0, entrance, join_pid if "pid" in kinds else None)
+        entry.steps_in = where.watched
+        child = clone(0, entrance, join_pid if "pid" in kinds and not where.watched else None)
         if child[0] == 0:
             init.run(
                 entry,

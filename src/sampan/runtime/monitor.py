@@ -27,7 +27,7 @@ from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import ExitRecord, LaunchRequest
 from sampan.runtime.run import Run
 from sampan.runtime.start import Timings, start_container
-from sampan.runtime.targets import Filters, Target
+from sampan.runtime.targets import Filters, make_target
 
 _EXECS_BETWEEN_COLLECTIONS = 32
 
@@ -176,7 +176,7 @@ class Monitor(Run):
                 os.close(fd)
             return "is not running"
         daemon = socket.socket(fileno=fds[0])
-        where = Target(list(self._spec.namespaces), self._spec.cgroups_path, self._order.filters)
+        where = make_target(self._spec, self._order.filters)
         run = ExecRun(self._loop, wire.decode_exec(message["request"]), self._pid, where, daemon, fds[1:])
         self._execs.append(run)
         run.begin()

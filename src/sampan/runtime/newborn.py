@@ -60,10 +60,19 @@ class Newborn:
             os.set_inheritable(self.terminal, False)
         if data in (b"", b"ready"):
             return True
+        if data.startswith(b"born "):
+            self._succeed(int(data[5:]))
+            return False
         if data != b"terminal":
             report: dict[str, Any] = json.loads(data)
             raise Refused(report["stage"], report["text"], report["errno"])
         return False
+
+    def _succeed(self, pid: int) -> None:
+        """It has gone on in a child of ours, and ended itself."""
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.pid, self.pidfd = pid, syscalls.pidfd_open(pid)
 
     def kill(self) -> None:
         """Kill it, and let go of its terminal; it is still to be waited for."""

@@ -18,11 +18,13 @@ class Target:
         namespaces: the kinds to join.
         cgroups_path: the container's cgroup, "" for none.
         filters: compiled seccomp program and flags.
+        watched: somebody in the container may trace processes, whatever they are.
     """
 
     namespaces: list[str]
     cgroups_path: str
     filters: Filters
+    watched: bool = False
 
 
 def filters_of(spec: ContainerSpec) -> Filters:
@@ -41,4 +43,11 @@ def target_of(spec: ContainerSpec) -> Target:
     Raises:
         SampanError: its seccomp profile is refused.
     """
-    return Target(list(spec.namespaces), spec.cgroups_path, filters_of(spec))
+    return make_target(spec, filters_of(spec))
+
+
+def make_target(spec: ContainerSpec, filters: Filters) -> Target:
+    """As `target_of`, where the filters are known."""
+    given = spec.process.capabilities if spec.process is not None else None
+    watched = "pid" in spec.namespaces and (given is None or "CAP_SYS_PTRACE" in given.bounding)
+    return Target(list(spec.namespaces), spec.cgroups_path, filters, watched)
