@@ -7,12 +7,15 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
 
+from sampan.linux import syscalls
 from sampan.linux.capabilities import mask
 from sampan.runtime import LaunchError
 from support.bundles import CAPABILITIES, MOUNTS, Box, Runner, in_box, process
@@ -322,3 +325,34 @@ def test_an_exec_beside_tracers_is_a_child_like_any_other() -> None:
         assert (await run.process.wait()).exit_code == 137
 
     in_box(body)
+
+
+def test_in_a_chroot_nothing_of_the_host_lies_below_the_root(tmp_path: Path) -> None:
+    """pivot_root alone keeps what the chroot hides: an exec would land there, and chroot(2) climb there."""
+
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sleep", "60"])
+        main = await runner.launch()
+        run = await runner.execute(main, process(["sh", "-c", "cat /proc/1/comm; ls /"]))
+        assert (await run.client.read()).split()[:2] == [b"sleep", b"bin"]
+        await run.process.wait()
+        entered = ["nsenter", "--target", str(main.process.pid), "--mount", "/bin/ls", "/"]
+        listed = await asyncio.to_thread(subprocess.run, entered, capture_output=True, text=True, check=True)
+        assert listed.stdout.split() == ["bin", "dev", "etc", "proc", "root", "sys", "tmp"]
+
+    child = os.fork()
+    if child == 0:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount(None, "/", None, syscalls.MS_PRIVATE | syscalls.MS_REC)
+            (tmp_path / "root").mkdir()
+            syscalls.mount("/", str(tmp_path / "root"), None, syscalls.MS_BIND | syscalls.MS_REC)
+            os.chroot(tmp_path / "root")
+            os.chdir("/")
+            in_box(body)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -42,6 +42,14 @@ def join_path(kind: str, path: str) -> None:
         os.close(fd)
 
 
+def leave_chroot() -> None:
+    """Make the root of this mount namespace the process's own, and its working directory (setns(2)).
+
+    In a chroot they differ; elsewhere nothing changes.
+    """
+    join_path("mount", "/proc/self/ns/mnt")
+
+
 def join_process(pid: int, pidfd: int, kinds: Iterable[str]) -> None:
     """Join several namespaces of a process at once; for `pid` this concerns children only.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
-from sampan.linux import beneath, mounts, syscalls
+from sampan.linux import beneath, mounts, namespaces, syscalls
 from sampan.linux.mounts import MountOptions
 from sampan.runtime.bundle import DeviceSpec
 
@@ -31,7 +32,7 @@ class MountedRoot:
         self._propagation = propagation
         self._legacy = False
         kind, recursive = mounts.PROPAGATION[propagation or "rslave"]
-        syscalls.mount(None, "/", None, kind | (syscalls.MS_REC if recursive else 0))
+        _of_whole_namespace(lambda: syscalls.mount(None, "/", None, kind | (syscalls.MS_REC * recursive)))
         # pivot_root wants a mount point whose parent is not shared: bind the root onto itself, privately.
         below = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -223,6 +224,8 @@ class MountedRoot:
         """Make this the root directory of the mount namespace and let go of the host's."""
         if self._empty is not None:
             os.close(self._empty)
+        # From a chroot, pivot_root would leave the host's root below ours, for an exec to land in.
+        namespaces.leave_chroot()
         host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchdir(self.fd)
         syscalls.pivot_root(".", ".")
@@ -236,6 +239,18 @@ class MountedRoot:
         if self._propagation in ("shared", "rshared"):
             recursive = syscalls.MS_REC if self._propagation == "rshared" else 0
             syscalls.mount(None, "/", None, syscalls.MS_SHARED | recursive)
+
+
+def _of_whole_namespace(action: Callable[[], None]) -> None:
+    """Do something where "/" is the mount namespace's root, also when we live in a chroot."""
+    here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        namespaces.leave_chroot()
+        action()
+        os.fchdir(here)
+        os.chroot(".")
+    finally:
+        os.close(here)
 
 
 def _copy_tree(source: int, target: int) -> None:
