@@ -41,7 +41,8 @@ def fill(daemon: Daemon) -> Path:
 
 def one_line(said: str) -> str:
     first, _, rest = said.partition("\n")
-    assert not rest.replace("\nRun 'docker run --help' for more information\n", ""), said
+    hints = ("", "\nRun 'docker run --help' for more information\n", "See 'docker run --help'.\n")
+    assert rest in hints, said
     return first
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from support.needs import program
 from support.own_registry import PASSWORD, USER, OwnRegistry
 from support.registry import layer_tar
 
+DENIED = re.compile("authoriz|authentication required|denied")
+
 
 def run(*words: str, stdin: bytes | None = None, code: int | None = 0, **environment: str) -> str:
     """Run a program; what it said, on both streams."""
@@ -28,7 +31,8 @@ def run(*words: str, stdin: bytes | None = None, code: int | None = 0, **environ
         env={**os.environ, **environment},
     )  # fmt: skip
     said = done.stdout.decode(errors="replace")
-    assert code is None or done.returncode == code, f"{' '.join(words)}: {done.returncode}\n{said[-3000:]}"
+    ended = 1 if words[0] == "skopeo" and done.returncode == 2 else done.returncode  # newer ones: not found
+    assert code is None or ended == code, f"{' '.join(words)}: {done.returncode}\n{said[-3000:]}"
     return said
 
 
@@ -95,7 +99,7 @@ def test_skopeo_with_password_and_tls(tmp_path):
         place = f"docker://{registry.host}/private/image:v1"
         flags = ("skopeo", "inspect", "--cert-dir", str(certificates))
         assert json.loads(run(*flags, "--creds", f"{USER}:{PASSWORD}", place))["Digest"] == digest
-        assert "unauthorized" in run(*flags, "--creds", f"{USER}:wrong", place, code=1)
+        assert DENIED.search(run(*flags, "--creds", f"{USER}:wrong", place, code=1))
         assert "authentication required" in run(*flags, "--no-creds", place, code=1)
 
 
@@ -351,8 +355,8 @@ def test_skopeo_gets_a_token(tmp_path):
                 run(*copy, "--dest-creds", "somebody:x")
                 inspect = ("skopeo", "inspect", "--tls-verify=false", place)
                 assert json.loads(run(*inspect, "--creds", "reader:x"))["RepoTags"] == ["v1"]
-                assert "authoriz" in run(*copy[:-1], f"{place}2", "--dest-creds", "reader:x", code=1)
-                assert "authoriz" in run(*inspect, "--creds", "nobody:x", code=1)
+                assert DENIED.search(run(*copy[:-1], f"{place}2", "--dest-creds", "reader:x", code=1))
+                assert DENIED.search(run(*inspect, "--creds", "nobody:x", code=1))
         finally:
             service.shutdown()
             thread.join()
