@@ -7,6 +7,7 @@ from sampan.api.routes import (
     check,
     committing,
     containers,
+    debug,
     disk_usage,
     events,
     images,
@@ -37,6 +38,7 @@ def router() -> Router:
         system,
         disk_usage,
         check,
+        debug,
         unoffered,
     )
     return Router(module.routes for module in modules)

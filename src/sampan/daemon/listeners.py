@@ -149,12 +149,17 @@ def _check_stale(path: str) -> None:
     raise Conflict(f"cannot listen on unix://{path}: another daemon answers there")
 
 
-def _open_tcp(url: str, context: ssl.SSLContext | None) -> list[Listener]:
-    name, _, port = url.removeprefix("tcp://").rpartition(":")
+def open_tcp(url: str, name: str, port: int, context: ssl.SSLContext | None = None) -> list[Listener]:
+    """Listen on every address that a name has, "" for all of the machine's.
+
+    Args:
+        url: what to call it in errors.
+
+    Raises:
+        SampanError: one of them cannot be had; none is kept then.
+    """
     try:
-        found = socket.getaddrinfo(
-            name.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise SampanError(f"cannot listen on {url}: {error.strerror}") from None
     opened: list[Listener] = []
@@ -172,6 +177,12 @@ def _open_tcp(url: str, context: ssl.SSLContext | None) -> list[Listener]:
                 listener.close()
             raise SampanError(f"cannot listen on {url}: {error.strerror}") from None
         opened.append(Listener(url, sock, context))
+    return opened
+
+
+def _open_tcp(url: str, context: ssl.SSLContext | None) -> list[Listener]:
+    name, _, port = url.removeprefix("tcp://").rpartition(":")
+    opened = open_tcp(url, name.strip("[]"), int(port), context)
     if context is None:
         log.warning("%s is served without TLS: whoever can reach it is root on this machine", url)
     return opened

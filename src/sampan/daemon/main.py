@@ -50,7 +50,7 @@ def _run(flags: dict[str, object]) -> int:
     from sampan import logs
     from sampan.daemon.service import Service, prepare_process
 
-    logs.set_up(settings.log_level)
+    logs.set_up(settings.log_level, settings.log_format)
     prepare_process()
 
     async def serve() -> None:

@@ -23,7 +23,8 @@ class Option:
 
     Attributes:
         flag: the long flag without dashes.
-        kind: "text", "number", "bool", "size", "list" (repeatable) or "map" (repeatable key=value).
+        kind: "text", "number", "bool", "size", "list" (repeatable), "map" (repeatable key=value) or
+            "runtimes" (repeatable name=path).
         help: one line.
         short: its one-letter flag.
         key: its key in `daemon.json`; the flag's name when empty, "-" when it has none.
@@ -46,6 +47,8 @@ class Option:
 
 
 TABLE = (
+    Option("add-runtime", "runtimes", "OCI runtime that containers may ask for", key="runtimes",
+           placeholder="NAME=PATH", reload=True),
     Option("allow-plaintext-tcp", "bool", "Serve tcp:// hosts without TLS: whoever reaches them is root"),
     Option("bip", "text", "Address and prefix of the bridge, such as 172.30.0.1/16", placeholder="CIDR"),
     Option("bridge", "text", 'Name of the bridge ("none" for no bridge)', "b", placeholder="NAME"),
@@ -53,7 +56,10 @@ TABLE = (
     Option("config-file", "text", "Configuration file", key="-", placeholder="FILE"),
     Option("data-root", "text", "Where images, containers and volumes are kept", placeholder="DIR"),
     Option("debug", "bool", "Log for debugging", "D", reload=True),
-    Option("default-shm-size", "size", "Size of /dev/shm of containers that do not say", placeholder="BYTES"),
+    Option("default-runtime", "text", "OCI runtime of containers that do not say", placeholder="NAME",
+           reload=True),
+    Option("default-shm-size", "size", "Size of /dev/shm of containers that do not say", placeholder="BYTES",
+           reload=True),
     Option("default-ulimit", "list", "Ulimit of containers that do not say", key="default-ulimits",
            placeholder="NAME=SOFT[:HARD]"),
     Option("dns", "list", "DNS server of containers that do not say", placeholder="ADDRESS"),
@@ -75,7 +81,9 @@ TABLE = (
     Option("ip-masq", "bool", "Give outbound traffic the host's address"),
     Option("iptables", "bool", "Put our own nftables table in place"),
     Option("label", "list", "Label of this engine", key="labels", placeholder="KEY=VALUE", reload=True),
+    Option("live-restore", "bool", "Containers outlive the daemon: always so here, and true is all it takes"),
     Option("log-driver", "text", "Log driver of containers that do not say", placeholder="NAME"),
+    Option("log-format", "text", "How the daemon writes its own log: text or json", placeholder="NAME"),
     Option("log-level", "text", "debug, info, warn, error or fatal", "l", placeholder="LEVEL", reload=True),
     Option("log-opt", "map", "Option of the log driver", key="log-opts", placeholder="KEY=VALUE"),
     Option("max-concurrent-downloads", "number", "Layers that one pull fetches at a time",
@@ -84,6 +92,8 @@ TABLE = (
            placeholder="COUNT", reload=True),
     Option("max-download-attempts", "number", "How often a layer is tried when the network fails",
            placeholder="COUNT", reload=True),
+    Option("metrics-addr", "text", "Serve metrics for Prometheus there, to whoever asks",
+           placeholder="HOST:PORT"),
     Option("mtu", "number", "MTU of the bridge", placeholder="BYTES"),
     Option("no-proxy", "text", "Hosts that are reached without a proxy, by commas", placeholder="HOSTS"),
     Option("pidfile", "text", "File to write the process id to", "p", placeholder="FILE"),
@@ -115,11 +125,11 @@ PROXIES = ("http-proxy", "https-proxy", "no-proxy")  # in daemon.json members of
 
 # Docker's own keys and flags that mean something we do not do: refused with more than "unknown".
 NOT_OFFERED = frozenset(
-    "add-runtime allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs "
+    "allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs "
     "containerd containerd-namespace default-address-pools default-cgroupns-mode default-gateway "
-    "default-ipc-mode default-network-opts default-runtime features fixed-cidr fixed-cidr-v6 "
-    "experimental ip ip6tables ipv6 live-restore metrics-addr no-new-privileges "
-    "node-generic-resources raw-logs runtimes seccomp-profile selinux-enabled storage-opt storage-opts "
+    "default-ipc-mode default-network-opts features fixed-cidr fixed-cidr-v6 "
+    "experimental ip ip6tables ipv6 no-new-privileges "
+    "node-generic-resources raw-logs seccomp-profile selinux-enabled storage-opt storage-opts "
     "swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap".split()
 )
 
@@ -170,7 +180,9 @@ def _store(values: Values, option: Option, text: str) -> None:
         ) from None
     if option.kind == "list":
         values.setdefault(option.name, []).append(value)
-    elif option.kind == "map":
+    elif option.kind in ("map", "runtimes"):
+        for key in value.keys() & values.get(option.name, {}).keys() if option.kind == "runtimes" else ():
+            raise UsageError(f"runtime {key!r} is given twice with --{option.flag}")
         values.setdefault(option.name, {}).update(value)
     else:
         values[option.name] = value
@@ -198,12 +210,21 @@ def _pair(text: str) -> dict[str, str]:
     return {key: value}
 
 
+def _runtime(text: str) -> dict[str, tuple[str, ...]]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise ValueError
+    return {name: (path,)}
+
+
 _CONVERT: dict[str, Callable[[str], Any]] = {
     "text": str, "number": _number, "bool": _boolean, "size": parse_size, "list": str, "map": _pair,
+    "runtimes": _runtime,
 }  # fmt: skip
 _WANT = {
     "text": "a text", "number": "a number", "bool": "true or false", "size": "a size such as 64m",
     "list": "a text", "map": "key=value",
+    "runtimes": "NAME=PATH",
 }  # fmt: skip
 
 
@@ -239,8 +260,6 @@ def read_file(path: Path, required: bool) -> Values:
             values.update(_proxies(value, path))
         elif key in BY_KEY and key not in PROXIES:
             values[key] = _from_json(BY_KEY[key], value, path)
-        elif key == "live-restore" and value is True:
-            continue  # that is how it always works here
         elif key in NOT_OFFERED:
             raise InvalidParameter(f"{path}: {key!r} is not offered by this version of sampand")
         else:
@@ -275,6 +294,8 @@ def _from_json(option: Option, value: Any, path: Path) -> Any:
                 raise wrong(f"numbers Soft and Hard in {name!r}")
             limits.append(f"{name}={limit['Soft']}:{limit['Hard']}")
         return limits
+    if option.kind == "runtimes":
+        return _runtimes(value, wrong)
     if option.kind == "size":
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
@@ -298,12 +319,32 @@ def _from_json(option: Option, value: Any, path: Path) -> Any:
     return value
 
 
+def _runtimes(value: Any, wrong: Callable[[str], InvalidParameter]) -> dict[str, tuple[str, ...]]:
+    """`{"name": {"path": "/usr/bin/crun", "runtimeArgs": ["--debug"]}}`, as the words that start one."""
+    if not isinstance(value, dict):
+        raise wrong('an object such as {"crun": {"path": "/usr/bin/crun"}}')
+    runtimes = {}
+    for name, given in value.items():
+        if not isinstance(given, dict) or not isinstance(given.get("path"), str) or not given["path"]:
+            raise wrong(f"a path for {name!r} (shims, named by runtimeType, are not offered)")
+        arguments = given.get("runtimeArgs") or []
+        if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
+            raise wrong(f"a list of texts as runtimeArgs of {name!r}")
+        if unknown := given.keys() - {"path", "runtimeArgs"}:
+            raise wrong(f"path and runtimeArgs for {name!r}, not {', '.join(sorted(unknown))}")
+        runtimes[name] = (given["path"], *arguments)
+    return runtimes
+
+
 def merge(flags: Values, file: Values) -> Values:
     """Flags and file together.
 
     Raises:
         InvalidParameter: an option is in both, as dockerd reports it.
     """
+    if "runtimes" in flags and "runtimes" in file:  # which dockerd alone of all lets come from both
+        file = {**file, "runtimes": {**file["runtimes"], **flags["runtimes"]}}
+        flags = {name: value for name, value in flags.items() if name != "runtimes"}
     both = [
         f"{name}: (from flag: {_shown(flags[name])}, from file: {_shown(file[name])})"
         for name in file

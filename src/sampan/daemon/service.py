@@ -10,22 +10,22 @@ import logging
 import os
 import resource
 import signal
-import sys
-import threading
-import traceback
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from sampan import __version__, logs
+from sampan import __version__
 from sampan.api.app import router
-from sampan.daemon.listeners import Listener, open_listeners
+from sampan.daemon.listeners import Listener, open_listeners, open_tcp
 from sampan.daemon.locks import RootLock, remove_pidfile, write_pidfile
-from sampan.daemon.settings import Settings, settle
+from sampan.daemon.reload import reload
+from sampan.daemon.settings import Settings
 from sampan.database import Database
 from sampan.engine import Engine, EventBus
 from sampan.errors import SampanError
-from sampan.http import HttpServer, ServerInfo
+from sampan.http import HttpServer, Router, ServerInfo
 from sampan.images import ImageService
+from sampan.introspection import stacks
 from sampan.linux import kernel
 from sampan.network import NetworkService
 from sampan.readiness import notify, ready
@@ -84,6 +84,8 @@ class Service:
             server = HttpServer(router(), engine, info)
             self._engine, self._server = engine, server
             undo.push_async_callback(server.stop, STOP_GRACE_S)
+            if settings.metrics_address is not None:
+                await self._serve_metrics(settings.metrics_address, engine, info, undo)
             for listener in listeners:
                 await server.listen(listener.socket, listener.tls)
             log.info("sampand %s listens on %s", __version__, ", ".join(info.hosts))
@@ -126,6 +128,19 @@ class Service:
         undo.push_async_callback(self._stop_engine, engine)
         await asyncio.to_thread(_seed, images)
         return engine
+
+    async def _serve_metrics(
+        self, address: tuple[str, int], engine: Engine, info: ServerInfo, undo: AsyncExitStack
+    ) -> None:
+        """Answer Prometheus on an address of its own, where nothing but numbers can be had."""
+        from sampan.api.routes import metrics
+
+        server = HttpServer(Router([metrics.routes]), engine, info, headers=(), versioned=False)
+        undo.push_async_callback(server.stop, 0.0)
+        listeners = open_tcp(f"metrics-addr {address[0]}:{address[1]}", *address)
+        undo.callback(_close_all, listeners)
+        for listener in listeners:
+            await server.listen(listener.socket)
 
     async def _stop_engine(self, engine: Engine) -> None:
         await engine.stop(self.settings.shutdown_containers)
@@ -179,47 +194,23 @@ class Service:
             os._exit(130)
 
     def _reload(self) -> None:
+        """SIGHUP: read the file again; a broken one changes nothing."""
+        engine, server = self._engine, self._server
+        if engine is None or server is None:
+            log.warning("SIGHUP: the start is not over yet, and reads the file itself")
+            return
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            fresh = settle(self.settings.flags)
+            reload(self.settings, engine, server.info)
         except SampanError as error:
             log.error("SIGHUP: the configuration is kept as it was: %s", error.message)
-            return
-        changed = []
-        options, now = self.settings.engine, fresh.engine
-        if fresh.log_level != self.settings.log_level:
-            self.settings.log_level = fresh.log_level
-            logs.set_level(fresh.log_level)
-            changed.append(f"log-level={fresh.log_level}")
-        if now.debug != options.debug:
-            options.debug = now.debug
-            changed.append(f"debug={str(now.debug).lower()}")
-        if now.labels != options.labels:
-            options.labels[:] = now.labels
-            changed.append(f"labels={','.join(now.labels)}")
-        if fresh.registry != self.settings.registry and self._engine is not None:
-            self.settings.registry = fresh.registry
-            self._engine.images.registries.reload(fresh.registry)
-            changed.append("registries")
-        if now.shutdown_timeout_s != options.shutdown_timeout_s:
-            options.shutdown_timeout_s = now.shutdown_timeout_s
-            changed.append(f"shutdown-timeout={now.shutdown_timeout_s}")
-        if self._server is not None:
-            self._server.info.debug = self.settings.log_level == "debug"
-        log.info("SIGHUP: reloaded %s: %s", fresh.config_file, ", ".join(changed) or "nothing changed")
-        if self._engine is not None:
-            self._engine.events.publish("daemon", "reload", self._engine.id, {"name": os.uname().nodename})
+        finally:
+            notify("READY=1")
 
     def _dump(self) -> None:
         """Tasks and threads to the log, for SIGUSR1."""
-        for task in asyncio.all_tasks():
-            frames = task.get_stack(limit=3)
-            place = "; ".join(f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in frames)
-            log.warning("task %s: %s", task.get_name(), place or "done")
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
-            stack = traceback.extract_stack(frame)[-4:]
-            place = "; ".join(f"{item.name}:{item.lineno}" for item in stack)
-            log.warning("thread %s: %s", names.get(ident, ident), place)
+        for line in stacks(deepest=4):
+            log.warning("%s", line)
 
 
 def _seed(images: ImageService) -> None:

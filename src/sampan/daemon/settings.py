@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.daemon.options import Values, merge, parse_flags, read_file
 from sampan.engine.model import Ulimit
-from sampan.engine.options import EngineOptions
+from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
 from sampan.errors import InvalidParameter, Unsupported
-from sampan.logs import LOG_LEVELS
+from sampan.logs import LOG_FORMATS, LOG_LEVELS
 from sampan.network import BridgeOptions
 from sampan.registry import Proxies, RegistryConfig
 
@@ -36,7 +37,8 @@ class Settings:
     Attributes:
         group: of the unix sockets; `group_named` says that somebody asked for it.
         tls: None when TCP is plain, which `plaintext_tcp` must allow.
-        config_file: what SIGHUP reads again; `flags` are what it is merged with.
+        metrics_address: host and port where Prometheus may ask.
+        config_file: what SIGHUP reads again; `flags` are what it is merged with, `file` what it said.
     """
 
     engine: EngineOptions
@@ -50,12 +52,15 @@ class Settings:
     tls: TlsSettings | None
     plaintext_tcp: bool
     log_level: str
+    log_format: str
+    metrics_address: tuple[str, int] | None
     idle_exit_s: int
     shutdown_containers: bool
     ready_fd: int | None
     config_file: Path
     config_required: bool
     flags: Values = field(default_factory=dict)
+    file: Values = field(default_factory=dict)
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
@@ -71,14 +76,19 @@ def settle(flags: Values) -> Settings:
     """Settings from parsed flags and the configuration file."""
     config_file = Path(flags.get("config-file", DEFAULT_CONFIG))
     required = "config-file" in flags
-    values = merge(
-        {name: value for name, value in flags.items() if name != "config-file"},
-        read_file(config_file, required),
-    )
+    file = read_file(config_file, required)
+    values = merge({name: value for name, value in flags.items() if name != "config-file"}, file)
     exec_root = _absolute(values, "exec-root", "/run/sampan")
     level = values.get("log-level", "info")
     if level not in LOG_LEVELS:
         raise InvalidParameter(f"log-level: {level!r} is none of {', '.join(LOG_LEVELS)}")
+    form = values.get("log-format", "text")
+    if form not in LOG_FORMATS:
+        raise InvalidParameter(f"log-format: {form!r} is none of {', '.join(LOG_FORMATS)}")
+    if not values.get("live-restore", True):
+        raise Unsupported(
+            "live-restore: containers always outlive the daemon, unless --shutdown-containers says not to"
+        )
     debug = bool(values.get("debug", False))
     _check_exec_opts(values.get("exec-opts", []))
     hosts = values.get("hosts") or [f"unix://{exec_root}/sampan.sock"]
@@ -94,12 +104,15 @@ def settle(flags: Values) -> Settings:
         tls=_tls(values),
         plaintext_tcp=values.get("allow-plaintext-tcp", False),
         log_level="debug" if debug else level,
+        log_format=form,
+        metrics_address=_metrics_address(values.get("metrics-addr", "")),
         idle_exit_s=values.get("idle-exit", 0),
         shutdown_containers=values.get("shutdown-containers", False),
         ready_fd=values.get("ready-fd"),
         config_file=config_file,
         config_required=required,
         flags=flags,
+        file=file,
     )
     if settings.tls is None and not settings.plaintext_tcp:
         for host in settings.hosts:
@@ -137,6 +150,15 @@ def normal_host(host: str, exec_root: Path) -> str:
     return f"tcp://{name or '127.0.0.1'}:{port}"
 
 
+def _metrics_address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    name, _, port = text.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidParameter(f"metrics-addr: {text!r} must be HOST:PORT, such as 127.0.0.1:9323")
+    return name.strip("[]"), int(port)
+
+
 def _absolute(values: Values, name: str, default: str) -> Path:
     path = Path(values.get(name, default))
     if not path.is_absolute():
@@ -162,6 +184,12 @@ def _engine(values: Values, exec_root: Path, debug: bool) -> EngineOptions:
         debug=debug,
         shutdown_timeout_s=values.get("shutdown-timeout", 15),
     )
+    options.runtimes.update(_runtimes(values))
+    options.default_runtime = values.get("default-runtime") or OWN_RUNTIME
+    if options.default_runtime != OWN_RUNTIME and options.default_runtime not in known_runtimes(options):
+        raise InvalidParameter(
+            f"default-runtime: specified default runtime {options.default_runtime!r} does not exist"
+        )
     for address in options.dns:
         _check_address(address)
     if values.get("cgroup-parent"):
@@ -169,6 +197,23 @@ def _engine(values: Values, exec_root: Path, debug: bool) -> EngineOptions:
     if values.get("default-shm-size"):
         options.default_shm_size = values["default-shm-size"]
     return options
+
+
+def _runtimes(values: Values) -> dict[str, tuple[str, ...]]:
+    """The external runtimes that flags and file name.
+
+    Raises:
+        InvalidParameter: a name that is taken, or a path to no program.
+    """
+    found = {}
+    for name, (path, *arguments) in values.get("runtimes", {}).items():
+        if name == OWN_RUNTIME:
+            raise InvalidParameter(f"runtimes: the name {name!r} is taken by the runtime that is built in")
+        program = shutil.which(path)
+        if program is None or not program.startswith("/"):
+            raise InvalidParameter(f"runtimes: {name}: {path!r} is no program: give an absolute path")
+        found[name] = (program, *arguments)
+    return found
 
 
 def _check_address(text: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine.metrics import timed
 from sampan.engine.model import ContainerConfig
 from sampan.errors import Conflict
 from sampan.images import Commit, apply_changes
@@ -35,6 +36,7 @@ class CommitRequest:
     changes: list[str] = field(default_factory=list)
 
 
+@timed("commit")
 async def commit(core: Core, live: Live, request: CommitRequest) -> str:
     """Make an image of what a container has changed; its id.
 

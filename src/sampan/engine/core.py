@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from sampan.database import Database
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress
 from sampan.engine.events import EventBus
+from sampan.engine.metrics import Metrics
 from sampan.engine.model import Container
 from sampan.engine.options import EngineOptions
 from sampan.engine.store import ContainerStore, engine_id
@@ -143,6 +144,7 @@ class Core:
         self.volumes = volumes
         self.launcher = launcher
         self.events = events
+        self.metrics = Metrics()
         self.containers: dict[str, Live] = {}
         self.background: set[asyncio.Task[None]] = set()
 

@@ -16,8 +16,10 @@ from sampan.engine import mountpoints
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.logs import check_log_config
+from sampan.engine.metrics import timed
 from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoint
 from sampan.engine.names import check_name, random_name
+from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
 from sampan.engine.spec import validate_host_config
 from sampan.errors import InvalidParameter, NotFound, Unsupported
@@ -26,6 +28,7 @@ from sampan.oci.image import Healthcheck, ImageConfig, Platform, local_architect
 from sampan.oci.platforms import satisfies, shown
 
 
+@timed("create")
 async def create(
     core: Core,
     name: str | None,
@@ -135,7 +138,9 @@ def _complete(core: Core, container: Container) -> list[str]:
     if host_config.init is None and core.options.init:
         host_config.init = True
     host_config.ulimits = host_config.ulimits or list(core.options.default_ulimits) or None
-    host_config.runtime = host_config.runtime or "sampan"
+    host_config.runtime = host_config.runtime or core.options.default_runtime
+    if runtime_words(core.options, host_config.runtime):
+        raise Unsupported(f"the runtime {host_config.runtime!r} (--runtime): not offered yet")
     host_config.restart_policy.name = host_config.restart_policy.name or "no"
     _check_restart_policy(host_config)
     if not host_config.log_config.type:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sampan.engine import starting
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine.metrics import timed
 from sampan.engine.model import Container
 from sampan.engine.names import check_name
 from sampan.engine.signals import parse_signal
@@ -288,6 +289,7 @@ async def remove(core: Core, live: Live, force: bool = False, volumes: bool = Fa
             raise
 
 
+@timed("delete")
 async def remove_locked(core: Core, live: Live, volumes: bool) -> None:
     """Forget a stopped container: the name is free and the record gone at the return, the rest follows."""
     if live.removing or core.containers.get(live.id) is not live:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
-KEPT = 1024  # for `since`; Docker keeps 256
+KEPT = 256  # for `since`, as many as Docker
 BACKLOG = 4096  # a listener further behind than this is ended
 
 
@@ -40,13 +40,18 @@ class _Listener:
 
 
 class EventBus:
-    """The engine's events. `publish` may be called from any thread, the rest on the event loop."""
+    """The engine's events. `publish` may be called from any thread, the rest on the event loop.
+
+    Attributes:
+        published: how many there have been.
+    """
 
     def __init__(self) -> None:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[_Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last_ns = 0
+        self.published = 0
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the loop that listeners live on."""
@@ -73,6 +78,7 @@ class EventBus:
         self._last_ns = max(time.time_ns(), self._last_ns + 1)  # never two at once, never backwards
         event = Event(type_, action, actor_id, attributes, self._last_ns)
         self._kept.append(event)
+        self.published += 1
         for listener in tuple(self._listeners):
             try:
                 listener.queue.put_nowait(event)

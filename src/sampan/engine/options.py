@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.engine.model import Ulimit
+from sampan.errors import InvalidParameter
+
+OWN_RUNTIME = "sampan"
+_ALIASES = {"io.containerd.runc.v2": "runc"}  # the shim through which Docker has it
+STOCK_RUNTIMES = ("runc", "crun")  # offered without a word where they are installed
 
 
 @dataclass(slots=True)
@@ -18,6 +24,8 @@ class EngineOptions:
         cgroup_parent: the cgroup below which each container gets its own.
         default_shm_size: bytes of `/dev/shm` when a container does not say.
         log_opts: options of `log_driver` for containers that name none.
+        runtimes: external OCI runtimes that were added, each as the words that start it.
+        default_runtime: for containers that name none.
         shutdown_timeout_s: how long `--shutdown-containers` waits for a container that has no timeout itself.
     """
 
@@ -35,4 +43,27 @@ class EngineOptions:
     init: bool = False
     debug: bool = False
     shutdown_timeout_s: int = 15
+    runtimes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    default_runtime: str = OWN_RUNTIME
     warnings: list[str] = field(default_factory=list)
+
+
+def runtime_words(options: EngineOptions, name: str) -> tuple[str, ...]:
+    """The words that start an external runtime; none for our own.
+
+    Raises:
+        InvalidParameter: there is none of this name (any more).
+    """
+    name = _ALIASES.get(name, name)
+    if name == OWN_RUNTIME:
+        return ()
+    words = known_runtimes(options).get(name)
+    if words is None:
+        raise InvalidParameter(f"unknown or invalid runtime name: {name}")
+    return words
+
+
+def known_runtimes(options: EngineOptions) -> dict[str, tuple[str, ...]]:
+    """Every external runtime that a container may have: those added, and the usual ones where installed."""
+    stock = {name: (program,) for name in STOCK_RUNTIMES if (program := shutil.which(name)) is not None}
+    return {**stock, **options.runtimes}

@@ -18,6 +18,7 @@ from sampan.engine import ending
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.engine.logs import log_spec
+from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.spec import SpecInputs, build_spec
@@ -48,6 +49,7 @@ async def start(core: Core, live: Live) -> None:
         await start_locked(core, live)
 
 
+@timed("start")
 async def start_locked(core: Core, live: Live) -> None:
     """As `start`, for callers that hold the lock and have checked the state."""
     if live.settled is not None:

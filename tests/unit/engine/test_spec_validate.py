@@ -85,7 +85,6 @@ def test_what_is_wrong_is_refused(options, complaint):
         ({"storage_opt": {"size": "1"}}, "--storage-opt"),
         ({"port_bindings": {"80/tcp": [PortBinding("", "80")]}}, "--publish"),
         ({"publish_all_ports": True}, "--publish-all"),
-        ({"runtime": "runsc"}, "--runtime"),
         ({"security_opt": ["label=type:x"]}, "SELinux"),
     ],
 )

@@ -17,8 +17,6 @@ from sampan.errors import InvalidParameter, Unsupported
 from sampan.linux.cgroups import Features, features
 from sampan.linux.rlimits import NUMBERS
 
-_RUNTIMES = ("", "sampan", "runc", "io.containerd.runc.v2")
-
 
 def validate_host_config(
     config: ContainerConfig, host_config: HostConfig, machine: Features | None = None
@@ -78,7 +76,6 @@ def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> Non
         (host_config.publish_all_ports, "publishing all ports (--publish-all)"),
         (_published(host_config), "publishing ports (--publish)"),
         (host_config.cgroup, "the field Cgroup"),
-        (host_config.runtime not in _RUNTIMES, f"the runtime {host_config.runtime!r} (--runtime)"),
     )
     for given, what in offers:
         if given:
