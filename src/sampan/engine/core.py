@@ -11,10 +11,10 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.database import Database
-from sampan.engine.errors import ContainerNotFound, RemovalInProgress
+from sampan.engine.errors import ContainerNotFound, RemovalInProgress, Restarting
 from sampan.engine.events import EventBus
 from sampan.engine.metrics import Metrics
 from sampan.engine.model import Container
@@ -26,6 +26,10 @@ from sampan.network import NetworkService
 from sampan.runtime import Attachment, ExitRecord, Launcher, Process
 from sampan.storage import Driver
 from sampan.volumes import VolumeService
+
+if TYPE_CHECKING:
+    from sampan.engine.health import Monitor
+    from sampan.engine.oom import OomWatch
 
 T = TypeVar("T")
 
@@ -78,7 +82,12 @@ class Live:
         lock: held while the container changes state; nothing wider is ever locked.
         process: the running init, through its monitor.
         ended: set while no process runs.
-        next_exit: done at the next end of a run, then replaced.
+        next_exit: done with the exit code at the next end of a run, then replaced.
+        removal: somebody is removing it; done when that has come to an end, well or ill.
+        restart: waits for its back-off to pass, then starts the container.
+        backoff_s: the last back-off, 0 for none yet.
+        health: runs the health checks.
+        oom: is told when the kernel is out of memory for it.
         kept: this end is not the last (a restart): an automatic removal must not follow it.
         removed: set when the container is gone.
         settled: done when the clean-up after the last end is.
@@ -91,13 +100,14 @@ class Live:
     process: Process | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     removed: asyncio.Event = field(default_factory=asyncio.Event)
-    next_exit: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    removing: bool = False
+    next_exit: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    removal: asyncio.Future[None] | None = None
     kept: bool = False
     settled: asyncio.Task[None] | None = None
     restart: asyncio.Task[None] | None = None
+    backoff_s: float = 0
+    health: Monitor | None = None
+    oom: OomWatch | None = None
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
@@ -107,11 +117,32 @@ class Live:
         """The container's id."""
         return self.container.id
 
+    @property
+    def removing(self) -> bool:
+        """Whether somebody is removing it."""
+        return self.removal is not None
+
+    @property
+    def status(self) -> str:
+        """Its state, as `docker ps` calls it."""
+        state = self.container.state
+        return "removing" if self.removing and not state.active else state.status
+
+    def begin_removal(self) -> None:
+        """Keep others from removing or starting it."""
+        self.removal = asyncio.get_running_loop().create_future()
+
+    def end_removal(self) -> None:
+        """It has failed: somebody else may try."""
+        if self.removal is not None:
+            self.removal.set_result(None)
+            self.removal = None
+
     def tell_ended(self) -> None:
         """Wake everybody who waits for the end of a run."""
         self.ended.set()
         if not self.next_exit.done():
-            self.next_exit.set_result(None)
+            self.next_exit.set_result(self.container.state.exit_code)
         self.next_exit = asyncio.get_running_loop().create_future()
 
     def drop_parked(self) -> None:
@@ -147,6 +178,7 @@ class Core:
         self.metrics = Metrics()
         self.containers: dict[str, Live] = {}
         self.background: set[asyncio.Task[None]] = set()
+        self.leaving = False  # the daemon ends: what ends now is started again by the next one
 
     # --- places ---
 
@@ -216,3 +248,9 @@ def check_not_removing(live: Live) -> None:
     """Raise `RemovalInProgress` when somebody is removing this container."""
     if live.removing:
         raise RemovalInProgress(live.id)
+
+
+def check_not_restarting(live: Live) -> None:
+    """Raise `Restarting` while the container waits for its next start."""
+    if live.container.state.status == "restarting":
+        raise Restarting(live.id)

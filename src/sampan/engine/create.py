@@ -12,7 +12,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from sampan.engine import mountpoints
+from sampan.engine import health, mountpoints
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.logs import check_log_config
@@ -24,7 +24,7 @@ from sampan.engine.signals import parse_signal
 from sampan.engine.spec import validate_host_config
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.images import Image
-from sampan.oci.image import Healthcheck, ImageConfig, Platform, local_architecture
+from sampan.oci.image import ImageConfig, Platform, local_architecture
 from sampan.oci.platforms import satisfies, shown
 
 
@@ -107,6 +107,7 @@ def merge(config: ContainerConfig, image: ImageConfig) -> None:
         config.exposed_ports = {**{port: {} for port in image.exposed_ports}, **(config.exposed_ports or {})}
     if image.volumes:
         config.volumes = {**{path: {} for path in image.volumes}, **(config.volumes or {})}
+    config.healthcheck = health.merge(config.healthcheck, image.healthcheck)
     if config.shell is None and image.shell:
         config.shell = list(image.shell)
 
@@ -151,7 +152,7 @@ def _complete(core: Core, container: Container) -> list[str]:
         parse_signal(config.stop_signal)
     if host_config.volume_driver not in ("", "local"):
         raise Unsupported(f"volume driver {host_config.volume_driver!r}: only local is offered")
-    _check_health(config.healthcheck)
+    health.check(config.healthcheck, config.health_on_failure)
     return [*validate_host_config(config, host_config)]
 
 
@@ -181,11 +182,6 @@ def _check_restart_policy(host_config: HostConfig) -> None:
         raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
     if host_config.auto_remove and policy.name != "no":
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-
-
-def _check_health(health: Healthcheck | None) -> None:
-    if health is not None and health.test and health.test != ["NONE"]:
-        raise Unsupported("health checks (--health-cmd) are not offered yet")
 
 
 def _make(core: Core, container: Container, image: Image) -> None:

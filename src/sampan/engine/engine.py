@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-from sampan.engine import ending, recovery
+from sampan.engine import ending, health, oom, recovery
 from sampan.engine.core import Core, in_thread
 from sampan.engine.profiles import apparmor
 from sampan.errors import SampanError
@@ -35,6 +35,11 @@ class Engine(Core):
 
     async def stop(self, shutdown_containers: bool = False) -> None:
         """Let go: containers live on, unless they are to be stopped first."""
+        self.leaving = True
+        for live in self.containers.values():
+            if live.restart is not None:
+                live.restart.cancel()  # its state says `restarting`: the next daemon starts it
+        await health.leave(self)
         if shutdown_containers:
             await self._stop_containers()
         for task in list(self.background):
@@ -47,6 +52,7 @@ class Engine(Core):
         await asyncio.gather(*self.background, return_exceptions=True)
         for live in self.containers.values():
             live.drop_parked()
+            oom.unwatch(live)
             if live.process is not None:
                 live.process.close()
         await self.launcher.close()

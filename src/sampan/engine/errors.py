@@ -6,6 +6,7 @@ NotFound
 Conflict
 ├── NameInUse             409  the name belongs to another container
 ├── NotRunning            409  the container has to be running for this
+├── Restarting            409  it waits to be started again
 └── RemovalInProgress     409  somebody else is removing it now
 """
 
@@ -43,6 +44,13 @@ class NotRunning(Conflict):
 
     def __init__(self, container_id: str) -> None:
         super().__init__(f"container {container_id} is not running")
+
+
+class Restarting(Conflict):
+    """The container has ended, and its restart policy has it started again in a moment."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"Container {container_id} is restarting, wait until the container is running")
 
 
 class RemovalInProgress(Conflict):

@@ -12,7 +12,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from sampan.engine.core import Core, Exec, ExecConfig, Live, in_thread
+from sampan.engine.core import Core, Exec, ExecConfig, Live, check_not_restarting, in_thread
 from sampan.engine.errors import ExecNotFound, NotRunning
 from sampan.engine.init_program import sealed_init
 from sampan.engine.signals import parse_signal
@@ -47,6 +47,7 @@ def create(core: Core, live: Live, config: ExecConfig) -> Exec:
 def _check_runnable(live: Live) -> None:
     if live.container.state.status == "paused":
         raise Conflict(f"container {live.id} is paused, unpause the container before exec")
+    check_not_restarting(live)
     if not live.container.state.running:
         raise NotRunning(live.id)
 

@@ -45,6 +45,7 @@ class ContainerConfig:
     stop_signal: str | None = None
     stop_timeout: int | None = None
     shell: list[str] | None = None
+    health_on_failure: str | None = field(default=None, metadata={"json": "HealthcheckOnFailureAction"})
 
 
 @dataclass(slots=True)
@@ -255,6 +256,25 @@ class EndpointSettings:
 
 
 @dataclass(slots=True)
+class Probe:
+    """One health check that is over; -1 as exit code: it could not be run, or not in its time."""
+
+    start_ns: int = 0
+    end_ns: int = 0
+    exit_code: int = 0
+    output: str = ""
+
+
+@dataclass(slots=True)
+class Health:
+    """What the health checks have found; the last probes, oldest first."""
+
+    status: str = "starting"  # starting, healthy, unhealthy
+    failing_streak: int = 0
+    log: list[Probe] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class State:
     """Where a container is in its life; times are nanoseconds since 1970, 0 for never."""
 
@@ -265,11 +285,17 @@ class State:
     oom_killed: bool = False
     started_at_ns: int = 0
     finished_at_ns: int = 0
+    health: Health | None = None
 
     @property
     def running(self) -> bool:
         """Whether a process of the container exists (a paused one counts)."""
         return self.status in ("running", "paused")
+
+    @property
+    def active(self) -> bool:
+        """What Docker counts as running: a process exists, or is to be started again in a moment."""
+        return self.status in ("running", "paused", "restarting")
 
 
 @dataclass(slots=True)
@@ -292,3 +318,4 @@ class Container:
     sandbox_key: str = ""
     restart_count: int = 0
     stopped_by_user: bool = False
+    to_be_removed: bool = False  # a forced removal has begun

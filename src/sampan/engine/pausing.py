@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine import health
+from sampan.engine.core import Core, Live, check_not_removing, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.errors import Conflict
 from sampan.linux.cgroups import manager_for
@@ -18,9 +19,15 @@ async def pause(core: Core, live: Live) -> None:
         check_not_removing(live)
         if live.container.state.status == "paused":
             raise Conflict(f"Container {live.id} is already paused")
+        check_not_restarting(live)
         if not live.container.state.running:
             raise NotRunning(live.id)
-        await in_thread(manager_for(core.cgroups_path(live.container)).freeze)
+        await health.halt(live)  # a frozen probe would be ended for being late
+        try:
+            await in_thread(manager_for(core.cgroups_path(live.container)).freeze)
+        except BaseException:
+            health.begin(core, live)
+            raise
         if live.container.state.running:
             live.container.state.status = "paused"
             core.store.save(live.container)
@@ -40,4 +47,5 @@ async def unpause(core: Core, live: Live) -> None:
         if live.container.state.running:
             live.container.state.status = "running"
             core.store.save(live.container)
+            health.begin(core, live)
     core.publish(live, "unpause")

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 
-from sampan.engine import ending, execs, starting
+from sampan.engine import ending, execs, health, oom, removal, restarting, starting
 from sampan.engine.core import Core, Live, in_thread
 from sampan.errors import SampanError
 from sampan.linux.cgroups import manager_for
@@ -33,14 +33,16 @@ async def recover(core: Core) -> None:
             await execs.adopt_all(core, live)
         elif found is not None:
             gone.append((live, found))
-        elif live.container.state.running or live.container.state.status == "restarting":
+        elif live.container.state.running:
             gone.append((live, ExitRecord(255, time.time_ns(), error="it ended while no daemon was there")))
     ended = {live.id for live, _ in gone}
     await in_thread(lambda: _sweep(core, running, ended))
     for live, record in gone:
         await ending.ended(core, live, None, record)
     for live in list(core.containers.values()):
-        if live.id not in running and live.id not in ended:
+        if live.container.to_be_removed:
+            await _finish_removal(core, live)
+        elif live.id not in running:
             await _left_over(core, live)
     core.spawn(asyncio.create_task(in_thread(lambda: _clear_store(core)), name="purge"))
 
@@ -58,22 +60,43 @@ def _adopted(core: Core, live: Live, process: Process) -> None:
             manager_for(core.cgroups_path(live.container)).thaw()
     core.store.save(live.container)
     ending.watch(core, live, process)
+    health.begin(core, live)
+    oom.watch(core, live)
+
+
+async def _finish_removal(core: Core, live: Live) -> None:
+    """A forced removal that the last daemon had begun."""
+    try:
+        await removal.remove(core, live, force=True)
+    except (SampanError, OSError) as error:
+        _log.error("cannot remove container %s: %s", live.id[:12], error)
 
 
 async def _left_over(core: Core, live: Live) -> None:
     """A container that does not run: removed if it was to be, started if its policy says so."""
     container = live.container
-    if container.host_config.auto_remove and container.state.status == "exited":
-        await ending.remove_locked(core, live, volumes=True)
+    owed = container.state.status == "restarting"  # the back-off was cut short
+    if owed:
+        container.state.status = "exited"
+        core.store.save(container)
+    if container.state.status != "exited":
         return
-    policy = container.host_config.restart_policy.name
-    if container.state.status == "exited" and (
-        policy == "always" or (policy == "unless-stopped" and not container.stopped_by_user)
-    ):
+    if container.host_config.auto_remove:
+        await removal.auto_remove(core, live)
+    elif owed or restarting.wanted_at_start(container):
         try:
-            await starting.start(core, live)
+            if owed:
+                await _start_owed(core, live)
+            else:
+                await starting.start(core, live)
         except (SampanError, OSError) as error:
             _log.error("cannot start container %s: %s", live.id[:12], error)
+
+
+async def _start_owed(core: Core, live: Live) -> None:
+    """Start it as at the end of its back-off: the count of its restarts goes on."""
+    async with live.lock:
+        await starting.start_locked(core, live)
 
 
 def _sweep(core: Core, running: set[str], ended: set[str]) -> None:

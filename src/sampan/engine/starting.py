@@ -14,8 +14,8 @@ import shutil
 from contextlib import ExitStack
 from typing import Any
 
-from sampan.engine import ending
-from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine import ending, health, oom, removal, restarting
+from sampan.engine.core import Core, Live, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.engine.logs import log_spec
 from sampan.engine.metrics import timed
@@ -37,21 +37,27 @@ async def start(core: Core, live: Live) -> None:
         SampanError: a step before that failed; all steps before it are undone.
     """
     async with live.lock:
-        check_not_removing(live)
         if live.container.state.status == "paused":
             raise Conflict("cannot start a paused container, try unpause instead")
-        if live.container.state.running:
+        if live.container.state.active:
             raise NotModified(f"container {live.id} is already running")
-        live.container.stopped_by_user = False
-        if live.restart is not None:
-            live.restart.cancel()
-            live.restart = None
+        begin_anew(core, live)
         await start_locked(core, live)
+
+
+def begin_anew(core: Core, live: Live) -> None:
+    """Forget what the restart policy has counted and who stopped it: this start was asked for."""
+    restarting.call_off(core, live)
+    live.backoff_s = 0
+    live.container.restart_count = 0
+    live.container.stopped_by_user = False
 
 
 @timed("start")
 async def start_locked(core: Core, live: Live) -> None:
     """As `start`, for callers that hold the lock and have checked the state."""
+    if live.removing:
+        raise Conflict("container is marked for removal and cannot be started")
     if live.settled is not None:
         await live.settled  # the clean-up of the last run
         live.settled = None
@@ -90,8 +96,11 @@ async def start_locked(core: Core, live: Live) -> None:
     state = container.state
     state.status, state.pid, state.started_at_ns = "running", process.pid, process.started_at_ns
     state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
+    health.reset(live)
     core.store.save(container)
     core.publish(live, "start")
+    health.begin(core, live)
+    oom.watch(core, live)
     ending.watch(core, live, process)
 
 
@@ -101,9 +110,12 @@ async def _failed(core: Core, live: Live, error: Exception, exit_code: int) -> N
     state.exit_code = error.exit_code if isinstance(error, LaunchError) else exit_code
     state.error = str(error)
     state.pid = 0
+    if state.status == "restarting":
+        state.status = "exited"
     core.store.save(live.container)
+    live.tell_ended()
     if live.container.host_config.auto_remove:
-        await ending.remove_locked(core, live, volumes=True)
+        await removal.remove_locked(core, live, volumes=True)
 
 
 def _terminal_size(container: Container) -> tuple[int, int] | None:
@@ -278,6 +290,7 @@ def _shared_memory(
 
 
 def require_running(live: Live) -> None:
-    """Raise `NotRunning` unless the container has a process."""
+    """Raise `NotRunning` or `Restarting` unless the container has a process."""
+    check_not_restarting(live)
     if not live.container.state.running or live.process is None:
         raise NotRunning(live.id)

@@ -65,7 +65,12 @@ MISSING_FLAGS = {
 }
 
 # What docker does not have.
+UNHEALTHY = {"health-on-failure": "what to do with a container that has turned unhealthy, as podman's"}
 OURS = {
+    "run": UNHEALTHY,
+    "container run": UNHEALTHY,
+    "create": UNHEALTHY,
+    "container create": UNHEALTHY,
     "exec": {"timeout": "ends the command and all that it started"},
     "container exec": {"timeout": "ends the command and all that it started"},
     "push": {"compression": "which compression layers are sent with"},

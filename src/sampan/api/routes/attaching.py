@@ -10,7 +10,7 @@ import asyncio
 from sampan.api.routes.detach_keys import parse_detach_keys
 from sampan.api.shapes.containers import exec_inspect
 from sampan.engine import Engine, LogQuery, execs, stream_logs
-from sampan.engine.core import ExecConfig
+from sampan.engine.core import ExecConfig, check_not_restarting
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.http import Request, Response, Routes, empty, json_response
@@ -34,6 +34,7 @@ async def attach(request: Request) -> Response | None:
     container = live.container
     if container.state.status == "paused":
         raise Conflict(f"container {live.id} is paused, unpause the container before attach")
+    check_not_restarting(live)
     keys = parse_detach_keys(query.get("detachKeys"))
     tty = container.config.tty
     logs, following = query.flag("logs"), query.flag("stream")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sampan.api.routes.listing import list_containers, prune_filter, sizes_of
 from sampan.api.shapes import containers as shapes
-from sampan.engine import Engine, LogQuery, create, ending, pausing, starting, stream_logs
+from sampan.engine import Engine, LogQuery, create, ending, pausing, removal, starting, stream_logs
 from sampan.engine.core import in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
@@ -160,11 +160,11 @@ async def prune(request: Request) -> Response:
     removed: list[str] = []
     freed = 0
     for live in list(engine.containers.values()):
-        if live.container.state.status not in ("created", "exited", "dead") or not matches(live):
+        if live.status not in ("created", "exited", "dead") or not matches(live):
             continue
         size = await in_thread(lambda live=live: engine.driver.container_size(live.id))  # type: ignore[misc]
         try:
-            await ending.remove(engine, live)
+            await removal.remove(engine, live)
         except Conflict:
             continue  # started, or removed by somebody else, meanwhile
         removed.append(live.id)
@@ -181,7 +181,7 @@ async def remove(request: Request) -> Response:
     if query.flag("link"):
         raise Unsupported("link: links between containers are not offered")
     live = engine.get(request.params["id"])
-    await ending.remove(engine, live, force=query.flag("force"), volumes=query.flag("v"))
+    await removal.remove(engine, live, force=query.flag("force"), volumes=query.flag("v"))
     return empty()
 
 
@@ -193,7 +193,7 @@ async def wait(request: Request) -> Response:
     condition = request.query.get("condition") or "not-running"
     if condition not in ("not-running", "next-exit", "removed"):
         raise InvalidParameter(f'invalid condition: "{condition}"')
-    waiting = ending.wait(engine, live, condition)
+    waiting = ending.wait(live, condition)
 
     async def answer() -> AsyncIterator[bytes]:
         yield b""

@@ -9,9 +9,11 @@ from typing import Any
 from sampan.api.shapes.containers import summary
 from sampan.engine import Core, Live
 from sampan.engine.core import in_thread
+from sampan.engine.health import status as health_status
 from sampan.errors import InvalidParameter, NotFound
 
 Filters = dict[str, list[str]]
+_HEALTHS = {"none", "starting", "healthy", "unhealthy"}
 _STATES = {"created", "running", "paused", "restarting", "removing", "exited", "dead"}
 
 
@@ -33,7 +35,7 @@ async def list_containers(
     found = [
         live
         for live in sorted(core.containers.values(), key=lambda live: -live.container.created_at_ns)
-        if (everything or live.container.state.running) and all(test(live) for test in tests)
+        if (everything or live.container.state.active) and all(test(live) for test in tests)
     ]
     if limit > 0:
         found = found[:limit]
@@ -42,7 +44,7 @@ async def list_containers(
         size = None
         if sizes:
             size = await in_thread(lambda live=live: sizes_of(core, live))  # type: ignore[misc]
-        result.append(summary(live.container, size, _image_name(core, live)))
+        result.append(summary(live, size, _image_name(core, live)))
     return result
 
 
@@ -71,7 +73,12 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
         for value in values:
             if value not in _STATES:
                 raise InvalidParameter(f"invalid filter 'status={value}'")
-        return lambda live: live.container.state.status in values
+        return lambda live: live.status in values
+    if name == "health":
+        for value in values:
+            if value not in _HEALTHS:
+                raise InvalidParameter(f"unrecognized filter value for health: {value}")
+        return lambda live: health_status(live.container) in values
     if name == "id":
         return lambda live: any(live.id.startswith(value) for value in values)
     if name == "name":
@@ -102,7 +109,7 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
             for network, endpoint in live.container.networks.items()
             for value in values
         )
-    if name in ("expose", "publish", "health", "isolation", "is-task"):
+    if name in ("expose", "publish", "isolation", "is-task"):
         raise InvalidParameter(f"filter '{name}' is not offered yet")
     raise InvalidParameter(f"invalid filter '{name}'")
 

@@ -7,23 +7,26 @@ from typing import Any
 
 from sampan.api.shapes.times import human_duration, rfc3339
 from sampan.engine import Core, Exec, Live
-from sampan.engine.model import Container, EndpointSettings, MountPoint, State
+from sampan.engine.model import Container, EndpointSettings, Health, MountPoint, State
 from sampan.engine.spec import confined_by
 from sampan.oci.records import encode
 
 
-def status_text(state: State) -> str:
+def status_text(state: State, removing: bool = False) -> str:
     """The STATUS column of `docker ps`."""
     if state.running:
         up = f"Up {human_duration((time.time_ns() - state.started_at_ns) / 1e9)}"
-        return f"{up} (Paused)" if state.status == "paused" else up
+        if state.status == "paused":
+            return f"{up} (Paused)"
+        if state.health is not None:
+            status = state.health.status
+            return f"{up} ({'health: starting' if status == 'starting' else status})"
+        return up
     since = human_duration((time.time_ns() - state.finished_at_ns) / 1e9)
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {since} ago"
-    if state.status == "removing":
+    if removing:
         return "Removal In Progress"
-    if state.status == "dead":
-        return "Dead"
     if not state.started_at_ns:
         return "Created"
     return f"Exited ({state.exit_code}) {since} ago"
@@ -77,13 +80,14 @@ def _ports(container: Container) -> list[dict[str, Any]]:
     return ports
 
 
-def summary(container: Container, size: tuple[int, int] | None, image_name: str) -> dict[str, Any]:
+def summary(live: Live, size: tuple[int, int] | None, image_name: str) -> dict[str, Any]:
     """One entry of `GET /containers/json`.
 
     Args:
         size: bytes of the writable layer and of the whole root file system, when asked for.
         image_name: what to call the image: as the user named it, or its id once the name means another.
     """
+    container = live.container
     shape: dict[str, Any] = {
         "Id": container.id,
         "Names": [f"/{container.name}"],
@@ -93,8 +97,8 @@ def summary(container: Container, size: tuple[int, int] | None, image_name: str)
         "Created": container.created_at_ns // 1_000_000_000,
         "Ports": _ports(container),
         "Labels": container.config.labels,
-        "State": container.state.status,
-        "Status": status_text(container.state),
+        "State": live.status,
+        "Status": status_text(container.state, live.removing),
         "HostConfig": {"NetworkMode": container.host_config.network_mode},
         "NetworkSettings": {"Networks": _networks(container)},
         "Mounts": [_mount(point) for point in container.mounts],
@@ -116,21 +120,31 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
     state = container.state
     directory = core.directory(container.id)
     config = encode(container.config)
-    for name in ("Healthcheck", "MacAddress", "StopSignal", "StopTimeout", "Shell", "ArgsEscaped"):
+    for name in (
+        "Healthcheck",
+        "MacAddress",
+        "StopSignal",
+        "StopTimeout",
+        "Shell",
+        "ArgsEscaped",
+        "HealthcheckOnFailureAction",
+    ):
         if config[name] is None:
             del config[name]
+    if "Healthcheck" in config:
+        config["Healthcheck"] = {name: value for name, value in config["Healthcheck"].items() if value}
     shape: dict[str, Any] = {
         "Id": container.id,
         "Created": rfc3339(container.created_at_ns),
         "Path": container.path,
         "Args": container.args,
         "State": {
-            "Status": state.status,
-            "Running": state.running or state.status == "restarting",
+            "Status": live.status,
+            "Running": state.active,
             "Paused": state.status == "paused",
             "Restarting": state.status == "restarting",
             "OOMKilled": state.oom_killed,
-            "Dead": state.status == "dead",
+            "Dead": False,
             "Pid": state.pid,
             "ExitCode": state.exit_code,
             "Error": state.error,
@@ -158,9 +172,27 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         "Config": config,
         "NetworkSettings": _network_settings(container),
     }
+    if state.health is not None:
+        shape["State"]["Health"] = _health(state.health)
     if size is not None:
         shape["SizeRw"], shape["SizeRootFs"] = size
     return shape
+
+
+def _health(health: Health) -> dict[str, Any]:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": rfc3339(probe.start_ns),
+                "End": rfc3339(probe.end_ns),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            }
+            for probe in health.log
+        ],
+    }
 
 
 def _network_settings(container: Container) -> dict[str, Any]:

@@ -278,6 +278,8 @@ def _health(values: Values, config: dict[str, Any]) -> None:
         "health-retries",
     )
     wanted = values.given("health-cmd") or any(values.given(flag) for flag in flags)
+    if values.given("health-on-failure"):
+        config["HealthcheckOnFailureAction"] = values.text("health-on-failure")
     if values.on("no-healthcheck"):
         if wanted:
             raise CommandError("--no-healthcheck conflicts with --health-* options")

@@ -63,6 +63,7 @@ CREATE_FLAGS = (
     Flag("group-add", "list", "Join additional groups"),
     Flag("health-cmd", "string", "Command that checks the health"),
     Flag("health-interval", "duration", "Time between two checks (ms|s|m|h)"),
+    Flag("health-on-failure", "string", "What to do once unhealthy: none, kill, restart or stop"),
     Flag("health-retries", "int", "Failures in a row that mean unhealthy"),
     Flag("health-start-interval", "duration", "Time between two checks in the start period (ms|s|m|h)"),
     Flag("health-start-period", "duration", "Time to start before failures count (ms|s|m|h)"),

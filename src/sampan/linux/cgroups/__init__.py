@@ -9,6 +9,7 @@ from sampan.linux.cgroups.features import Features, features, parse_list
 from sampan.linux.cgroups.layout import Layout, detect
 from sampan.linux.cgroups.leaf import Leaf
 from sampan.linux.cgroups.manager import Manager, checked_path
+from sampan.linux.cgroups.oom import OomNotifier
 from sampan.linux.cgroups.stats import BlkioEntry, CgroupStats
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Layout",
     "Leaf",
     "Manager",
+    "OomNotifier",
     "detect",
     "features",
     "manager_for",
