@@ -40,7 +40,7 @@ class Metrics:
         started_at: when the engine came to be, seconds since 1970.
         container_actions: how long what succeeded of each action took.
         health_starts: how long it took to begin a health check.
-        health_checks, health_checks_failed: how many were made, and how many of them found nothing good.
+        health_checks, health_checks_failed: how many were begun, and how many of them could not be run.
     """
 
     def __init__(self) -> None:
