@@ -178,7 +178,8 @@ def record(container: Container, probe: Probe) -> bool:
         health.status = "healthy"
         return False
     since_start_s = (probe.start_ns - container.state.started_at_ns) / 1e9
-    if health.status == "starting" and since_start_s < _seconds(check_.start_period, 0.0):
+    period_s = _seconds(check_.start_period, 0.0)
+    if health.status == "starting" and period_s and since_start_s < period_s:
         return False
     health.failing_streak += 1
     if health.failing_streak < (check_.retries or RETRIES):

@@ -275,3 +275,31 @@ def test_what_is_not_there_is_a_warning_each(delegated: Delegated) -> None:
     done = daemon.docker("run", *options, "cat", "/proc/self/attr/apparmor/current")
     assert done.err.count("WARNING") == 1 and "CPU shares" in done.err
     assert done.out.strip("\0\n") == "unconfined"
+
+
+def test_out_of_memory_is_told_at_once(daemon: Daemon, run: Callable[..., str]) -> None:
+    one = run("-m", "16m", "--memory-swap", "16m")
+    begun = time.time()
+    daemon.docker("exec", one, "sh", "-c", "x=x; while :; do x=$x$x; done", code=None)
+    eventually(lambda: daemon.api.inspect(one)["State"]["OOMKilled"], timeout=60)
+    assert daemon.api.inspect(one)["State"]["Running"]
+    events = daemon.docker(
+        *("events", "--since", f"{begun:.3f}", "--until", f"{time.time():.3f}", "-f", f"container={one}"),
+        *("-f", "event=oom", "--format", "{{.Action}}"),
+    )
+    assert events.lines == ["oom"]
+
+
+def test_a_late_probe_leaves_nothing(daemon: Daemon, run: Callable[..., str]) -> None:
+    """Process 1 reaps nobody."""
+    one = run(
+        *("--health-interval", "1s", "--health-timeout", "2s", "--health-retries", "1"),
+        *("--health-cmd", "(sleep 1001 & sleep 1002 &) ; sleep 1003"),
+    )
+    eventually(lambda: daemon.api.inspect(one)["State"]["Health"]["Status"] == "unhealthy", timeout=120)
+    assert "exceeded timeout (2s)" in daemon.api.inspect(one)["State"]["Health"]["Log"][0]["Output"]
+    place = cgroup(daemon, one)
+    daemon.docker("pause", one)
+    eventually(lambda: len(manager(place).pids()) == 1, timeout=60)
+    assert [path for path in place.iterdir() if path.is_dir()] in ([], [place / "exec"])
+    daemon.docker("unpause", one)
