@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.images.ahead import START_BYTES, LayersAhead
 from sampan.images.errors import InvalidArchive
+from sampan.images.growing import Growing
 from sampan.oci.image import DOCUMENT_LIMIT_BYTES
 from sampan.storage import tar_reader
 from sampan.storage.compression import ReadAhead, decompressed
@@ -18,6 +22,7 @@ from sampan.storage.unpack import normalise
 
 FILES_LIMIT = 100_000
 MIN_FREE_BYTES = 64 << 20
+_BLOB = re.compile(r"(?:blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json)")
 _LINKS = frozenset((tar_reader.SYMLINK, tar_reader.LINK))
 
 
@@ -70,24 +75,31 @@ class Archive:
         return file.path.read_bytes()
 
 
-def read_archive(stream: Readable, scratch: Path) -> Archive:
+def claimed_digest(name: str) -> str | None:
+    """The digest that the name of an archive's file tells, when it does."""
+    match = _BLOB.fullmatch(name)
+    return "sha256:" + (match[1] or match[2]) if match is not None else None
+
+
+def read_archive(stream: Readable, scratch: Path, ahead: LayersAhead) -> Archive:
     """Read a tar stream, compressed or not, to its end.
 
     Args:
         stream: the archive's bytes.
         scratch: an empty directory of the caller's.
+        ahead: unpacks what may be layers meanwhile.
 
     Raises:
         InvalidArchive, InvalidLayer: it is not an archive, or larger than the disk.
     """
     kind, plain = decompressed(stream)
     if not kind:
-        return _read(plain, scratch)
-    with ReadAhead(plain) as ahead:
-        return _read(ahead, scratch)
+        return _read(plain, scratch, ahead)
+    with ReadAhead(plain) as unfolded:
+        return _read(unfolded, scratch, ahead)
 
 
-def _read(stream: Readable, scratch: Path) -> Archive:
+def _read(stream: Readable, scratch: Path, ahead: LayersAhead) -> Archive:
     archive = Archive()
     source = Source(stream)
     count = 0
@@ -97,7 +109,7 @@ def _read(stream: Readable, scratch: Path) -> Archive:
             raise InvalidArchive(f"the archive has more than {FILES_LIMIT} files")
         name = os.fsdecode(normalise(member.name))
         if member.kind == REGULAR and member.sparse is None:
-            archive.files[name] = _spool(source, member.size, scratch / str(count))
+            archive.files[name] = _spool(source, name, member.size, scratch / str(count), ahead)
             archive.links.pop(name, None)
         elif member.kind in _LINKS:
             target = os.fsdecode(member.link)
@@ -114,17 +126,42 @@ def _read(stream: Readable, scratch: Path) -> Archive:
     return archive
 
 
-def _spool(source: Source, size: int, path: Path) -> ArchiveFile:
-    space = os.statvfs(path.parent)
-    if size + MIN_FREE_BYTES > space.f_bavail * space.f_frsize:
-        raise InvalidLayer(f"no space for the archive: {space.f_bavail * space.f_frsize} bytes are free")
+def _spool(source: Source, name: str, size: int, path: Path, ahead: LayersAhead) -> ArchiveFile:
+    if size + MIN_FREE_BYTES > _free_bytes(path) and not (
+        ahead.give_up() and size + MIN_FREE_BYTES <= _free_bytes(path)
+    ):
+        raise InvalidLayer(f"no space for the archive: {_free_bytes(path)} bytes are free")
     digest = hashlib.sha256()
-    with path.open("xb", buffering=0) as file:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        growing = Growing(fd)
 
-        def write(part: memoryview) -> None:
+        def write(part: bytes | memoryview) -> None:
+            try:
+                growing.append(part)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not ahead.give_up():
+                    raise
+                growing.append(part)
             digest.update(part)
-            while part:
-                part = part[file.write(part) :]
 
-        source.copy(size, write)
-    return ArchiveFile(path, size, "sha256:" + digest.hexdigest())
+        try:
+            start = source.exact(min(size, START_BYTES))
+            write(start)
+            layer = ahead.begin(growing, start, size, claimed_digest(name))
+            source.copy(size - len(start), write)
+        except Exception as error:
+            growing.end(error)
+            raise
+        growing.end()
+    finally:
+        os.close(fd)
+    found = "sha256:" + digest.hexdigest()
+    if layer is not None:
+        ahead.arrived(layer, found)
+    return ArchiveFile(path, size, found)
+
+
+def _free_bytes(path: Path) -> int:
+    space = os.statvfs(path.parent)
+    return space.f_bavail * space.f_frsize

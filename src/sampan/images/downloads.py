@@ -20,11 +20,10 @@ from typing import Protocol
 from sampan.errors import SampanError
 from sampan.images.content import ContentStore
 from sampan.images.errors import NoSpace, PullCancelled
+from sampan.images.growing import PIECE_BYTES, Growing
 from sampan.oci.digest import DigestMismatch
 from sampan.oci.image import Descriptor
 
-PIECE_BYTES = 256 << 10
-POLL_S = 0.25
 MIN_FREE_BYTES = 64 << 20
 
 # A step of a download as Docker names it, and the bytes that have arrived where that matters.
@@ -64,23 +63,19 @@ class Cancellation:
             raise PullCancelled("context canceled")
 
 
-class _Download:
+class _Download(Growing):
     """One blob on its way."""
 
     def __init__(self, owner: Downloads, descriptor: Descriptor, opener: Opener) -> None:
+        super().__init__(
+            os.open(owner.content.partial(descriptor.digest), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        )
         self.descriptor = descriptor
-        self.condition = threading.Condition()
-        self.received = 0
-        self.error: Exception | None = None
-        self.done = False
         self.watchers: list[Watcher] = []
         self.last: tuple[str, int | None] | None = None
         self._owner = owner
         self._opener = opener
         self._cancelled = False
-        self.fd = os.open(
-            owner.content.partial(descriptor.digest), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
 
     def tell(self, status: str, count: int | None = None) -> None:
         """Let every watcher know; called with the condition held or before the thread runs."""
@@ -106,19 +101,14 @@ class _Download:
             raise
         finally:
             self._owner.ended(self)  # before anybody learns of it, and begins the next one
-            with self.condition:
-                self.error = error
-                self.done = True
-                self.condition.notify_all()
+            self.end(error)
             os.close(self.fd)
 
     def _fetch(self) -> None:
         descriptor = self.descriptor
         digest = hashlib.sha256()
         offset = self._resume(digest)
-        with self.condition:
-            self.received = offset
-            self.condition.notify_all()
+        self.advance(offset)
         _check_space(self._owner.content, descriptor.size - offset)
         remote = self._opener(self._retrying)
         try:
@@ -128,15 +118,8 @@ class _Download:
                 with self.condition:
                     if self._cancelled:
                         raise PullCancelled("context canceled")
-                    view = memoryview(data)
-                    at = self.received
-                    while view:
-                        count = os.pwrite(self.fd, view, at)
-                        at += count
-                        view = view[count:]
-                    self.received = at
-                    self.condition.notify_all()
-                    self.tell(DOWNLOADING, at)
+                    self.append(data)
+                    self.tell(DOWNLOADING, self.received)
         except DigestMismatch:
             with self.condition:
                 if not self._cancelled:
@@ -227,31 +210,14 @@ class Following:
             self._cancellation.check()
             data = os.pread(self._fd, size, self._at)
         else:
-            with download.condition:
-                while not (data := self._ready(download, size)) and not download.done:
-                    download.condition.wait(POLL_S)
+            data = download.read_at(self._fd, self._at, size, self._cancellation.check)
         self._at += len(data)
         return data
 
-    def _ready(self, download: _Download, size: int) -> bytes:
-        """What can be read now; nothing when it is still to come, or was given up as wrong a moment ago."""
-        self._cancellation.check()
-        if download.error is not None:
-            raise download.error
-        ready = min(size, download.received - self._at)
-        return os.pread(self._fd, ready, self._at) if ready > 0 else b""
-
     def wait(self) -> None:
         """Return when the blob is in the store; raises as `read`."""
-        download = self._download
-        if download is None:
-            return
-        with download.condition:
-            while not download.done:
-                download.condition.wait(POLL_S)
-                self._cancellation.check()
-            if download.error is not None:
-                raise download.error
+        if self._download is not None:
+            self._download.wait_for_end(self._cancellation.check)
 
     def release(self) -> None:
         """Let go; the last one to do so cancels the download."""

@@ -7,11 +7,11 @@ current engines save is both; `manifest.json` then decides, as it does for them.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.images.archive import Archive, ArchiveFile, read_archive
+from sampan.images.ahead import LayersAhead
+from sampan.images.archive import Archive, ArchiveFile, claimed_digest, read_archive
 from sampan.images.content import Lease
 from sampan.images.errors import InvalidArchive
 from sampan.images.image import Loaded, check_platform
@@ -39,7 +39,6 @@ from sampan.storage.tar_reader import Readable
 _NAME_OF_IMAGE = "io.containerd.image.name"
 _NAME_OF_REFERENCE = "org.opencontainers.image.ref.name"
 _DEPTH_LIMIT = 8
-_BLOB = re.compile(r"(?:blobs/sha256/([0-9a-f]{64})|([0-9a-f]{64})\.json)")
 
 
 @dataclass(slots=True)
@@ -51,6 +50,14 @@ class _Found:
     layers: list[ArchiveFile]
     manifest: bytes
     references: list[Reference] = field(default_factory=list)
+
+    def missing(self, records: ImageRecords) -> list[str]:
+        """The blobs of those of its layers that are not unpacked."""
+        return [
+            layer.digest
+            for layer, chain_id in zip(self.layers, self.document.chain_ids, strict=True)
+            if not records.driver.has_layer(chain_id)
+        ]
 
 
 def load(
@@ -67,12 +74,17 @@ def load(
         NoSuchImage: an image is for another platform.
         InvalidArchive, InvalidImage, InvalidLayer, DigestMismatch: the archive is not as it must be.
     """
-    with records.content.scratch() as scratch, records.content.lease(records.collect) as lease:
-        archive = read_archive(stream, scratch)
+    with (
+        records.content.scratch() as scratch,
+        records.content.lease(records.collect) as lease,
+        LayersAhead(records) as ahead,
+    ):
+        archive = read_archive(stream, scratch, ahead)
         images = _images(archive, platform)
+        ahead.keep_only({blob for image in images for blob in image.missing(records)})
         added = []
         for image in images:
-            image_id = _store(records, lease, image, progress)
+            image_id = _store(records, lease, image, progress, ahead)
             added.append((image_id, image))
         with records.database.transaction():
             for image_id, image in added:
@@ -101,7 +113,7 @@ def load(
     return loaded
 
 
-def _store(records: ImageRecords, lease: Lease, image: _Found, progress: Progress) -> str:
+def _store(records: ImageRecords, lease: Lease, image: _Found, progress: Progress, ahead: LayersAhead) -> str:
     image_id = image.config.digest
     manifest_digest = sha256(image.manifest)
     lease.add(image_id, manifest_digest, *(layer.digest for layer in image.layers))
@@ -116,6 +128,7 @@ def _store(records: ImageRecords, lease: Lease, image: _Found, progress: Progres
         image.document.chain_ids,
         [layer.digest for layer in image.layers],
         progress,
+        ahead=ahead,
     )
     return image_id
 
@@ -202,8 +215,7 @@ def _are_texts(value: Any) -> bool:
 def _checked(archive: Archive, name: str) -> ArchiveFile:
     """A file whose name may tell its digest, which then has to be right."""
     file = archive.get(name)
-    match = _BLOB.fullmatch(name)
-    if match is not None and hex_of(file.digest) != (match[1] or match[2]):
+    if claimed_digest(name) not in (None, file.digest):
         raise DigestMismatch(f"{name} has the digest {file.digest}, not the one in its name")
     return file
 

@@ -153,6 +153,11 @@ class ImageRecords:
             )
         ]
 
+    def has_unpacked(self, blob: str) -> bool:
+        """Whether the driver has a layer that came from this blob."""
+        rows = self.database.execute("SELECT DISTINCT layer FROM image_layers WHERE blob = ?", (blob,))
+        return any(self.driver.has_layer(row[0]) for row in rows)
+
     def layer_size(self, layer: str) -> int:
         """The size of a layer's files in bytes; 0 for one that the driver has lost."""
         return self.driver.layer_size(layer) if self.driver.has_layer(layer) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sampan.images.ahead import LayersAhead
 from sampan.images.content import Lease
 from sampan.images.records import ImageRecords
 from sampan.oci.digest import DigestMismatch, hex_of
@@ -21,6 +22,7 @@ def unpack_layers(
     blobs: list[str],
     progress: Progress,
     verified: bool = True,
+    ahead: LayersAhead | None = None,
 ) -> None:
     """Make sure that every layer of an image is in the driver.
 
@@ -31,6 +33,7 @@ def unpack_layers(
         blobs: the digest of each layer's blob, compressed or not.
         progress: told when a layer begins and ends.
         verified: the blobs have just been hashed, so that a plain one need not be again.
+        ahead: may have a layer unpacked already.
 
     Raises:
         DigestMismatch: a layer is not what the image's config says.
@@ -41,7 +44,7 @@ def unpack_layers(
         lease.add(f"layer:{layer}")
         with records.unpacking(layer):
             if not records.driver.has_layer(layer):
-                _unpack(records, diff_id, layer, below, blob, progress, verified)
+                _unpack(records, diff_id, layer, below, blob, progress, verified, ahead)
         below = layer
 
 
@@ -53,23 +56,44 @@ def _unpack(
     blob: str,
     progress: Progress,
     verified: bool,
+    ahead: LayersAhead | None,
 ) -> None:
     total = records.content.size(blob)
     short = hex_of(diff_id)[:12]
     progress({"status": "Loading layer", "progressDetail": {"current": 0, "total": total}, "id": short})
+    if ahead is None or not _adopt(ahead, diff_id, layer, below, blob):
+        _unpack_blob(records, diff_id, layer, below, blob, verified)
+    progress({"status": "Loading layer", "progressDetail": {"current": total, "total": total}, "id": short})
+
+
+def _adopt(ahead: LayersAhead, diff_id: str, layer: str, below: str | None, blob: str) -> bool:
+    """Take the layer from those that are unpacked already."""
+    taken = ahead.take(blob)
+    if taken is None:
+        return False
+    prepared, found = taken
+    with prepared:
+        _verify(blob, found, diff_id)
+        prepared.stand_on(below)
+        prepared.commit(layer)
+    return True
+
+
+def _verify(blob: str, found: str, diff_id: str) -> None:
+    if found != diff_id:
+        raise DigestMismatch(f"layer {blob} unpacks to {found}, but the image says {diff_id}")
+
+
+def _unpack_blob(
+    records: ImageRecords, diff_id: str, layer: str, below: str | None, blob: str, verified: bool
+) -> None:
     with records.content.open(blob) as file:
         kind, plain = decompressed(file)
         if verified and not kind and blob == diff_id:
             records.driver.apply_layer(layer, below, plain)
         else:
             hashing = Hashing(plain)
-
-            def verify() -> None:
-                if hashing.digest != diff_id:
-                    raise DigestMismatch(
-                        f"layer {blob} unpacks to {hashing.digest}, but the image says {diff_id}"
-                    )
-
             with ReadAhead(hashing) as stream:
-                records.driver.apply_layer(layer, below, stream, verify)
-    progress({"status": "Loading layer", "progressDetail": {"current": total, "total": total}, "id": short})
+                records.driver.apply_layer(
+                    layer, below, stream, lambda: _verify(blob, hashing.digest, diff_id)
+                )

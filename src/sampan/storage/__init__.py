@@ -5,7 +5,7 @@
 """
 
 from sampan.storage.driver import ADDED, DELETED, MODIFIED, Change, Driver, PreparedLayer, Snapshot
-from sampan.storage.errors import DriverError, InvalidLayer, NoSuchLayer
+from sampan.storage.errors import DriverError, InvalidLayer, NoSuchLayer, ParentNeeded
 from sampan.storage.export import export_tar
 from sampan.storage.limits import Limits
 from sampan.storage.opening import open_driver
@@ -20,6 +20,7 @@ __all__ = [
     "InvalidLayer",
     "Limits",
     "NoSuchLayer",
+    "ParentNeeded",
     "PreparedLayer",
     "Snapshot",
     "export_tar",

@@ -25,7 +25,7 @@ from typing import BinaryIO
 from sampan.errors import Conflict
 from sampan.linux import syscalls
 from sampan.oci.digest import check_digest, hex_of
-from sampan.storage.errors import NoSuchLayer
+from sampan.storage.errors import NoSuchLayer, ParentNeeded
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
 
@@ -52,6 +52,9 @@ class Prepared:
         if self._stage is None:
             raise ValueError("the layer was committed or discarded before")
         self._driver.write_snapshot(self._stage, self._parent, out)
+
+    def stand_on(self, parent: str | None) -> None:
+        self._parent = parent
 
     def commit(self, layer_id: str) -> None:
         if self._stage is None:
@@ -133,6 +136,9 @@ class DirectoryDriver:
         if parent is not None:
             self._record(parent)
         return self._stage(parent, lambda stage: self._unpack(stage, parent, stream, limits))
+
+    def prepare_ahead(self, stream: Readable, limits: Limits | None = None) -> Prepared:
+        raise ParentNeeded(f"{self.name} unpacks a layer into a copy of those below it")
 
     def snapshot(self, container_id: str) -> Prepared:
         parent = self.container_parent(container_id)

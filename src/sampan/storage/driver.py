@@ -36,6 +36,9 @@ class PreparedLayer(Protocol):
 
     size: int
 
+    def stand_on(self, parent: str | None) -> None:
+        """Tell what lies below a layer of `prepare_ahead`, before `commit`."""
+
     def commit(self, layer_id: str) -> None:
         """Make it a layer of the store; when the layer is there already, this one is dropped."""
 
@@ -69,6 +72,14 @@ class Driver(Protocol):
         Raises:
             NoSuchLayer: `parent` is missing.
             InvalidLayer: the archive is broken, hostile or too large; nothing is left.
+        """
+
+    def prepare_ahead(self, stream: Readable, limits: Limits | None = None) -> PreparedLayer:
+        """`prepare_layer` for a layer whose parent is not known yet: `stand_on` tells it later.
+
+        Raises:
+            ParentNeeded: the layer cannot be unpacked without; nothing is left.
+            InvalidLayer: as `prepare_layer`.
         """
 
     def apply_layer(

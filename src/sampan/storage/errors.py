@@ -3,7 +3,8 @@
 InvalidParameter
 └── InvalidLayer     the bytes are not a layer, or one that would reach outside its root
 SampanError
-└── DriverError      the driver cannot work here
+├── DriverError      the driver cannot work here
+└── ParentNeeded     the layer cannot be unpacked before it is known what lies below it
 NotFound
 └── NoSuchLayer
 """
@@ -19,6 +20,10 @@ class InvalidLayer(InvalidParameter):
 
 class DriverError(SampanError):
     """The storage driver cannot work on this machine or file system."""
+
+
+class ParentNeeded(SampanError):
+    """This layer, or this driver, has to look at the layers below."""
 
 
 class NoSuchLayer(NotFound):

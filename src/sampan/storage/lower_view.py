@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
+from sampan.storage.errors import ParentNeeded
+
 OPAQUE_XATTR = "trusted.overlay.opaque"
 
 
@@ -87,3 +89,13 @@ class LowerView:
             if not stat.S_ISDIR(info.st_mode) or is_opaque(place):
                 break
         return first, stack
+
+
+class UnknownLower:
+    """Stands for layers that are not known yet: whoever has to look at them cannot go on."""
+
+    def lookup(self, path: bytes) -> os.stat_result | None:
+        raise ParentNeeded(f"{os.fsdecode(path)} is only in the layers below")
+
+    def names(self, path: bytes) -> set[bytes]:
+        raise ParentNeeded(f"what lies below /{os.fsdecode(path)} is hidden name by name")

@@ -23,13 +23,13 @@ from typing import BinaryIO
 
 from sampan.linux import syscalls
 from sampan.storage import changes, overlay_mount
-from sampan.storage.base import DirectoryDriver, LayerRecord, remove_tree
+from sampan.storage.base import DirectoryDriver, LayerRecord, Prepared, remove_tree
 from sampan.storage.copy_tree import TreeCopy
 from sampan.storage.driver import Change
 from sampan.storage.errors import DriverError
 from sampan.storage.init_layer import make_init_layer
 from sampan.storage.limits import Limits
-from sampan.storage.lower_view import OPAQUE_XATTR, LowerView
+from sampan.storage.lower_view import OPAQUE_XATTR, LowerView, UnknownLower
 from sampan.storage.tar_reader import Member, Readable
 from sampan.storage.unpack import WHITEOUT, Unpacker
 
@@ -37,7 +37,9 @@ from sampan.storage.unpack import WHITEOUT, Unpacker
 class OverlayWhiteouts:
     """Whiteouts as the overlay file system has them."""
 
-    def __init__(self, lower: LowerView) -> None:
+    needs_written = False
+
+    def __init__(self, lower: LowerView | UnknownLower) -> None:
         self._lower = lower
 
     def hide(self, unpacker: Unpacker, parent: int, directory: bytes, name: bytes, member: Member) -> None:
@@ -98,10 +100,17 @@ class Overlay2(DirectoryDriver):
     # --- layers ---
 
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
+        return self._unpack_over(self._view(parent), stage, stream, limits)
+
+    def prepare_ahead(self, stream: Readable, limits: Limits | None = None) -> Prepared:
+        return self._stage(None, lambda stage: self._unpack_over(UnknownLower(), stage, stream, limits))
+
+    def _unpack_over(
+        self, lower: LowerView | UnknownLower, stage: Path, stream: Readable, limits: Limits | None
+    ) -> int:
         diff = stage / "diff"
         diff.mkdir()
         diff.chmod(0o755)
-        lower = self._view(parent)
         root = os.open(diff, os.O_RDONLY | os.O_DIRECTORY)
         try:
             return Unpacker(root, OverlayWhiteouts(lower), limits, lower.lookup).run(stream)

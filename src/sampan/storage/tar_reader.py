@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sampan.storage.errors import InvalidLayer
 
@@ -19,7 +19,8 @@ BLOCK = 512
 READ_SIZE = 1 << 20
 EXTENSION_LIMIT_BYTES = 4 << 20
 _ZERO = bytes(BLOCK)
-_FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32x32x8s8s155s12x")
+_FIELDS = struct.Struct("100s24s12s12s8sc100s8s32x32x8s8s155s12x")  # 24s: mode, uid and gid
+_ADLER_MODULUS = 65521
 
 REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _WITHOUT_DATA = frozenset((LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
@@ -28,6 +29,9 @@ _XATTR = "SCHILY.xattr."
 # Modes, owners and times repeat from member to member; what a field means depends on its bytes alone.
 _NUMBERS_KEPT = 4096
 _numbers: dict[bytes, int] = {}
+_owners: dict[bytes, tuple[int, int, int]] = {}
+_checks: dict[bytes, int] = {}
+_Value = TypeVar("_Value")
 
 
 class Readable(Protocol):
@@ -86,6 +90,15 @@ class Source:
             parts.append(part)
         return b"".join(parts)
 
+    def view(self, count: int) -> memoryview | bytes:
+        """As `exact`, without copying what has been read already; for use before anything else is read."""
+        end = self._at + count
+        if end > len(self._piece):
+            return self.exact(count)
+        data = memoryview(self._piece)[self._at : end]
+        self._at = end
+        return data
+
     def copy(self, count: int, write: Callable[[memoryview], object]) -> None:
         """Give the next `count` bytes to `write`, piece by piece.
 
@@ -121,7 +134,7 @@ def members(source: Source) -> Iterator[Member]:
     extension: dict[str, bytes] = {}
     sparse_pairs: list[tuple[bytes, bytes]] = []
     long_name = long_link = b""
-    exact = source.exact
+    exact, adler32, checks, owners = source.exact, zlib.adler32, _checks, _owners
     while True:
         block = exact(BLOCK)
         if len(block) < BLOCK:
@@ -134,9 +147,9 @@ def members(source: Source) -> Iterator[Member]:
                 raise InvalidLayer("not a tar archive: data after its end mark")
             return
         (
-            name, mode, uid, gid, size, mtime, checksum, kind, link, magic, major, minor, prefix,
+            name, owner, size, mtime, checksum, kind, link, magic, major, minor, prefix,
         ) = _FIELDS.unpack(block)  # fmt: skip
-        if _sum(block) - sum(checksum) + 256 != _number(checksum, "checksum"):
+        if adler32(block) & 0xFFFF != (checks.get(checksum) or _check(checksum)):
             raise InvalidLayer("not a tar archive: a header's checksum is wrong")
         count = _number(size, "size")
         if count < 0:
@@ -156,21 +169,22 @@ def members(source: Source) -> Iterator[Member]:
                 long_link = data.partition(b"\0")[0]
             continue
         name = name.partition(b"\0")[0]
+        mode, uid, gid = owners.get(owner) or _owner(owner)
         if prefix[0] and magic == b"ustar\x0000":
             name = prefix.partition(b"\0")[0] + b"/" + name
         old_style = kind == b"\0"
         if old_style or kind == b"7":
             kind = REGULAR
         member = Member(
-            name=long_name or name,
-            kind=kind,
-            mode=_number(mode, "mode") & 0o7777,
-            uid=_number(uid, "uid"),
-            gid=_number(gid, "gid"),
-            size=count,
-            real_size=count,
-            mtime_ns=_number(mtime, "mtime") * 1_000_000_000,
-            link=long_link or link.partition(b"\0")[0],
+            long_name or name,
+            kind,
+            mode,
+            uid,
+            gid,
+            count,
+            count,
+            _number(mtime, "mtime") * 1_000_000_000,
+            long_link or (link.partition(b"\0")[0] if link[0] else b""),
         )
         if kind in (CHARACTER, BLOCK_DEVICE):
             member.major, member.minor = _number(major, "major"), _number(minor, "minor")
@@ -187,28 +201,45 @@ def members(source: Source) -> Iterator[Member]:
         yield member
 
 
+def looks_like_tar(start: bytes) -> bool:
+    """Whether a file's first block may be a tar archive's; that of a very old one is not known by it."""
+    return start[257:262] == b"ustar"
+
+
 def padding(size: int) -> int:
     """How many bytes fill the last block of `size` bytes of data."""
     return -size % BLOCK
 
 
-def _sum(block: bytes) -> int:
-    """The sum of a block's bytes.
+def _check(checksum: bytes) -> int:
+    """What the low half of a block's Adler-32 must be for this checksum field.
 
-    The low half of an Adler-32 is one more than the sum modulo 65521 (RFC 1950), which 256 bytes cannot
-    reach. This is many times faster than adding in Python.
+    It is one more than the sum of the block's bytes, modulo 65521 (RFC 1950), and many times faster than
+    adding in Python. The field itself counts as eight spaces.
     """
-    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+    total = _parse_number(checksum, "checksum") + sum(checksum) - 8 * 32
+    expected = (total + 1) % _ADLER_MODULUS if 0 <= total <= 255 * BLOCK else -1
+    return _keep(_checks, checksum, expected)
+
+
+def _owner(fields: bytes) -> tuple[int, int, int]:
+    """Mode, uid and gid."""
+    mode, uid, gid = (
+        _parse_number(fields[at : at + 8], what) for at, what in ((0, "mode"), (8, "uid"), (16, "gid"))
+    )
+    return _keep(_owners, fields, (mode & 0o7777, uid, gid))
+
+
+def _keep(known: dict[bytes, _Value], field: bytes, value: _Value) -> _Value:
+    if len(known) >= _NUMBERS_KEPT:
+        known.clear()
+    known[field] = value
+    return value
 
 
 def _number(field: bytes, what: str) -> int:
     known = _numbers.get(field)
-    if known is None:
-        known = _parse_number(field, what)
-        if len(_numbers) >= _NUMBERS_KEPT:
-            _numbers.clear()
-        _numbers[field] = known
-    return known
+    return _keep(_numbers, field, _parse_number(field, what)) if known is None else known
 
 
 def _parse_number(field: bytes, what: str) -> int:

@@ -32,7 +32,13 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Whiteouts(Protocol):
-    """How a driver records that a layer hides something of the layers below."""
+    """How a driver records that a layer hides something of the layers below.
+
+    Attributes:
+        needs_written: whether it wants to know what the layer itself has brought (`Unpacker.written`).
+    """
+
+    needs_written: bool
 
     def hide(self, unpacker: Unpacker, parent: int, directory: bytes, name: bytes, member: Member) -> None:
         """Hide `name` in the directory behind descriptor `parent`, whose path is `directory`."""
@@ -64,7 +70,7 @@ class Unpacker:
     ) -> None:
         self.root = root
         self.size = 0
-        self.written: set[bytes] = set()
+        self.written: set[bytes] | None = set() if whiteouts.needs_written else None
         self.hidden: set[bytes] = set()
         self._whiteouts = whiteouts
         self._limits = limits or Limits()
@@ -72,6 +78,8 @@ class Unpacker:
         self._cache: dict[bytes, int] = {}
         self._last: tuple[bytes, int] = (b"", root)
         self._times: dict[bytes, tuple[int, int]] = {}
+        self._made: dict[int, tuple[int, int, int]] = {}  # by mode: owner, group and mode of a new file
+        self._made_in = -1  # the directory for which that is so
         self._stored = 0
         self._next_check = 0
 
@@ -86,12 +94,12 @@ class Unpacker:
                 drops the directory.
         """
         source = Source(stream)
-        count = 0
+        count, most = 0, self._limits.max_members
         try:
             for member in tar_reader.members(source):
                 count += 1
-                if count > self._limits.max_members:
-                    raise InvalidLayer(f"the layer has more than {self._limits.max_members} files")
+                if count > most:
+                    raise InvalidLayer(f"the layer has more than {most} files")
                 try:
                     self._member(member, source)
                 except OSError as error:
@@ -103,6 +111,10 @@ class Unpacker:
         return self.size
 
     # --- one member ---
+
+    def _wrote(self, path: bytes) -> None:
+        if self.written is not None:
+            self.written.add(path)
 
     def _member(self, member: Member, source: Source) -> None:
         path = normalise(member.name)
@@ -118,7 +130,9 @@ class Unpacker:
         kind = member.kind
         if kind == tar_reader.REGULAR:
             self._regular(parent, path, name, member, source)
-        elif kind == tar_reader.DIRECTORY:
+            return
+        self._made.clear()
+        if kind == tar_reader.DIRECTORY:
             self._directory(parent, path, name, member)
         elif kind == tar_reader.SYMLINK:
             self._replacing(parent, path, name, lambda: os.symlink(member.link, name, dir_fd=parent))
@@ -130,13 +144,13 @@ class Unpacker:
         else:
             shown = os.fsdecode(member.name)
             raise InvalidLayer(f"{shown}: members of type {kind.decode('latin-1')!r} are not supported")
-        self.written.add(path)
+        self._wrote(path)
 
     def _regular(self, parent: int, path: bytes, name: bytes, member: Member, source: Source) -> None:
-        size = member.size
-        self._reserve(size)
-        # Owner and mode are right at once unless a umask, an ACL or the owner's number says otherwise.
-        mode = member.mode & 0o777
+        size, mode = member.size, member.mode & 0o777
+        self._stored += size
+        if self._stored >= self._next_check:
+            self._check_space(size)
         try:
             fd = os.open(name, _CREATE, mode, dir_fd=parent)
         except FileExistsError:
@@ -149,24 +163,35 @@ class Unpacker:
             elif size <= tar_reader.READ_SIZE:
                 if size:
                     padded = size + -size % 512
-                    data = source.exact(padded)
-                    if len(data) < padded or os.write(fd, memoryview(data)[:size]) < size:
+                    data = source.view(padded)
+                    if len(data) < padded:
                         raise InvalidLayer("the archive ends in the middle of a file")
+                    _write_all(fd, memoryview(data)[:size])
             else:
                 source.copy(size, lambda part: _write_all(fd, part))
                 source.skip(-size % 512)
-            made = os.fstat(fd)
-            if made.st_uid != member.uid or made.st_gid != member.gid:
+            # Owner and mode are right at once unless a umask, an ACL, the directory's group or the owner's
+            # number says otherwise; that is the same for all files of a directory and a mode.
+            if parent != self._made_in:
+                self._made_in = parent
+                self._made.clear()
+            made = self._made.get(mode)
+            if made is None:
+                info = os.fstat(fd)
+                made = self._made[mode] = (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode))
+            uid, gid, made_mode = made
+            if uid != member.uid or gid != member.gid:
                 os.fchown(fd, member.uid, member.gid)
             if member.xattrs:
                 _set_xattrs(fd, member.xattrs)
-            if made.st_mode != stat.S_IFREG | member.mode or member.xattrs:
+            if made_mode != member.mode or member.xattrs:
                 os.fchmod(fd, member.mode)
-            moment = max(member.mtime_ns, 0)
+            moment = member.mtime_ns if member.mtime_ns > 0 else 0
             os.utime(fd, ns=(moment, moment))
         finally:
             os.close(fd)
         self.size += member.real_size
+        self._wrote(path)
 
     def _sparse(self, fd: int, member: Member, source: Source) -> None:
         left = member.size
@@ -320,7 +345,7 @@ class Unpacker:
                 os.close(fd)
         finally:
             os.close(parent)
-        self.written.add(directory)
+        self._wrote(directory)
 
     def _remember(self, directory: bytes, fd: int) -> None:
         self._last = (b"", self.root)
@@ -332,6 +357,7 @@ class Unpacker:
             os.close(before)
         self._cache[directory] = fd
         self._last = (directory, fd)
+        self._made.clear()  # the number may have been another directory's
 
     def _forget(self) -> None:
         for fd in self._cache.values():
@@ -405,17 +431,16 @@ class Unpacker:
 
     # --- limits ---
 
-    def _reserve(self, count: int) -> None:
-        self._stored += count
-        if self._stored > self._limits.max_bytes:
-            raise InvalidLayer(f"the layer unfolds to more than {self._limits.max_bytes} bytes")
-        if self._stored >= self._next_check:
-            space = os.fstatvfs(self.root)
-            free = space.f_bavail * space.f_frsize
-            if count + self._limits.min_free_bytes > free:
-                kept = self._limits.min_free_bytes
-                raise InvalidLayer(f"no space for the layer: {free} bytes are free, and {kept} must stay so")
-            self._next_check = self._stored + min(_CHECK_SPACE_EVERY, max(free // 4, 1 << 20))
+    def _check_space(self, count: int) -> None:
+        """Look at the limits, `count` bytes before what has been reserved is written."""
+        most, kept = self._limits.max_bytes, self._limits.min_free_bytes
+        if self._stored > most:
+            raise InvalidLayer(f"the layer unfolds to more than {most} bytes")
+        space = os.fstatvfs(self.root)
+        free = space.f_bavail * space.f_frsize
+        if count + kept > free:
+            raise InvalidLayer(f"no space for the layer: {free} bytes are free, and {kept} must stay so")
+        self._next_check = min(most + 1, self._stored + min(_CHECK_SPACE_EVERY, max(free // 4, 1 << 20)))
 
 
 def normalise(name: bytes, what: str = "") -> bytes:
@@ -426,8 +451,8 @@ def normalise(name: bytes, what: str = "") -> bytes:
     """
     if not name:
         raise InvalidLayer("a member of the archive has no name")
-    if b"//" not in name and b"." not in name:
-        return name.strip(b"/")
+    if b"/." not in name and b"//" not in name and name[0] not in b"./":
+        return name.rstrip(b"/")
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":

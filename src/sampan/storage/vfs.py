@@ -24,6 +24,8 @@ from sampan.storage.unpack import WHITEOUT, Unpacker
 class RemovingWhiteouts:
     """Whiteouts by taking away what the copy of the lower layers holds; what this layer brought stays."""
 
+    needs_written = True
+
     def hide(self, unpacker: Unpacker, parent: int, directory: bytes, name: bytes, member: Member) -> None:
         path = directory + b"/" + name if directory else name
         self._clear(unpacker, parent, path, name)
@@ -42,7 +44,8 @@ class RemovingWhiteouts:
         except FileNotFoundError:
             return
         below = path + b"/"
-        brought = path in unpacker.written or any(known.startswith(below) for known in unpacker.written)
+        written = unpacker.written or ()
+        brought = path in written or any(known.startswith(below) for known in written)
         if not brought:
             unpacker.remove(parent, path, name)
         elif stat.S_ISDIR(info.st_mode):
