@@ -7,11 +7,9 @@ connection stops reading from its socket until the reader has caught up.
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO, cast
 
 from sampan.errors import InvalidParameter
 
@@ -166,28 +164,32 @@ class Body:
                 self._condition.wait()
         return data
 
-    def stream(self) -> BinaryIO:
-        """The body as a file for a worker thread; its reads block and end with b""."""
-        return cast("BinaryIO", io.BufferedReader(_RawBody(self), HIGH_BYTES))
+    def stream(self) -> BodyStream:
+        """The body for a worker thread."""
+        return BodyStream(self)
 
 
-class _RawBody(io.RawIOBase):
-    """A `Body` behind the interface of a raw file."""
+class BodyStream:
+    """A `Body` with `read` for a worker thread: it blocks, and ends with b""."""
 
     def __init__(self, body: Body) -> None:
         self._body = body
-        self._rest = memoryview(b"")
+        self._piece = b""
+        self._at = 0
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int = -1, /) -> bytes:
+        """Bytes as they came, without copying them together: often fewer than `size`; with -1 all.
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        if not self._rest:
+        Raises:
+            OSError: the client went away, or what it sends is not well-formed.
+        """
+        if size < 0:
+            return b"".join(iter(lambda: self.read(HIGH_BYTES), b""))
+        if self._at == len(self._piece):
             try:
-                self._rest = memoryview(self._body.read_in_thread())
+                self._piece, self._at = self._body.read_in_thread(), 0
             except InvalidParameter as error:
                 raise OSError(error.message) from error
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        data = self._piece[self._at : self._at + size]  # no copy when it is the whole
+        self._at += len(data)
+        return data

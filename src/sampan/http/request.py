@@ -7,10 +7,10 @@ import json
 import socket
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sampan.errors import InvalidParameter
-from sampan.http.body import Body
+from sampan.http.body import Body, BodyStream
 from sampan.http.query import Query
 from sampan.http.response import RAW_STREAM
 from sampan.http.versions import NEWEST, OLDEST, ApiVersion
@@ -141,7 +141,7 @@ class Request:
         except ValueError as error:
             raise InvalidParameter(f"invalid JSON: {error}") from None
 
-    def body_stream(self) -> BinaryIO:
+    def body_stream(self) -> BodyStream:
         """The body as a file for a worker thread; reads raise OSError when the client goes away."""
         return self.body.stream()
 

@@ -25,6 +25,7 @@ from sampan.storage.tar_reader import BLOCK, looks_like_tar
 
 _log = logging.getLogger(__name__)
 PLACES = 2
+WAITING_LIMIT = 128  # each holds a descriptor
 MIN_BYTES = 64 << 10  # smaller layers are unpacked at once afterwards
 START_BYTES = BLOCK  # how much of a file's beginning tells whether it may be a layer
 
@@ -125,8 +126,10 @@ class LayersAhead:
             return None
         if claimed is not None and self._records.has_unpacked(claimed):
             return None
-        layer = LayerAhead(growing)
         with self._lock:
+            if len(self._waiting) >= WAITING_LIMIT:
+                return None
+            layer = LayerAhead(growing)
             self._all.add(layer)
             self._waiting.append(layer)
             self._fill_places()
@@ -178,14 +181,13 @@ class LayersAhead:
 
     def _drop(self, layer: LayerAhead) -> None:
         with self._lock:
-            self._all.discard(layer)
             if layer in self._waiting:
                 self._waiting.remove(layer)
                 layer.close()
         layer.drop()
 
     def give_up(self) -> bool:
-        """Drop all, and let no more begin; whether there was anything to drop."""
+        """Drop all, and let no more begin; whether there was anything to drop. Returns when it is gone."""
         self._given_up = True
         layers = list(self._all)
         for layer in layers:
