@@ -15,6 +15,7 @@ from sampan.api.routes import (
     registries,
     system,
     unoffered,
+    usage,
     volumes,
 )
 from sampan.http import Router
@@ -28,6 +29,7 @@ def router() -> Router:
     """
     modules = (
         containers,
+        usage,
         attaching,
         committing,
         images,

@@ -70,8 +70,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     align([list(headers), *[list(row) for row in rows]])
 
 
-def align(lines: Sequence[Sequence[str]]) -> None:
-    """Print cells in columns, ten wide at least, three blanks between."""
+def align(lines: Sequence[Sequence[str]], narrowest: int = _NARROWEST) -> None:
+    """Print cells in columns of so many characters at least, three blanks between."""
     from sampan.cli.human import width
 
     # A column lives as long as consecutive lines have a cell followed by another one in it.
@@ -90,7 +90,7 @@ def align(lines: Sequence[Sequence[str]]) -> None:
                 widest = max(widest, width(lines[end][column]))
                 end += 1
             for index in range(start, end):
-                widths[index][column] = max(widest + _GAP, _NARROWEST)
+                widths[index][column] = max(widest + _GAP, narrowest)
             start = end
     for index, line in enumerate(lines):
         cells = [cell + " " * (widths[index][column] - width(cell)) for column, cell in enumerate(line[:-1])]

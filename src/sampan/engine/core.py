@@ -93,6 +93,7 @@ class Live:
         settled: done when the clean-up after the last end is.
         process_spec: the `process` of the OCI configuration, for execs; None when not read yet.
         parked: clients that attached before the start; their descriptors are ours to close.
+        sample, sampling: the last look at what it uses (`stats.Sample`), and the one being taken.
     """
 
     container: Container
@@ -111,6 +112,8 @@ class Live:
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
+    sample: Any = None
+    sampling: asyncio.Future[Any] | None = None
 
     @property
     def id(self) -> str:

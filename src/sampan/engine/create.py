@@ -17,7 +17,7 @@ from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.logs import check_log_config
 from sampan.engine.metrics import timed
-from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoint
+from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoint, RestartPolicy
 from sampan.engine.names import check_name, random_name
 from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
@@ -143,7 +143,9 @@ def _complete(core: Core, container: Container) -> list[str]:
     if runtime_words(core.options, host_config.runtime):
         raise Unsupported(f"the runtime {host_config.runtime!r} (--runtime): not offered yet")
     host_config.restart_policy.name = host_config.restart_policy.name or "no"
-    _check_restart_policy(host_config)
+    check_restart_policy(host_config.restart_policy)
+    if host_config.auto_remove and host_config.restart_policy.name != "no":
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
     if not host_config.log_config.type:
         host_config.log_config.type = core.options.log_driver
         host_config.log_config.config = {**core.options.log_opts, **host_config.log_config.config}
@@ -167,8 +169,12 @@ def _network_mode(core: Core, mode: str, disabled: bool | None) -> str:
     return network.name
 
 
-def _check_restart_policy(host_config: HostConfig) -> None:
-    policy = host_config.restart_policy
+def check_restart_policy(policy: RestartPolicy) -> None:
+    """Refuse a policy that is none.
+
+    Raises:
+        InvalidParameter: in Docker's words.
+    """
     if policy.name not in ("no", "always", "unless-stopped", "on-failure"):
         raise InvalidParameter(
             f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', "
@@ -180,8 +186,6 @@ def _check_restart_policy(host_config: HostConfig) -> None:
         )
     if policy.maximum_retry_count < 0:
         raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
-    if host_config.auto_remove and policy.name != "no":
-        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
 
 
 def _make(core: Core, container: Container, image: Image) -> None:

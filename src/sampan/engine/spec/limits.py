@@ -10,14 +10,17 @@ _MINIMUM_MEMORY_BYTES = 6 * 1024 * 1024
 _MISSING = "or the cgroup is not mounted."
 
 
-def check_limits(host_config: HostConfig, machine: Features) -> list[str]:
+def check_limits(host_config: HostConfig, machine: Features, update: bool = False) -> list[str]:
     """Refuse limits that mean nothing, discard with a warning those that cannot be had, complete the rest.
+
+    Args:
+        update: these are changes to a container: what is 0 is not spoken of, and is not completed.
 
     Raises:
         InvalidParameter: in Docker's words.
     """
     warnings: list[str] = []
-    _memory(host_config, machine, warnings)
+    _memory(host_config, machine, warnings, update)
     _swap_and_oom(host_config, machine, warnings)
     _cpu(host_config, machine, warnings)
     _cpuset(host_config, machine, warnings)
@@ -31,7 +34,7 @@ def check_limits(host_config: HostConfig, machine: Features) -> list[str]:
     return warnings
 
 
-def _memory(host: HostConfig, machine: Features, warnings: list[str]) -> None:
+def _memory(host: HostConfig, machine: Features, warnings: list[str], update: bool) -> None:
     if host.memory < 0 or 0 < host.memory < _MINIMUM_MEMORY_BYTES:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if host.memory_swap < -1:
@@ -41,7 +44,7 @@ def _memory(host: HostConfig, machine: Features, warnings: list[str]) -> None:
             f"Your kernel does not support memory limit capabilities {_MISSING} Limitation discarded."
         )
         host.memory, host.memory_swap = 0, -1
-    if host.memory and host.memory_swap == 0:
+    if host.memory and host.memory_swap == 0 and not update:
         host.memory_swap = 2 * host.memory
         if not machine.swap:
             host.memory_swap = -1
@@ -51,7 +54,7 @@ def _memory(host: HostConfig, machine: Features, warnings: list[str]) -> None:
         warnings.append(_NO_SWAP)
     if host.memory and 0 < host.memory_swap < host.memory:
         raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if not host.memory and host.memory_swap > 0:
+    if not host.memory and host.memory_swap > 0 and not update:
         raise InvalidParameter(
             "You should always set the Memory limit when using Memoryswap limit, see usage"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -38,6 +39,7 @@ class Manager(ABC):
     def __init__(self, directories: Mapping[str, str]) -> None:
         self._paths = dict(directories)
         self._directories = tuple(dict.fromkeys(self._paths.values()))
+        self._before: list[tuple[str, str]] | None = None  # what an update has overwritten
 
     def paths(self) -> dict[str, str]:
         """Controller to the container's directory; "" is the unified hierarchy."""
@@ -73,8 +75,36 @@ class Manager(ABC):
             raise
 
     def update(self, resources: Resources) -> list[str]:
-        """Change limits of a cgroup that exists; what `resources` does not name stays."""
-        return self._set(resources, new=False)
+        """Change limits of a cgroup that exists, all or none; what `resources` does not name stays.
+
+        Returns:
+            Warnings, as `create`.
+
+        Raises:
+            OSError: the kernel refuses a value; those written before it are as they were.
+            InvalidParameter: a limit that means nothing on this version of cgroups.
+        """
+        self._before = []
+        try:
+            return self._set(resources, new=False)
+        except BaseException:
+            self.revert()
+            raise
+
+    def revert(self) -> None:
+        """Undo the last `update` of this manager, the last write first: each step was allowed forwards."""
+        for path, value in reversed(self._before or []):
+            with contextlib.suppress(OSError):  # the cgroup is gone, and its limits with it
+                files.write(path, value or "\n")
+        self._before = None
+
+    def _put(self, path: str, value: str) -> None:
+        """Write a limit, and remember what it was when this is an update."""
+        if self._before is not None:
+            present = files.read_optional(path)
+            if present is not None:
+                self._before.append((path, present))
+        files.write(path, value)
 
     def add(self, pid: int) -> None:
         """Move a process into the cgroup.

@@ -30,6 +30,8 @@ class CgroupStats:
         cpu_per_core_ns: v1 only.
         memory_limit_bytes: None for none.
         memory_max_usage_bytes: the high-water mark; None where the kernel does not keep it.
+        memory_failures: how often the limit was hit.
+        memory_oom_events: v2 only: how often that came to the out-of-memory killer.
         memory: the rows of `memory.stat`, whose names differ between the versions.
         pids_limit: None for none.
         blkio_bytes, blkio_operations: recursive, by device.
@@ -46,6 +48,7 @@ class CgroupStats:
     memory_max_usage_bytes: int | None = None
     memory_limit_bytes: int | None = None
     memory_failures: int = 0
+    memory_oom_events: int = 0
     memory: dict[str, int] = field(default_factory=dict)
     pids_current: int = 0
     pids_limit: int | None = None
@@ -97,7 +100,8 @@ def read_v2(path: str) -> CgroupStats:
     stats.memory_usage_bytes = files.read_number(f"{path}/memory.current") or 0
     stats.memory_max_usage_bytes = files.read_number(f"{path}/memory.peak")
     stats.memory_limit_bytes = files.read_number(f"{path}/memory.max")
-    stats.memory_failures = files.read_table(f"{path}/memory.events").get("max", 0)
+    events = files.read_table(f"{path}/memory.events")
+    stats.memory_failures, stats.memory_oom_events = events.get("max", 0), events.get("oom", 0)
     stats.memory = files.read_table(f"{path}/memory.stat")
     _pids(stats, path)
     for line in (files.read_optional(f"{path}/io.stat") or "").splitlines():

@@ -71,7 +71,7 @@ class ManagerV1(Manager):
         if resources.get("devices"):
             self._set_devices(resources["devices"])
         for path, value in self._plain_values(resources):
-            files.write(path, value)
+            self._put(path, value)
         self._set_cpu(resources.get("cpu") or {})
         self._set_memory(resources.get("memory") or {}, new)
         return []
@@ -164,14 +164,14 @@ class ManagerV1(Manager):
         late: list[tuple[str, str]] = []
         for name, value in wanted.items():
             try:
-                files.write(f"{path}/{name}", value)
+                self._put(f"{path}/{name}", value)
             except OSError as error:
                 # A pair must be consistent at every moment; the other half may have to go first.
                 if error.errno != errno.EINVAL or name in ("cpu.shares", "cpu.idle"):
                     raise
                 late.append((name, value))
         for name, value in late:
-            files.write(f"{path}/{name}", value)
+            self._put(f"{path}/{name}", value)
 
     def _set_memory(self, memory: dict[str, Any], new: bool) -> None:
         if not any(value for key, value in memory.items() if key != "checkBeforeUpdate"):
@@ -194,7 +194,7 @@ class ManagerV1(Manager):
         if memory.get("disableOOMKiller"):
             writes.append((f"{path}/memory.oom_control", "1"))
         for file, value in writes:
-            files.write(file, value)
+            self._put(file, value)
 
     @staticmethod
     def _memory_limit(path: str) -> int | None:

@@ -101,7 +101,7 @@ class ManagerV2(Manager):
 
     def _write(self, name: str, value: str) -> None:
         try:
-            files.write(f"{self._path}/{name}", value)
+            self._put(f"{self._path}/{name}", value)
         except FileNotFoundError:
             controller = name.partition(".")[0]
             available = files.read_optional(f"{self._path}/cgroup.controllers") or ""

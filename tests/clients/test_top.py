@@ -1,0 +1,73 @@
+"""`top`: the container's processes and no others, as ps on the host shows them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from support import needs
+from support.cli import Cli
+from support.engine import Engine
+from support.machine import cgroup_file, eventually
+
+Names = Callable[[], str]
+
+
+@pytest.fixture
+def two(engine: Engine, busybox: str, name: Names) -> str:
+    """A container of three processes, one of another user."""
+    one = name()
+    engine.docker("run", "-d", "--name", one, busybox, "sh", "-c", "sleep 601 & sleep 602 & wait")
+    engine.docker("run", "-d", "--name", name(), busybox, "sleep", "603")
+    pid = engine.api.pid(one)
+    eventually(lambda: cgroup_file(pid, "pids", "pids.current", "pids.current") == "3")
+    return one
+
+
+def test_the_default_columns(cli: Cli, engine: Engine, two: str) -> None:
+    lines = cli("top", two).lines
+    assert lines[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    pid = str(engine.api.pid(two))
+    assert {line.split()[-1] for line in lines[2:]} == {"601", "602"}
+    assert lines[1].split()[:2] == ["root", pid]
+    assert {line.split()[2] for line in lines[2:]} == {pid}
+    if shutil.which("ps"):
+        ps = subprocess.run(["ps", "-ef", "-q", pid], capture_output=True, text=True, check=True).stdout
+        theirs = ps.splitlines()[1].split()
+        assert [*lines[1].split()[:3], *lines[1].split()[4:6]] == [*theirs[:3], *theirs[4:6]]
+
+
+@needs.program("ps", "procps")
+def test_options_of_ps(cli: Cli, engine: Engine, two: str) -> None:
+    pid = str(engine.api.pid(two))
+    lines = cli("top", two, "-o", "pid,args").lines
+    assert lines[0].split() == ["PID", "COMMAND"]
+    assert lines[1].split()[0] == pid
+    assert len(lines) == 4
+    assert len(cli("top", two, "aux").lines) == 4
+    assert len(cli("top", two, "-eLf").lines) == 4
+
+
+@needs.program("ps", "procps")
+def test_mistakes(cli: Cli, engine: Engine, two: str, name: Names, busybox: str) -> None:
+    assert "Couldn't find PID field in ps output" in cli("top", two, "-o", "comm", code=1).err
+    assert "error: " in cli("top", two, "--no-such-option", code=1).err
+    refused = engine.api("GET", f"/containers/{two}/top?ps_args=-o%20pid,user=PID")
+    assert (refused.status, refused.message) == (400, 'specifying "user=PID" is not allowed') or (
+        refused.status == 400 and "is not allowed" in refused.message
+    )
+    created = engine.docker("create", "--name", name(), busybox, "true").out.strip()
+    refused = engine.api("GET", f"/containers/{created}/top")
+    assert (refused.status, refused.message) == (409, f"container {created} is not running")
+
+
+def test_the_event(engine: Engine, two: str) -> None:
+    since = engine.api.get("/info")["SystemTime"]
+    engine.docker("top", two)
+    query = f"since={since}&until=0"
+    events = engine.docker("events", "--since", since, "--until", "0s", "--format", "json").lines
+    assert any(json.loads(line)["Action"] == "top" for line in events), query
