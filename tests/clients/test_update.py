@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_memory_with_swap_both_ways(cli: Cli, engine: Engine, start: Callable[..
     assert memory(pid) == 32 * MIB
     if _counts_swap(engine):
         assert with_swap(pid) == "max"
-    cli("update", "--memory", "128m", one)  # nothing stands in the way without a limit on swap
+    cli("update", "--memory", "128m", "--memory-swap", "-1", one)
     assert memory(pid) == 128 * MIB
 
 
@@ -75,7 +76,7 @@ def test_memory_above_swap_is_a_conflict(cli: Cli, engine: Engine, start: Callab
     assert memory(engine.api.pid(one)) == 64 * MIB
     assert engine.api.inspect(one)["HostConfig"]["Memory"] == 64 * MIB
     refused = engine.api("POST", f"/containers/{one}/update", {"Memory": 200 * MIB})
-    assert refused.status == 409 or refused.status == 500
+    assert refused.status == 409
 
 
 @needs.controller("cpu")
@@ -168,7 +169,7 @@ def test_a_stopped_container_starts_with_the_new_limits(
 ) -> None:
     one = name()
     engine.docker("create", "--name", one, busybox, "sleep", "600")
-    cli("update", "--memory", "48m", "--pids-limit", "31", one)
+    cli("update", "--memory", "48m", "--memory-swap", "48m", "--pids-limit", "31", one)
     engine.docker("start", one)
     pid = engine.api.pid(one)
     assert memory(pid) == 48 * MIB
@@ -182,9 +183,7 @@ def test_several_and_mistakes(cli: Cli, engine: Engine, start: Callable[..., str
     assert "No such container: nobody-is-called-so" in done.err
     assert "you must provide one or more flags when using this command" in cli("update", first, code=1).err
     assert "Minimum memory limit allowed is 6MB" in cli("update", "--memory", "1m", first, code=1).err
-    assert (
-        "Range of blkio weight is from 10 to 1000" in cli("update", "--blkio-weight", "5", first, code=1).err
-    )
+    assert "Range of blkio weight is" in cli("update", "--blkio-weight", "5", first, code=1).err
 
 
 def test_what_cannot_be_changed_is_refused(daemon: Daemon, start: Callable[..., str]) -> None:
@@ -197,9 +196,11 @@ def test_what_cannot_be_changed_is_refused(daemon: Daemon, start: Callable[..., 
 
 def test_the_event(engine: Engine, start: Callable[..., str]) -> None:
     one = start()
-    since = engine.api.get("/info")["SystemTime"]
+    since = f"{time.time():.9f}"
     engine.docker("update", "--pids-limit", "40", one)
-    events = engine.docker("events", "--since", since, "--until", "0s", "--format", "json").lines
+    events = engine.docker(
+        "events", "--since", since, "--until", f"{time.time():.9f}", "--format", "json"
+    ).lines
     assert [json.loads(line)["Action"] for line in events] == ["update"]
 
 

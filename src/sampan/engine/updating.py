@@ -105,7 +105,7 @@ def merged(old: HostConfig, wanted: HostConfig) -> HostConfig:
             raise Conflict(
                 f"Conflicting options: {given_name} be updated as {present_name} has already been set"
             )
-    if wanted.memory and not wanted.memory_swap and 0 < old.memory_swap < wanted.memory:
+    if wanted.memory > old.memory_swap and not wanted.memory_swap:  # also where there is none, as Docker
         raise Conflict(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the "
             "same time"

@@ -172,3 +172,44 @@ def test_statistics_of_v2(tmp_path):
         ("Read", 3),
         ("Write", 4),
     ]
+
+
+def fill(directory, values):
+    directory.mkdir()
+    for name, value in values.items():
+        (directory / name).write_text(value)
+
+
+def test_an_update_is_all_or_nothing_on_v2(tmp_path):
+    before = {"pids.max": "11", "cpu.max": "20000 100000", "memory.max": "70000000"}
+    fill(tmp_path / "box", before)
+    manager = cgroups.manager_for("/box", Layout(2, str(tmp_path)))
+    wanted = {
+        "pids": {"limit": 22},
+        "cpu": {"quota": 30000, "period": 100000},
+        "memory": {"limit": 80000000, "swap": 90000000},  # there is no memory.swap.max
+    }
+    with pytest.raises(FileNotFoundError):
+        manager.update(wanted)
+    assert {name: (tmp_path / "box" / name).read_text() for name in before} == before
+    del wanted["memory"]["swap"]
+    manager.update(wanted)
+    assert (tmp_path / "box" / "pids.max").read_text() == "22"
+    assert (tmp_path / "box" / "memory.max").read_text() == "80000000"
+    manager.revert()
+    assert {name: (tmp_path / "box" / name).read_text() for name in before} == before
+
+
+def test_an_update_is_all_or_nothing_on_v1(tmp_path):
+    before = {"pids.max": "11", "cpu.shares": "1024", "memory.limit_in_bytes": "70000000"}
+    fill(tmp_path / "box", before)
+    hierarchies = dict.fromkeys(("pids", "cpu", "memory"), str(tmp_path))
+    manager = cgroups.manager_for("/box", Layout(1, None, hierarchies))
+    wanted = {
+        "pids": {"limit": 22},
+        "cpu": {"shares": 2048},
+        "memory": {"limit": 60000000, "swap": 90000000},  # there is no memory.memsw.limit_in_bytes
+    }
+    with pytest.raises(FileNotFoundError):
+        manager.update(wanted)
+    assert {name: (tmp_path / "box" / name).read_text() for name in before} == before

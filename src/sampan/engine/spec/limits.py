@@ -44,11 +44,12 @@ def _memory(host: HostConfig, machine: Features, warnings: list[str], update: bo
             f"Your kernel does not support memory limit capabilities {_MISSING} Limitation discarded."
         )
         host.memory, host.memory_swap = 0, -1
-    if host.memory and host.memory_swap == 0 and not update:
-        host.memory_swap = 2 * host.memory
+    if host.memory and host.memory_swap == 0:
         if not machine.swap:
             host.memory_swap = -1
             warnings.append(_NO_SWAP)
+        elif not update:
+            host.memory_swap = 2 * host.memory
     elif host.memory and host.memory_swap > 0 and not machine.swap:
         host.memory_swap = -1
         warnings.append(_NO_SWAP)
