@@ -140,8 +140,7 @@ def _complete(core: Core, container: Container) -> list[str]:
         host_config.init = True
     host_config.ulimits = host_config.ulimits or list(core.options.default_ulimits) or None
     host_config.runtime = host_config.runtime or core.options.default_runtime
-    if runtime_words(core.options, host_config.runtime):
-        raise Unsupported(f"the runtime {host_config.runtime!r} (--runtime): not offered yet")
+    runtime_words(core.options, host_config.runtime)  # refused now if there is none of the name
     host_config.restart_policy.name = host_config.restart_policy.name or "no"
     check_restart_policy(host_config.restart_policy)
     if host_config.auto_remove and host_config.restart_policy.name != "no":

@@ -21,6 +21,7 @@ from sampan.engine.logs import log_spec
 from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
+from sampan.engine.options import runtime_words
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
@@ -63,6 +64,7 @@ async def start_locked(core: Core, live: Live) -> None:
         live.settled = None
     container = live.container
     try:
+        runtime = runtime_words(core.options, container.host_config.runtime)
         joins = _joins(core, container)
         live.process_spec = await in_thread(lambda: _prepare(core, container, joins))
     except (SampanError, OSError) as error:
@@ -83,6 +85,7 @@ async def start_locked(core: Core, live: Live) -> None:
         ),
         attachments=tuple(attachment for _, attachment in live.parked),
         terminal_size=_terminal_size(container),
+        runtime=runtime,
     )
     try:
         process = await core.launcher.launch(request, [connection.fileno() for connection in connections])

@@ -32,14 +32,24 @@ def launch_error(kind: str, stage: str, text: str, number: int) -> LaunchError:
 
     Args:
         kind: "container" or "exec".
-        stage: where it failed; "exec" and "cwd" concern what the user asked to run.
+        stage: where it failed; "exec" and "cwd" concern what the user asked to run, "runtime" is an
+            external runtime's refusal.
         text: the runtime's own words.
         number: the errno, 0 for none.
     """
     exit_code = 125
-    if stage in ("exec", "cwd"):
+    if stage in ("exec", "cwd", "runtime"):
         exit_code = 127 if number in _NOT_FOUND else 126 if number in _NOT_ALLOWED else 125
+    if stage == "runtime" and kind == "exec":
+        return LaunchError(f"OCI runtime exec failed: {text}", exit_code)
+    if stage == "runtime":
+        return LaunchError(f"{_CREATE_FAILED}{text}", exit_code)
     return LaunchError(message(kind, text), exit_code)
+
+
+_CREATE_FAILED = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+)
 
 
 def message(kind: str, text: str) -> str:
@@ -47,7 +57,6 @@ def message(kind: str, text: str) -> str:
     if kind == "exec":
         return f"OCI runtime exec failed: exec failed: unable to start container process: {text}"
     return (
-        "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-        "sampan-runtime create failed: unable to start container process: "
+        f"{_CREATE_FAILED}sampan-runtime create failed: unable to start container process: "
         f"error during container init: {text}"
     )

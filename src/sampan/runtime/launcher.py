@@ -88,6 +88,8 @@ def prepare(request: LaunchRequest) -> Order:
     spec = bundle.parse_config(bundle.load(request.bundle))
     if spec.process is None:
         raise InvalidParameter("config.json: process is missing")
+    if request.runtime:
+        return Order(request, spec)  # the rest is the external runtime's business
     return Order(request, spec, plan_container(spec), filters_of(spec))
 
 

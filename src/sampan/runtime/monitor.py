@@ -20,6 +20,8 @@ from sampan.linux import cgroups, syscalls
 from sampan.runtime import hooks, wire
 from sampan.runtime.bundle import ContainerSpec
 from sampan.runtime.exec_run import ExecRun
+from sampan.runtime.external import Runtime, reap_strays, wake_at_children
+from sampan.runtime.external_exec import ExternalExec
 from sampan.runtime.init import Refused
 from sampan.runtime.jsonlog import JsonLog
 from sampan.runtime.loop import Loop
@@ -39,13 +41,13 @@ class Order:
     Attributes:
         request: what the daemon asked for.
         spec: the container's configuration, with its process.
-        plan: the steps for its root.
+        plan: the steps for its root; None with an external runtime.
         filters: its compiled seccomp program and flags.
     """
 
     request: LaunchRequest
     spec: ContainerSpec
-    plan: Plan
+    plan: Plan | None = None
     filters: Filters = None
 
 
@@ -84,7 +86,10 @@ class Monitor(Run):
         )  # fmt: skip
         self._order = order
         self._spec = spec
-        self._execs: list[ExecRun] = []
+        self._runtime = Runtime(request.runtime, request.id, request.rundir) if request.runtime else None
+        if self._runtime is not None:
+            wake_at_children(self._loop)
+        self._execs: list[ExecRun | ExternalExec] = []
         self._leaves: list[cgroups.Leaf] = []
         self._uncollected = 0
 
@@ -95,10 +100,15 @@ class Monitor(Run):
         request = self._order.request
         stdio, ours = self._make_pipes()
         try:
-            started = start_container(
-                request.id, request.bundle, self._spec, stdio, self._order.filters, plan=self._order.plan,
-                terminal_size=request.terminal_size, timings=timings, meanwhile=self._prepare,
-            )  # fmt: skip
+            if self._runtime is not None:
+                started = self._runtime.start_container(
+                    request.bundle, stdio, self._terminal, request.terminal_size, self._prepare
+                )
+            else:
+                started = start_container(
+                    request.id, request.bundle, self._spec, stdio, self._order.filters, plan=self._order.plan,
+                    terminal_size=request.terminal_size, timings=timings, meanwhile=self._prepare,
+                )  # fmt: skip
         except Refused as error:
             self._refuse(daemon, error)
             return False
@@ -123,6 +133,8 @@ class Monitor(Run):
 
     def _run_hooks(self, name: str) -> list[str]:
         """Run the hooks of a point where failure only deserves a warning."""
+        if self._runtime is not None:
+            return []  # it runs them
         state = {
             "ociVersion": "1.2.0", "id": self.id, "pid": self._pid, "bundle": self._order.request.bundle,
             "status": "running" if self._status is None else "stopped",
@@ -150,6 +162,8 @@ class Monitor(Run):
             self.tend()
             if self._execs:
                 self._tend_execs()
+            if self._runtime is not None and not self._runtime.busy:
+                self._reap_strays()
 
     def _tend_execs(self) -> None:
         for run in list(self._execs):
@@ -176,17 +190,30 @@ class Monitor(Run):
                 os.close(fd)
             return "is not running"
         daemon = socket.socket(fileno=fds[0])
-        where = make_target(self._spec, self._order.filters)
-        run = ExecRun(self._loop, wire.decode_exec(message["request"]), self._pid, where, daemon, fds[1:])
+        request = wire.decode_exec(message["request"])
+        run: ExecRun | ExternalExec
+        if self._runtime is not None:
+            run = ExternalExec(self._loop, request, self._runtime, daemon, fds[1:])
+        else:
+            where = make_target(self._spec, self._order.filters)
+            run = ExecRun(self._loop, request, self._pid, where, daemon, fds[1:])
         self._execs.append(run)
         run.begin()
         return ""
 
+    def _reap_strays(self) -> None:
+        ours = {self._pid} if self._status is None else set()
+        for run in self._execs:
+            if isinstance(run, ExternalExec):
+                ours |= run.children
+        reap_strays(ours)
+
     # --- the end ---
 
     def _record(self, status: int, finished_at_ns: int) -> ExitRecord:
-        hooked = "; ".join(self._run_hooks("poststop"))
-        return ExitRecord(status, finished_at_ns, self._oom_killed(), hooked)
+        oom_killed = self._oom_killed()
+        left = self._runtime.delete() if self._runtime is not None else "; ".join(self._run_hooks("poststop"))
+        return ExitRecord(status, finished_at_ns, oom_killed, left)
 
     def _oom_killed(self) -> bool:
         if not self._spec.cgroups_path:

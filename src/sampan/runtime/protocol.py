@@ -60,6 +60,7 @@ class LaunchRequest:
         log: where output goes besides the attached clients; None for nowhere.
         attachments: clients to serve from the first byte on; as many descriptors travel with the request.
         terminal_size: rows and columns of the terminal at the start, when known.
+        runtime: the words that start an external OCI runtime to do it with; none for our own.
     """
 
     id: str
@@ -70,6 +71,7 @@ class LaunchRequest:
     log: LogSpec | None = None
     attachments: tuple[Attachment, ...] = ()
     terminal_size: tuple[int, int] | None = None
+    runtime: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

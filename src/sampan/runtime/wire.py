@@ -101,6 +101,7 @@ def encode_request(request: LaunchRequest) -> dict[str, Any]:
         else [log.path, log.max_size_bytes, log.max_files, log.compress, log.attrs],
         "attachments": [encode_attachment(attachment) for attachment in request.attachments],
         "terminal_size": request.terminal_size,
+        "runtime": request.runtime,
     }
 
 
@@ -108,6 +109,7 @@ def decode_request(value: dict[str, Any]) -> LaunchRequest:
     """A `LaunchRequest` from JSON."""
     fields = _decode_streams(value)
     fields["log"] = None if value["log"] is None else LogSpec(*value["log"])
+    fields["runtime"] = tuple(value["runtime"])
     return LaunchRequest(**fields)
 
 

@@ -17,6 +17,7 @@ from sampan.engine.machine import (
     missing_features,
     seccomp_supported,
 )
+from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
 from sampan.engine.profiles import apparmor
 from sampan.http import Request, Response, Routes, empty, json_response, text
 from sampan.linux import cgroups
@@ -87,6 +88,13 @@ def _built_at_ns() -> int:
     return int(os.stat(sampan.__file__).st_mtime) * 1_000_000_000
 
 
+def _runtimes(options: EngineOptions) -> dict[str, dict[str, Any]]:
+    shown: dict[str, dict[str, Any]] = {OWN_RUNTIME: {"path": "sampan-runtime"}}
+    for name, (path, *arguments) in sorted(known_runtimes(options).items()):
+        shown[name] = {"path": path, **({"runtimeArgs": arguments} if arguments else {})}
+    return shown
+
+
 @routes.get("/info")
 async def info(request: Request) -> Response:
     """The engine, its objects and its machine."""
@@ -151,8 +159,8 @@ async def info(request: Request) -> Response:
         "Labels": engine.options.labels,
         "ExperimentalBuild": False,
         "ServerVersion": request.server.version,
-        "Runtimes": {"sampan": {"path": "sampan-runtime"}},
-        "DefaultRuntime": "sampan",
+        "Runtimes": _runtimes(engine.options),
+        "DefaultRuntime": engine.options.default_runtime,
         "Swarm": {
             "NodeID": "",
             "NodeAddr": "",
