@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import environment  # noqa: E402  (these live beside this file)
 import isolation  # noqa: E402
 import machine  # noqa: E402
+import sshd  # noqa: E402
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -53,6 +54,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("depmod", ("kmod",)),
     ("mkfs.ext4", ("e2fsprogs",)),
     ("apparmor_parser", ("apparmor",)),
+    ("ssh", ("openssh-client",)),  # the server is only unpacked: see tools/sshd.py
 )
 
 CHECKS: tuple[tuple[str, ...], ...] = (
@@ -159,6 +161,10 @@ def fetch() -> None:
     code = "import sys; sys.path.insert(0, 'tests'); from support.images import debian_tar; debian_tar()"
     if shutil.which("debootstrap") is not None:
         subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
+    try:
+        sshd.program()
+    except machine.NoMachine as error:
+        print(f"./test: no sshd: {error}", file=sys.stderr)
     try:
         machine.kernel()
     except machine.NoMachine as error:

@@ -128,9 +128,8 @@ def test_exec(daemon: Daemon, run: Callable[..., str]) -> None:
     words = ("exec", "-i", "-e", "B=2", "-u", "1000", one, "sh", "-c", script)
     done = daemon.docker(*words, stdin=b"in\n", code=6)
     assert (done.out, done.err) == ("in\n1 2 /tmp 1000\n", "err\n")
-    with daemon.docker.terminal(
-        "exec", "-it", one, "sh", "-c", "stty size; exit 3", rows=21, columns=71
-    ) as terminal:
+    script = "sleep 0.5; stty size; exit 3"  # crun's learns the size after its start
+    with daemon.docker.terminal("exec", "-it", one, "sh", "-c", script, rows=21, columns=71) as terminal:
         terminal.expect(b"21 71")
         assert terminal.wait() == 3
     daemon.docker("exec", "-d", one, "touch", "/made")

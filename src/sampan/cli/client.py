@@ -290,8 +290,20 @@ class Client:
         lines += [f"{name}: {value}" for name, value in fields.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8"), payload
 
+    def dial(self) -> Any:
+        """A new connection, for bytes that are none of our business.
+
+        Raises:
+            ConnectionFailed: when nobody answers.
+        """
+        return self._connect()
+
     def _connect(self) -> Any:
         host = self.host
+        if host.ssh:
+            from sampan.cli.ssh import connect as connect_by_ssh
+
+            return connect_by_ssh(host)
         if host.address is not None:
             from sampan.cli.tcp import connect
 

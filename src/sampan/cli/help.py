@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli.flags import REPEATED, usage_line
-from sampan.cli.tree import COMMON, GROUPS, TOP
+from sampan.cli.tree import COMMON, GROUPS, HIDDEN, TOP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ def group_help(group: str) -> str:
     from sampan.cli.app import find
 
     parts = [f"Usage:  sampan {group} COMMAND", "", summary, "", "Commands:"]
-    names = max([11, *map(len, members)]) + 1 if members else 12
-    for name in sorted(members):
+    shown = sorted(set(members) - set(HIDDEN.get(group, ())))
+    names = max([11, *map(len, shown)]) + 1 if shown else 12
+    for name in shown:
         command, _, _ = find([group, name])
         assert command is not None
         parts.append(f"  {name:<{names}}{command.summary}")

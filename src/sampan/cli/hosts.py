@@ -41,22 +41,26 @@ class Host:
         path: of the unix socket, or "".
         address: (name, port) for TCP.
         tls: for a TCP host that speaks TLS, else None.
+        ssh: whether the system's ssh is the way to it.
         automatic: nobody chose it, so the daemon may be started.
     """
 
-    __slots__ = ("address", "automatic", "path", "tls", "url")
+    __slots__ = ("address", "automatic", "path", "ssh", "tls", "url")
 
     def __init__(self, url: str, automatic: bool = False) -> None:
         self.url = url
         self.path = ""
         self.address: tuple[str, int] | None = None
         self.tls: Tls | None = None
+        self.ssh = False
         self.automatic = automatic
         scheme, separator, rest = url.partition("://")
         if not separator:
             scheme, rest = ("unix", url) if url.startswith("/") else ("tcp", url)
         if scheme == "unix":
             self.path = rest or DEFAULT_SOCKET
+        elif scheme == "ssh":
+            self.ssh = True
         elif scheme == "tcp":
             name, colon, port = rest.rstrip("/").rpartition(":")
             if not colon:
@@ -65,7 +69,9 @@ class Host:
                 raise CommandError(f"unable to parse daemon host `{url}`: the port is not a number")
             self.address = (name.strip("[]") or "127.0.0.1", int(port))
         else:
-            raise CommandError(f"unable to parse daemon host `{url}`: use unix://PATH or tcp://HOST:PORT")
+            raise CommandError(
+                f"unable to parse daemon host `{url}`: use unix://PATH, tcp://HOST:PORT or ssh://HOST"
+            )
 
 
 def chosen_host(options: Values) -> Host:

@@ -105,6 +105,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "check": "system_check",
             "df": "system_df",
+            "dial-stdio": "system_dial_stdio",
             "events": "events",
             "info": "info",
             "prune": "prune:system prune",
@@ -121,6 +122,9 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
+
+# What programs call and help does not show.
+HIDDEN = {"system": ("dial-stdio",)}
 
 # Other names of subcommands.
 ALIASES: dict[str, dict[str, str]] = {
