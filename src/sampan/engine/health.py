@@ -29,6 +29,7 @@ KEPT_PROBES = 5
 KEPT_BYTES = 4096
 ACTIONS = ("none", "kill", "restart", "stop")
 _LONGEST_S = 366 * 86400.0
+_HALT_S = 5.0
 _LAST_WORDS_S = 0.5  # for output that is still on its way when the probe has ended
 _log = logging.getLogger("sampan.engine")
 
@@ -349,11 +350,11 @@ def drop(live: Live) -> None:
 
 
 async def halt(live: Live) -> None:
-    """Stop checking, and wait until no probe is left."""
+    """Stop checking, and wait until no probe is left; not for one that the kernel cannot end."""
     monitor = live.health
     drop(live)
     if monitor is not None:
-        await monitor.task
+        await asyncio.wait([monitor.task], timeout=_HALT_S)
 
 
 async def leave(core: Core) -> None:
@@ -361,4 +362,5 @@ async def leave(core: Core) -> None:
     monitors = [live.health for live in core.containers.values() if live.health is not None]
     for monitor in monitors:
         monitor.stopping.set()
-    await asyncio.gather(*(monitor.task for monitor in monitors), return_exceptions=True)
+    if monitors:
+        await asyncio.wait([monitor.task for monitor in monitors], timeout=_HALT_S)
