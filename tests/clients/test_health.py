@@ -68,7 +68,7 @@ def test_a_probe_is_run_as_the_container(cli: Cli, engine: Engine, busybox: str,
     )
     eventually(lambda: health(engine, one)["Log"])
     probe = health(engine, one)["Log"][0]
-    assert (probe["ExitCode"], probe["Output"]) == (7, "1000 /tmp ahoy\nerr\n")
+    assert (probe["ExitCode"], sorted(probe["Output"].splitlines())) == (7, ["1000 /tmp ahoy", "err"])
     assert probe["Start"] < probe["End"]
 
 
