@@ -144,3 +144,18 @@ def test_wait_with_a_policy(cli: Cli, engine: Engine, busybox: str, name: Names)
     cli("start", one)
     assert cli("wait", one).out.strip() == "4"
     eventually(lambda: (restarts(engine, one), state(engine, one)["Status"]) == (1, "exited"))
+
+
+def test_the_policy_is_read_again(cli: Cli, engine: Engine, busybox: str, name: Names) -> None:
+    """One that is taken away ends a loop, one that is given begins one."""
+    one, two = name(), name()
+    cli("run", "-d", "--restart", "always", "--name", one, busybox, "false")
+    eventually(lambda: restarts(engine, one) >= 4 and state(engine, one)["Restarting"])
+    cli("update", "--restart", "no", one)
+    eventually(lambda: state(engine, one)["Status"] == "exited")
+    count = restarts(engine, one)
+    cli("run", "-d", "--name", two, busybox, "sleep", "0.7")
+    cli("update", "--restart", "on-failure:3", two)
+    cli("update", "--restart", "always", two)
+    eventually(lambda: restarts(engine, two) >= 1)
+    assert (state(engine, one)["Status"], restarts(engine, one)) == ("exited", count)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -415,3 +416,20 @@ def test_a_timeout_of_execs_is_refused_by_name(daemon: Daemon, name: Names) -> N
     daemon.docker("run", "-d", "--name", one, "--runtime", "runc", daemon.busybox, "sleep", "60")
     done = daemon.sampan("exec", "--timeout", "1", one, "sleep", "5", code=None)
     assert done.code != 0 and "not offered with the runtime 'runc'" in done.err
+
+
+def test_health_checks(daemon: Daemon, run: Callable[..., str]) -> None:
+    quick = ("--health-interval", "100ms", "--health-timeout", "500ms", "--health-retries", "1")
+    one = run("sleep", "60", options=(*quick, "--health-cmd", "echo fine"))
+    late = run("sleep", "60", options=(*quick, "--health-cmd", "echo slow; exec sleep 77"))
+
+    def health(container: str) -> dict[str, Any]:
+        shown: dict[str, Any] = daemon.api.inspect(container)["State"]["Health"]
+        return shown
+
+    eventually(lambda: health(one)["Status"] == "healthy")
+    assert health(one)["Log"][0]["Output"] == "fine\n"
+    eventually(lambda: health(late)["Status"] == "unhealthy")
+    assert health(late)["Log"][0]["Output"] == "Health check exceeded timeout (500ms): slow\n"
+    daemon.docker("pause", late)
+    assert "sleep 77" not in daemon.docker("top", late).out

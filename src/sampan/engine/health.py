@@ -17,6 +17,7 @@ import time
 from sampan.engine import ending, execs
 from sampan.engine.core import Core, Exec, ExecConfig, Live
 from sampan.engine.model import Container, Health, Probe
+from sampan.engine.options import OWN_RUNTIME
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.oci.image import Healthcheck
 from sampan.runtime import Attachment, ExitRecord
@@ -229,9 +230,11 @@ async def run_probe(
         SampanError: it could not be started.
     """
     own = live.container.config
+    # Another runtime's execs have no time limit: then we end the command, though not what it started.
+    limited = live.container.host_config.runtime == OWN_RUNTIME
     config = ExecConfig(
         attach_stdout=True, attach_stderr=True, cmd=words, user=own.user, working_dir=own.working_dir,
-        timeout=max(timeout_s, 0.001),
+        timeout=max(timeout_s, 0.001) if limited else 0,
     )  # fmt: skip
     session = execs.create(core, live, config)
     output = Output()
@@ -241,29 +244,33 @@ async def run_probe(
             attachment = Attachment(stdin=False, stdout=True, stderr=True, framed=False)
             await execs.start(core, live, session, output.end, attachment)
         core.metrics.health_starts.observe(time.perf_counter() - begun)
-        ended = await _until_end(session, stopping)
+        ended, late = await _until_end(session, stopping, None if limited else timeout_s)
         await output.rest()
     finally:
         output.close()
         live.execs.pop(session.id, None)
-    if not ended.error:
+    if not late:
         return ended.exit_code, output.text()
-    late = f"Health check exceeded timeout ({duration(timeout_s)})"
-    return -1, f"{late}: {output.text()}" if output.text() else late
+    text = f"Health check exceeded timeout ({duration(timeout_s)})"
+    return -1, f"{text}: {output.text()}" if output.text() else text
 
 
-async def _until_end(session: Exec, stopping: asyncio.Event) -> ExitRecord:
-    """How a started probe ended; it is killed when the checks are to stop."""
+async def _until_end(
+    session: Exec, stopping: asyncio.Event, limit_s: float | None
+) -> tuple[ExitRecord, bool]:
+    """How a started probe ended, and whether it was late; it is killed when the checks are to stop."""
     process = session.process
     assert process is not None
     ending_ = asyncio.ensure_future(process.wait())
     told = asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait([ending_, told], return_when=asyncio.FIRST_COMPLETED)
-        if not ending_.done():
+        await asyncio.wait([ending_, told], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        late = not ending_.done()
+        if late:
             with contextlib.suppress(Conflict):
                 await process.kill(signal.SIGKILL)
-        return await ending_
+        ended = await ending_
+        return ended, late or bool(ended.error)
     finally:
         told.cancel()
 
