@@ -143,6 +143,7 @@ def test_pause_and_stop_end_the_checks(cli: Cli, engine: Engine, busybox: str, n
     eventually(lambda: health(engine, one)["Status"] == "healthy")
 
 
+@pytest.mark.release28
 def test_the_start_period(cli: Cli, engine: Engine, busybox: str, name: Names) -> None:
     one = name()
     cli(

@@ -40,6 +40,7 @@ def both(own: Daemon, request: pytest.FixtureRequest) -> Iterator[Cli]:
 pair = pytest.mark.parametrize("both", ["docker", "sampan"], indirect=True)
 
 
+@pytest.mark.release28
 @pair
 def test_df(both: Cli, own: Daemon) -> None:
     shown = both("system", "df").out
@@ -105,9 +106,10 @@ def test_df_of_a_container_whose_image_is_gone(both: Cli, own: Daemon) -> None:
     both("create", "--name", "orphan", "busybox")
     both("rmi", "-f", "busybox")
     assert "orphan" in both("system", "df", "-v").out
-    assert "(virtual 1." in both("ps", "-as").out
+    assert "(virtual " in both("ps", "-as").out
 
 
+@pytest.mark.release28
 @pair
 def test_system_prune(both: Cli, own: Daemon) -> None:
     both("create", "--name", "stopped", "busybox")

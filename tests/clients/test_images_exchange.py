@@ -222,6 +222,7 @@ def test_several_images_in_one_archive(cli: Cli, engine: Engine, image: str, bus
     cli("rmi", ids["1"])
 
 
+@pytest.mark.release28
 def test_the_wrong_platform_is_refused(cli: Cli, engine: Engine, image: str, busybox: str) -> None:
     here = engine.api.get(f"/images/{image}/json")["Architecture"]
     saved = cli("save", "--platform", f"linux/{here}", image).raw

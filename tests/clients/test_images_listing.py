@@ -147,6 +147,7 @@ def test_inspect_tells_where_layers_lie_and_what_the_image_is(own: Daemon) -> No
     assert summary["SharedSize"] == 1000
 
 
+@pytest.mark.release28
 def test_history_of_what_was_made_here(client: Cli, own: Daemon) -> None:
     ids = client("history", "-q", "--no-trunc", "child").lines
     assert ids[0] == own.api.get("/images/child/json")["Id"]

@@ -119,6 +119,7 @@ def test_rm_refuses_what_runs_and_force_does_not(cli: Cli, engine: Engine, sleep
     assert "No such container" in cli("rm", sleeper, code=1).err
 
 
+@pytest.mark.release28
 def test_ps(cli: Cli, engine: Engine, busybox: str, name: Names, sleeper: str) -> None:
     ended = name()
     cli("run", "--name", ended, busybox, "sh", "-c", "exit 3", code=3)

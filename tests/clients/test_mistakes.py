@@ -105,6 +105,7 @@ def complaint(cli: Cli, said: str) -> str:
     return first.replace(cli.name, "NAME")
 
 
+@pytest.mark.release28
 @pytest.mark.parametrize(("words", "code", "text"), RUN, ids=[" ".join(words) for words, _, _ in RUN])
 def test_run(
     engine: Engine, cli: Cli, busybox: str, name: Names, words: list[str], code: int, text: str
@@ -120,6 +121,7 @@ def test_run(
         assert left == [], "a command line that is refused makes no container"
 
 
+@pytest.mark.release28
 @pytest.mark.parametrize(("words", "code", "text"), OTHER, ids=[" ".join(words) for words, _, _ in OTHER])
 def test_other_commands(cli: Cli, pair: dict[str, str], words: list[str], code: int, text: str) -> None:
     done = cli(*[pair.get(word, word) for word in words], code=code)

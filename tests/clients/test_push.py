@@ -129,6 +129,7 @@ def test_quiet(cli, plain, image):
     assert cli("push", "-q", name).out == f"{name}\n"
 
 
+@pytest.mark.release28
 def test_refusals(cli, plain, image):
     name = image(f"{plain.host}/refuse-{cli.name}:latest")
     repository = name.rpartition(":")[0]

@@ -30,6 +30,7 @@ def read(directory):
     return json.loads((directory / "config.json").read_text())
 
 
+@pytest.mark.release28
 def test_login_and_logout(cli, guarded, config):
     directory, env = config
     done = cli(
@@ -58,6 +59,7 @@ def test_wrong_password(cli, guarded, config):
     assert not directory.exists() or not (directory / "config.json").exists()
 
 
+@pytest.mark.release28
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -106,6 +108,7 @@ esac
 """
 
 
+@pytest.mark.release28
 @pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 def test_credential_helper(cli, guarded, config, tmp_path, key):
     directory, env = config
@@ -128,6 +131,7 @@ def test_credential_helper(cli, guarded, config, tmp_path, key):
     assert not list((programs / "kept").iterdir())
 
 
+@pytest.mark.release28
 def test_helper_that_is_not_there(cli, guarded, config):
     directory, env = config
     directory.mkdir()
@@ -183,6 +187,7 @@ def searchable():
     server.server_close()
 
 
+@pytest.mark.release28
 def test_search(cli, searchable):
     done = cli("search", f"{searchable}/boat")
     assert [line.split() for line in done.lines] == [

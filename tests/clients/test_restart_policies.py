@@ -122,6 +122,7 @@ def test_what_is_refused_while_it_restarts(cli: Cli, engine: Engine, busybox: st
     assert engine.api("GET", f"/containers/{one}/json").status == 404
 
 
+@pytest.mark.release28
 def test_refusals(cli: Cli, busybox: str, name: Names) -> None:
     def refused(*flags: str) -> str:
         done = cli("create", "--name", name(), *flags, busybox, "true", code=None)

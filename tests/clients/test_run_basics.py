@@ -47,6 +47,7 @@ def test_exit_status_is_the_programs(cli: Cli, busybox: str, command: list[str],
     cli("run", "--rm", busybox, *command, code=code)
 
 
+@pytest.mark.release28
 @pytest.mark.parametrize(
     ("command", "code", "word"),
     [

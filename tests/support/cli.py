@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from support.terminal import Terminal
+
+
+@cache
+def docker_release() -> tuple[int, ...]:
+    """Of the docker client in the path."""
+    said = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"version (\d+)\.(\d+)", said)
+    assert found is not None, said
+    return tuple(map(int, found.groups()))
 
 
 @dataclass(frozen=True)
