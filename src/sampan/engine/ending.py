@@ -140,8 +140,9 @@ async def kill(core: Core, live: Live, signal_text: str = "KILL") -> None:
     with contextlib.suppress(ProcessLookupError):
         process.signal(number)
     core.publish(live, "kill", signal=str(number))
-    if number == signal.SIGKILL:
+    if number in (signal.SIGKILL, _stop_signal(live)):
         await _thaw(core, live)
+    if number == signal.SIGKILL:
         await live.ended.wait()
 
 
@@ -213,8 +214,13 @@ async def kill_and_wait(core: Core, live: Live, process: Process) -> None:
 
 async def _thaw(core: Core, live: Live) -> None:
     """Let a paused container feel its signal: a frozen process does not even die of SIGKILL on cgroup v1."""
-    if live.container.state.status == "paused":
+    state = live.container.state
+    if state.status == "paused":
         await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
+        if state.status == "paused":  # it has not ended of it yet
+            state.status = "running"
+            core.store.save(live.container)
+        core.publish(live, "unpause")
 
 
 async def restart(core: Core, live: Live, timeout_s: int | None = None, signal_text: str = "") -> None:
@@ -238,17 +244,18 @@ async def rename(core: Core, live: Live, name: str) -> None:
     Raises:
         InvalidParameter, Conflict: the name is no name, is the old one, or is taken.
     """
-    name = check_name(name)
     async with live.lock:
         check_not_removing(live)
         old = live.container.name
-        if name == old:
+        if name.removeprefix("/") == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
-        live.container.name = name
         try:
+            live.container.name = check_name(name)
             core.store.save(live.container)
-        except SampanError:
+        except SampanError as error:
             live.container.name = old
+            error.message = f"Error when allocating new name: {error.message}"
+            error.args = (error.message,)
             raise
     core.publish(live, "rename", oldName=f"/{old}")
 

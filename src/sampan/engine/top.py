@@ -68,7 +68,7 @@ def _ps(ps_args: str, pids: list[int]) -> str:
         done = _run(["ps", *words])  # some options and -q exclude each other
     if done.returncode:
         reason = done.stderr.partition("\n")[0]
-        raise SampanError(reason or f"ps: exit status {done.returncode}")
+        raise SampanError(f"ps: {reason or f'exit status {done.returncode}'}")
     return done.stdout
 
 

@@ -119,10 +119,6 @@ def merged(old: HostConfig, wanted: HostConfig) -> HostConfig:
         )
     if 0 < new.memory_swap < new.memory:
         raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if new.memory and new.memory_reservation > new.memory:
-        raise InvalidParameter(
-            "Minimum memory limit can not be less than memory reservation limit, see usage"
-        )
     if wanted.pids_limit is not None:
         new.pids_limit = wanted.pids_limit
     if wanted.restart_policy.name:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sampan.api.shapes.containers import summary
+from sampan.api.shapes.containers import endpoints, summary
 from sampan.engine import Core, Live
 from sampan.engine.core import in_thread
 from sampan.engine.health import status as health_status
@@ -30,8 +30,7 @@ async def list_containers(
         InvalidParameter: an unknown filter or a value it cannot have.
     """
     tests = [_test(core, name, values) for name, values in filters.items()]
-    # a filter by state, exit code or age speaks of all containers
-    everything = everything or limit > 0 or bool({"status", "exited", "before", "since"} & set(filters))
+    everything = everything or limit > 0 or "status" in filters
     found = [
         live
         for live in sorted(core.containers.values(), key=lambda live: -live.container.created_at_ns)
@@ -39,12 +38,17 @@ async def list_containers(
     ]
     if limit > 0:
         found = found[:limit]
+    sized: list[tuple[int, int] | None] = [None] * len(found)
+    if sizes:
+        sized = [*await in_thread(lambda: [sizes_of(core, live) for live in found])]
+    named: dict[tuple[str, str], str] = {}  # many containers are of few images
     result = []
-    for live in found:
-        size = None
-        if sizes:
-            size = await in_thread(lambda live=live: sizes_of(core, live))  # type: ignore[misc]
-        result.append(summary(live, size, _image_name(core, live)))
+    for live, size in zip(found, sized, strict=True):
+        container = live.container
+        image = container.config.image, container.image_id
+        if image not in named:
+            named[image] = _image_name(core, *image)
+        result.append(summary(live, size, named[image]))
     return result
 
 
@@ -58,14 +62,14 @@ def sizes_of(core: Core, live: Live) -> tuple[int, int]:
     return writable, whole
 
 
-def _image_name(core: Core, live: Live) -> str:
-    container = live.container
+def _image_name(core: Core, name: str, image_id: str) -> str:
+    """What a container's image was called, or its id when that is another image now."""
     try:
-        if core.images.resolve(container.config.image).id == container.image_id:
-            return container.config.image
+        if core.images.resolve(name).id == image_id:
+            return name
     except (NotFound, InvalidParameter):
         pass
-    return container.image_id
+    return image_id
 
 
 def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
@@ -80,9 +84,13 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
                 raise InvalidParameter(f"unrecognized filter value for health: {value}")
         return lambda live: health_status(live.container) in values
     if name == "id":
-        return lambda live: any(live.id.startswith(value) for value in values)
+        return lambda live: any(value and live.id.startswith(value) for value in values)
     if name == "name":
-        return lambda live: any(_name_matches(live.container.name, value) for value in values)
+        patterns = [pattern for value in values if (pattern := _pattern(value)) is not None]
+        return lambda live: any(
+            pattern.search(live.container.name) or pattern.search(f"/{live.container.name}")
+            for pattern in patterns
+        )
     if name == "label":
         return lambda live: all(_label_matches(live.container.config.labels, value) for value in values)
     if name == "exited":
@@ -91,7 +99,8 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
             live.container.state.status == "exited" and live.container.state.exit_code in codes
         )
     if name == "ancestor":
-        return lambda live: _ancestor(core, live, values)
+        wanted = _with_children(core, values)
+        return lambda live: live.container.image_id in wanted
     if name in ("before", "since"):
         times = [core.get(value).container.created_at_ns for value in values]
         if name == "before":
@@ -106,11 +115,20 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
     if name == "network":
         return lambda live: any(
             value in (network, endpoint.network_id) or (value and endpoint.network_id.startswith(value))
-            for network, endpoint in live.container.networks.items()
+            for network, endpoint in endpoints(live.container).items()
             for value in values
         )
-    if name in ("expose", "publish", "isolation", "is-task"):
-        raise InvalidParameter(f"filter '{name}' is not offered yet")
+    if name in ("expose", "publish"):
+        ports = _ports(name, values)
+        if name == "expose":
+            return lambda live: not ports.isdisjoint(live.container.config.exposed_ports or ())
+        return lambda live: not ports.isdisjoint(live.container.host_config.port_bindings or ())
+    if name == "is-task":  # one of Swarm's
+        if values not in (["true"], ["false"]):
+            raise InvalidParameter(f"invalid filter 'is-task=[{' '.join(values)}]'")
+        return lambda _: values == ["false"]
+    if name == "isolation":  # there is one kind outside of Windows
+        return lambda _: not {"", "default"}.isdisjoint(values)
     raise InvalidParameter(f"invalid filter '{name}'")
 
 
@@ -136,11 +154,12 @@ def prune_filter(filters: Filters) -> Callable[[Live], bool]:
     return test
 
 
-def _name_matches(name: str, pattern: str) -> bool:
+def _pattern(text: str) -> re.Pattern[str] | None:
+    """A regular expression; None for what is none, which matches nothing, as in Docker."""
     try:
-        return re.search(pattern, f"/{name}") is not None or re.search(pattern, name) is not None
-    except re.error as error:
-        raise InvalidParameter(f"invalid filter 'name={pattern}': {error}") from error
+        return re.compile(text)
+    except re.error:
+        return None
 
 
 def _label_matches(labels: dict[str, str], wanted: str) -> bool:
@@ -155,11 +174,39 @@ def _number(name: str, value: str) -> int:
         raise InvalidParameter(f"invalid filter '{name}={value}'") from error
 
 
-def _ancestor(core: Core, live: Live, values: list[str]) -> bool:
+def _with_children(core: Core, values: list[str]) -> set[str]:
+    """The ids of these images and of all that were made from them."""
+    found: set[str] = set()
+    todo = []
     for value in values:
         try:
-            if core.images.resolve(value).id == live.container.image_id:
-                return True
+            todo.append(core.images.resolve(value).id)
         except (NotFound, InvalidParameter):
             continue
-    return False
+    while todo:
+        image_id = todo.pop()
+        if image_id not in found:
+            found.add(image_id)
+            todo += core.images.children(image_id)
+    return found
+
+
+def _ports(name: str, values: list[str]) -> set[str]:
+    """The `port/protocol` that a filter names, ranges spelled out."""
+    found: set[str] = set()
+    for value in values:
+        if ":" in value:
+            raise InvalidParameter(f"filter for '{name}' should not contain ':': {value}")
+        numbers, _, protocol = value.partition("/")
+        first, dash, last = numbers.partition("-")
+        try:
+            low = int(first)
+            high = int(last) if dash else low
+            if not 0 <= low <= high <= 65535:
+                raise ValueError("invalid range")
+        except ValueError:
+            raise InvalidParameter(
+                f'error while looking up for {name} {value}: "{numbers}" is no port and no range of ports'
+            ) from None
+        found |= {f"{port}/{(protocol or 'tcp').lower()}" for port in range(low, high + 1)}
+    return found

@@ -63,12 +63,16 @@ def _endpoint(endpoint: EndpointSettings) -> dict[str, Any]:
     }
 
 
-def _networks(container: Container) -> dict[str, Any]:
-    networks = {name: _endpoint(endpoint) for name, endpoint in container.networks.items()}
+def endpoints(container: Container) -> dict[str, EndpointSettings]:
+    """The networks that a container is in, or will be in when it runs."""
     mode = container.host_config.network_mode
-    if not networks and not mode.startswith("container:"):
-        networks[mode] = _endpoint(EndpointSettings())
-    return networks
+    if container.networks or mode.startswith("container:"):
+        return container.networks
+    return {mode: EndpointSettings()}
+
+
+def _networks(container: Container) -> dict[str, Any]:
+    return {name: _endpoint(endpoint) for name, endpoint in endpoints(container).items()}
 
 
 def _ports(container: Container) -> list[dict[str, Any]]:

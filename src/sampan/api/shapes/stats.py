@@ -21,6 +21,10 @@ _BLKIO = (
     "sectors_recursive",
 )
 _NO_PIDS_LIMIT_V2 = 2**64 - 1
+_V1_MEMORY = frozenset(
+    """cache rss rss_huge mapped_file dirty writeback pgpgin pgpgout pgfault pgmajfault inactive_anon
+    active_anon inactive_file active_file unevictable""".split()
+)
 _V2_MEMORY = frozenset(
     """anon file kernel_stack slab sock shmem file_mapped file_dirty file_writeback anon_thp inactive_anon
     active_anon inactive_file active_file unevictable slab_reclaimable slab_unreclaimable pgfault pgmajfault
@@ -94,13 +98,17 @@ def _memory(sample: Sample) -> dict[str, Any]:
     whole = machine().memory_bytes
     limit = whole if usage.memory_limit_bytes is None else min(usage.memory_limit_bytes, whole)
     numbers = {"usage": usage.memory_usage_bytes}
-    rows = usage.memory
     if sample.cgroup_version == 1:
+        rows = {
+            name: value
+            for name, value in usage.memory.items()
+            if name.removeprefix("total_") in _V1_MEMORY or name.startswith("hierarchical_")
+        }
         numbers["max_usage"] = usage.memory_max_usage_bytes or 0
         numbers["failcnt"] = usage.memory_failures
     else:
         numbers["failcnt"] = usage.memory_oom_events
-        rows = {name: value for name, value in rows.items() if name in _V2_MEMORY}
+        rows = {name: value for name, value in usage.memory.items() if name in _V2_MEMORY}
     shape: dict[str, Any] = _without_zeros(numbers)
     if rows:
         shape["stats"] = rows
