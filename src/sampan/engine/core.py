@@ -6,6 +6,7 @@ Lifecycle verbs live in modules of their own (`create`, `starting`, `ending`, `e
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from sampan.engine.health import Monitor
     from sampan.engine.oom import OomWatch
 
+RETRY_S = 2.0
 T = TypeVar("T")
+_log = logging.getLogger("sampan.engine")
 
 
 @dataclass(slots=True)
@@ -181,6 +184,7 @@ class Core:
         self.metrics = Metrics()
         self.containers: dict[str, Live] = {}
         self.background: set[asyncio.Task[None]] = set()
+        self._unwritten: set[str] = set()  # ids of what waits for room on the disk
         self.leaving = False  # the daemon ends: what ends now is started again by the next one
 
     # --- places ---
@@ -234,6 +238,28 @@ class Core:
         container = live.container
         known = {**container.config.labels, "image": container.config.image, "name": container.name}
         self.events.publish("container", action, container.id, {**known, **attributes})
+
+    def write_down(self, container: Container) -> None:
+        """Record what has happened; on a full disk once there is room, as nobody may wait for that."""
+        try:
+            self.store.save(container)
+        except OSError as error:
+            if container.id in self._unwritten:
+                return
+            self._unwritten.add(container.id)
+            _log.error("container %s could not be written down yet: %s", container.id[:12], error)
+            later = asyncio.create_task(self._write_down_later(container), name="watch for room on the disk")
+            self.spawn(later)
+
+    async def _write_down_later(self, container: Container) -> None:
+        while container.id in self.containers:
+            await asyncio.sleep(RETRY_S)
+            try:
+                self.store.save(container)
+                break
+            except OSError:
+                continue
+        self._unwritten.discard(container.id)
 
     def spawn(self, work: asyncio.Task[None]) -> asyncio.Task[None]:
         """Keep a background task alive until it is done."""

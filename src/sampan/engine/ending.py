@@ -26,7 +26,6 @@ from sampan.linux.syscalls import MNT_DETACH, umount2
 from sampan.runtime import ExitRecord, Process, remove_run
 
 DEFAULT_STOP_TIMEOUT_S = 10
-RETRY_S = 2.0
 _log = logging.getLogger("sampan.engine")
 
 
@@ -61,7 +60,7 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     again = again and restarting.wanted(container, record.exit_code)
     if again:
         restarting.schedule(core, live, ran_s)
-    _write_down(core, container)
+    core.write_down(container)
     live.tell_ended()
     for session in live.execs.values():
         if session.process is None:
@@ -75,25 +74,6 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     if not again and container.host_config.auto_remove and not live.removing and not live.kept:
         # Without the lock: whoever holds it is waiting for exactly this end.
         core.spawn(asyncio.create_task(removal.auto_remove(core, live)))
-
-
-def _write_down(core: Core, container: Container) -> None:
-    """Record the end; on a full disk once there is room, as nobody may be kept waiting for that."""
-    try:
-        core.store.save(container)
-    except OSError as error:
-        _log.error("the end of container %s could not be written down yet: %s", container.id[:12], error)
-        core.spawn(asyncio.create_task(_write_down_later(core, container), name="watch for room on the disk"))
-
-
-async def _write_down_later(core: Core, container: Container) -> None:
-    while container.id in core.containers:
-        await asyncio.sleep(RETRY_S)
-        try:
-            core.store.save(container)
-        except OSError:
-            continue
-        return
 
 
 async def _settle(core: Core, container: Container, process: Process | None) -> None:
@@ -156,7 +136,7 @@ def _stopped_by_request(core: Core, live: Live) -> None:
         return
     container.stopped_by_user = True
     if container.host_config.restart_policy.name not in ("", "no"):
-        core.store.save(container)
+        core.write_down(container)
 
 
 async def stop(core: Core, live: Live, timeout_s: int | None = None, signal_text: str = "") -> None:
@@ -209,7 +189,8 @@ async def kill_and_wait(core: Core, live: Live, process: Process) -> None:
         process.signal(signal.SIGKILL)
     core.publish(live, "kill", signal=str(int(signal.SIGKILL)))
     await _thaw(core, live)
-    await live.ended.wait()
+    if live.process is process:
+        await live.ended.wait()
 
 
 async def _thaw(core: Core, live: Live) -> None:

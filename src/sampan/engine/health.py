@@ -139,7 +139,7 @@ class Monitor:
                 return
             before = status(container)
             acts = record(container, probe)
-            _write_down(self._core, container)
+            self._core.write_down(container)
             after = status(container)
             if before != after:
                 self._core.publish(live, f"health_status: {after}")
@@ -188,13 +188,6 @@ def record(container: Container, probe: Probe) -> bool:
         return False
     health.status = "unhealthy"
     return container.config.health_on_failure not in (None, "none")
-
-
-def _write_down(core: Core, container: Container) -> None:
-    try:
-        core.store.save(container)
-    except OSError as error:  # no room on the disk: it is told and acted upon all the same
-        _log.error("the health of container %s could not be written down: %s", container.id[:12], error)
 
 
 async def _act(core: Core, live: Live) -> None:

@@ -37,7 +37,7 @@ class OomWatch:
                 return
             if self._notifier.kills() > 0:
                 live.container.state.oom_killed = True
-                self._core.store.save(live.container)
+                self._core.write_down(live.container)
                 self._core.publish(live, "oom")
                 unwatch(live)
                 return

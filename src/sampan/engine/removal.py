@@ -70,7 +70,7 @@ def _write_down_intent(core: Core, live: Live) -> None:
     container = live.container
     if container.state.active and container.host_config.restart_policy.name not in ("", "no"):
         container.stopped_by_user = container.to_be_removed = True
-        core.store.save(container)
+        core.write_down(container)
 
 
 async def auto_remove(core: Core, live: Live) -> None:

@@ -94,5 +94,5 @@ def call_off(core: Core, live: Live) -> bool:
 
 def _stay_ended(core: Core, live: Live) -> None:
     live.container.state.status = "exited"
-    core.store.save(live.container)
+    core.write_down(live.container)
     live.tell_ended()

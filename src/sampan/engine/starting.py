@@ -100,7 +100,7 @@ async def start_locked(core: Core, live: Live) -> None:
     state.status, state.pid, state.started_at_ns = "running", process.pid, process.started_at_ns
     state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
     health.reset(live)
-    core.store.save(container)
+    core.write_down(container)
     core.publish(live, "start")
     health.begin(core, live)
     oom.watch(core, live)
@@ -115,7 +115,7 @@ async def _failed(core: Core, live: Live, error: Exception, exit_code: int) -> N
     state.pid = 0
     if state.status == "restarting":
         state.status = "exited"
-    core.store.save(live.container)
+    core.write_down(live.container)
     live.tell_ended()
     if live.container.host_config.auto_remove:
         await removal.remove_locked(core, live, volumes=True)
