@@ -96,6 +96,7 @@ class Live:
         settled: done when the clean-up after the last end is.
         process_spec: the `process` of the OCI configuration, for execs; None when not read yet.
         parked: clients that attached before the start; their descriptors are ours to close.
+        listed: its entry in lists as it was last given out, and what that depends on.
         sample, sampling: the last look at what it uses (`stats.Sample`), and the one being taken.
     """
 
@@ -115,6 +116,7 @@ class Live:
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
+    listed: tuple[Any, bytes] | None = None
     sample: Any = None
     sampling: asyncio.Future[Any] | None = None
 

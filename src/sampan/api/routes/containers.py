@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sampan.api.routes.listing import list_containers, prune_filter, sizes_of
+from sampan.api.routes.listing import choose, list_as_json, list_with_sizes, prune_filter, sizes_of
 from sampan.api.shapes import containers as shapes
 from sampan.engine import Engine, LogQuery, create, ending, pausing, removal, starting, stream_logs
 from sampan.engine.core import in_thread
@@ -63,15 +63,11 @@ def _take_endpoint(networking: dict[str, Any], config: ContainerConfig, mode: st
 async def list_(request: Request) -> Response:
     """The containers that match."""
     query = request.query
-    return json_response(
-        await list_containers(
-            request.engine,
-            everything=query.flag("all"),
-            limit=query.integer("limit"),
-            sizes=query.flag("size"),
-            filters=query.filters(),
-        )
-    )
+    engine: Engine = request.engine
+    chosen = choose(engine, query.flag("all"), query.integer("limit"), query.filters())
+    if query.flag("size"):
+        return json_response(await list_with_sizes(engine, chosen))
+    return Response(200, list_as_json(engine, chosen), "application/json")
 
 
 @routes.get("/containers/{id}/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sampan.api.routes.image_listing import list_images
-from sampan.api.routes.listing import list_containers
+from sampan.api.routes.listing import choose, list_with_sizes
 from sampan.api.routes.volumes import uses
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
@@ -41,7 +41,7 @@ async def disk_usage(request: Request) -> Response:
         shape["Images"] = await in_thread(lambda: list_images(engine, version, {}, shared=True, counted=True))
         shape["LayersSize"] = await in_thread(engine.images.disk_bytes)
     if "container" in wanted:
-        shape["Containers"] = await list_containers(engine, everything=True, limit=0, sizes=True, filters={})
+        shape["Containers"] = await list_with_sizes(engine, choose(engine, True, 0, {}))
     if "volume" in wanted:
         used = uses(engine)
         shape["Volumes"] = await in_thread(lambda: _volumes(engine, used))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sampan.api.shapes.containers import endpoints, summary
+from sampan.api.shapes.containers import endpoints, listed, summary
 from sampan.engine import Core, Live
 from sampan.engine.core import in_thread
 from sampan.engine.health import status as health_status
@@ -17,10 +17,8 @@ _HEALTHS = {"none", "starting", "healthy", "unhealthy"}
 _STATES = {"created", "running", "paused", "restarting", "removing", "exited", "dead"}
 
 
-async def list_containers(
-    core: Core, everything: bool, limit: int, sizes: bool, filters: Filters
-) -> list[dict[str, Any]]:
-    """The summaries, newest first.
+def choose(core: Core, everything: bool, limit: int, filters: Filters) -> list[Live]:
+    """The containers to show, newest first.
 
     Args:
         everything: also those that do not run.
@@ -33,23 +31,24 @@ async def list_containers(
     everything = everything or limit > 0 or "status" in filters
     found = [
         live
-        for live in sorted(core.containers.values(), key=lambda live: -live.container.created_at_ns)
+        for live in core.containers.values()
         if (everything or live.container.state.active) and all(test(live) for test in tests)
     ]
-    if limit > 0:
-        found = found[:limit]
-    sized: list[tuple[int, int] | None] = [None] * len(found)
-    if sizes:
-        sized = [*await in_thread(lambda: [sizes_of(core, live) for live in found])]
-    named: dict[tuple[str, str], str] = {}  # many containers are of few images
-    result = []
-    for live, size in zip(found, sized, strict=True):
-        container = live.container
-        image = container.config.image, container.image_id
-        if image not in named:
-            named[image] = _image_name(core, *image)
-        result.append(summary(live, size, named[image]))
-    return result
+    found.sort(key=lambda live: live.container.created_at_ns, reverse=True)
+    return found[:limit] if limit > 0 else found
+
+
+def list_as_json(core: Core, chosen: list[Live]) -> bytes:
+    """The summaries of these containers, without sizes."""
+    names = _image_names(core, chosen)
+    return b"[" + b",".join(listed(live, names[live.id]) for live in chosen) + b"]\n"
+
+
+async def list_with_sizes(core: Core, chosen: list[Live]) -> list[dict[str, Any]]:
+    """The summaries of these containers, with the sizes of their files."""
+    sizes = await in_thread(lambda: [sizes_of(core, live) for live in chosen])
+    names = _image_names(core, chosen)
+    return [summary(live, size, names[live.id]) for live, size in zip(chosen, sizes, strict=True)]
 
 
 def sizes_of(core: Core, live: Live) -> tuple[int, int]:
@@ -62,14 +61,20 @@ def sizes_of(core: Core, live: Live) -> tuple[int, int]:
     return writable, whole
 
 
-def _image_name(core: Core, name: str, image_id: str) -> str:
-    """What a container's image was called, or its id when that is another image now."""
-    try:
-        if core.images.resolve(name).id == image_id:
-            return name
-    except (NotFound, InvalidParameter):
-        pass
-    return image_id
+def _image_names(core: Core, chosen: list[Live]) -> dict[str, str]:
+    """What each container's image was called, or its id when that is another image now."""
+    known: dict[tuple[str, str], str] = {}  # many containers are of few images
+    names = {}
+    for live in chosen:
+        name, image_id = key = live.container.config.image, live.container.image_id
+        if key not in known:
+            try:
+                same = core.images.resolve(name).id == image_id
+            except (NotFound, InvalidParameter):
+                same = False
+            known[key] = name if same else image_id
+        names[live.id] = known[key]
+    return names
 
 
 def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from operator import attrgetter
 from typing import Any
 
 from sampan.api.shapes.times import human_duration, rfc3339
 from sampan.engine import Core, Exec, Live
 from sampan.engine.model import Container, EndpointSettings, Health, MountPoint, State
 from sampan.engine.spec import confined_by
+from sampan.http import dump_json
 from sampan.oci.records import encode
+
+_ENDPOINT = attrgetter(*(field.name for field in dataclasses.fields(EndpointSettings)))
 
 
 def status_text(state: State, removing: bool = False) -> str:
@@ -110,6 +115,20 @@ def summary(live: Live, size: tuple[int, int] | None, image_name: str) -> dict[s
     if size is not None:
         shape["SizeRw"], shape["SizeRootFs"] = size
     return shape
+
+
+def listed(live: Live, image_name: str) -> bytes:
+    """`summary` as JSON, kept with the container until something in it is another: lists are asked for often.
+
+    What is in no key is settled when the container is made.
+    """
+    container = live.container
+    status = status_text(container.state, live.removing)
+    places = [(name, *_ENDPOINT(endpoint)) for name, endpoint in container.networks.items()]
+    key = (container.name, image_name, live.status, status, places)
+    if live.listed is None or live.listed[0] != key:
+        live.listed = key, dump_json(summary(live, None, image_name)).rstrip()
+    return live.listed[1]
 
 
 def _command(container: Container) -> str:
