@@ -94,7 +94,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "network": (
         "Manage networks",
-        {"inspect": "inspect:network inspect", "ls": "network_ls"},
+        {"inspect": "inspect:network inspect", "ls": "network_ls", "prune": "prune:network prune"},
     ),
     "registry": (
         "Run a registry",

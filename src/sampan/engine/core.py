@@ -187,6 +187,7 @@ class Core:
         self.containers: dict[str, Live] = {}
         self.background: set[asyncio.Task[None]] = set()
         self._unwritten: set[str] = set()  # ids of what waits for room on the disk
+        self.pruning: set[str] = set()  # the kinds of objects that are being pruned
         self.leaving = False  # the daemon ends: what ends now is started again by the next one
 
     # --- places ---

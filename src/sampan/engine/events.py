@@ -93,11 +93,13 @@ class EventBus:
         until_ns: int | None = None,
         wanted: Callable[[Event], bool] = lambda _: True,
     ) -> AsyncGenerator[Event, None]:
-        """Past events from `since_ns` on (none when not given), then new ones, up to `until_ns`."""
+        """Past events from `since_ns` on, then new ones, up to `until_ns`; without either only new ones."""
         listener = _Listener()
         self._listeners.add(listener)
         try:
-            past = [] if since_ns is None else [event for event in self._kept if event.time_ns >= since_ns]
+            past = [event for event in self._kept if event.time_ns >= (since_ns or 0)]
+            if since_ns is None and until_ns is None:
+                past = []
             for event in past:
                 if until_ns is not None and event.time_ns > until_ns:
                     return

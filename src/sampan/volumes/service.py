@@ -192,7 +192,7 @@ class VolumeService:
             InvalidParameter: for a filter that does not exist.
         """
         wanted = dict(filters or {})
-        everything = [value.lower() in ("1", "true") for value in wanted.pop("all", ())] == [True]
+        everything = [value.lower() in ("1", "t", "true") for value in wanted.pop("all", ())] == [True]
         removed, freed_bytes = [], 0
         for volume in self.list({**wanted, "dangling": ["true"]}, used):
             if everything or volume.anonymous:
@@ -243,15 +243,15 @@ def matches(volume: Volume, filters: Mapping[str, Sequence[str]], used: frozense
     """
     for name, values in filters.items():
         if name == "name":
-            passed = any(value in volume.name for value in values)
+            passed = any(value == volume.name or _found(value, volume.name) for value in values)
         elif name == "driver":
             passed = volume.driver in values
         elif name == "label":
             passed = all(_has_label(volume, value) for value in values)
         elif name == "label!":
-            passed = not any(_has_label(volume, value) for value in values)
+            passed = not all(_has_label(volume, value) for value in values)
         elif name == "dangling":
-            passed = (volume.name not in used) in [_boolean(name, value) for value in values]
+            passed = (volume.name not in used) == _boolean(name, values)
         else:
             raise InvalidParameter(f"invalid filter '{name}'")
         if not passed:
@@ -264,10 +264,18 @@ def _has_label(volume: Volume, wanted: str) -> bool:
     return key in volume.labels and (not equals or volume.labels[key] == value)
 
 
-def _boolean(name: str, value: str) -> bool:
-    if value.lower() not in ("1", "true", "t", "0", "false", "f"):
-        raise InvalidParameter(f"invalid filter '{name}={value}'")
-    return value.lower() in ("1", "true", "t")
+def _found(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False  # as in Docker
+
+
+def _boolean(name: str, values: Sequence[str]) -> bool:
+    truths = [bool({"1", "true"} & set(values)), bool({"0", "false"} & set(values))]
+    if truths[0] == truths[1]:
+        raise InvalidParameter(f"invalid filter '{name}=[{' '.join(values)}]'")
+    return truths[0]
 
 
 def _check_name(name: str) -> None:

@@ -53,7 +53,7 @@ MISSING_COMMANDS = {
     *("build", "image build"),
     *("cp", "diff"),
     *(f"container {name}" for name in ("cp", "diff")),
-    *(f"network {name}" for name in ("connect", "create", "disconnect", "prune", "rm")),
+    *(f"network {name}" for name in ("connect", "create", "disconnect", "rm")),
     "volume update",  # Swarm's cluster volumes
 }
 MISSING_FLAGS = {

@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sampan.api.routes.listing import choose, list_as_json, list_with_sizes, prune_filter, sizes_of
+from sampan.api import filters
+from sampan.api.routes.listing import choose, list_as_json, list_with_sizes, sizes_of
 from sampan.api.shapes import containers as shapes
 from sampan.engine import Engine, LogQuery, create, ending, pausing, removal, starting, stream_logs
 from sampan.engine.core import in_thread
@@ -151,22 +152,29 @@ async def rename(request: Request) -> Response:
 async def prune(request: Request) -> Response:
     """Remove every container that does not run and that the filters let through."""
     engine: Engine = request.engine
-    filters = request.query.filters()
-    matches = prune_filter(filters)
-    removed: list[str] = []
-    freed = 0
-    for live in list(engine.containers.values()):
-        if live.status not in ("created", "exited", "dead") or not matches(live):
-            continue
-        size = await in_thread(lambda live=live: engine.driver.container_size(live.id))  # type: ignore[misc]
-        try:
-            await removal.remove(engine, live)
-        except Conflict:
-            continue  # started, or removed by somebody else, meanwhile
-        removed.append(live.id)
-        freed += size
+    given = request.query.filters()
+    with filters.one_prune(engine, "containers and networks"):
+        filters.check(given, filters.PRUNE)
+        until_ns = filters.until_ns(given)
+        removed: list[str] = []
+        freed = 0
+        for live in list(engine.containers.values()):
+            container = live.container
+            if live.status not in ("created", "exited", "dead"):
+                continue
+            if until_ns is not None and container.created_at_ns > until_ns:
+                continue
+            if not filters.keeps_labels(given, container.config.labels):
+                continue
+            size = await in_thread(lambda live=live: engine.driver.container_size(live.id))  # type: ignore[misc]
+            try:
+                await removal.remove(engine, live)
+            except Conflict:
+                continue  # started, or removed by somebody else, meanwhile
+            removed.append(live.id)
+            freed += size
     engine.events.publish("container", "prune", "", {"reclaimed": str(freed)})
-    return json_response({"ContainersDeleted": removed, "SpaceReclaimed": freed})
+    return json_response({"ContainersDeleted": removed or None, "SpaceReclaimed": freed})
 
 
 @routes.delete("/containers/{id}")

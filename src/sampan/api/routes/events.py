@@ -6,14 +6,18 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from sampan.api import filters
 from sampan.api.routes.containers import timestamp_ns
 from sampan.engine import Engine, Event
 from sampan.errors import InvalidParameter
 from sampan.http import Request, Response, Routes, dump_json, stream
+from sampan.oci.reference import parse
 
 routes = Routes()
 
-_SAME_AS_TYPE = {"container", "image", "network", "volume", "daemon", "plugin"}
+_NAMED = ("daemon", "container", "plugin", "volume", "network", "node", "service", "secret", "config")
+_FILTERS = frozenset((*_NAMED, "image", "type", "event", "label", "scope"))
+_WITH_DETAILS = frozenset(("health_status", "exec_create", "exec_start"))  # actions with more behind a colon
 
 
 @routes.get("/events")
@@ -23,9 +27,10 @@ async def events(request: Request) -> Response:
     wanted = _wanted(request.query.filters())
     since = request.query.get("since")
     until = request.query.get("until")
-    source = engine.events.listen(
-        timestamp_ns(since) if since else None, timestamp_ns(until) if until else None, wanted
-    )
+    since_ns, until_ns = timestamp_ns(since) if since else None, timestamp_ns(until) if until else None
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise InvalidParameter(f"`since` time ({since}) cannot be after `until` time ({until})")
+    source = engine.events.listen(since_ns, until_ns, wanted)
 
     async def lines() -> AsyncIterator[bytes]:
         yield b""  # the head at once: clients wait for it
@@ -52,33 +57,39 @@ def _shape(event: Event) -> dict[str, Any]:
     return shape
 
 
-def _wanted(filters: dict[str, list[str]]) -> Callable[[Event], bool]:
-    known = _SAME_AS_TYPE | {"type", "event", "label", "scope"}
-    for name in filters:
-        if name not in known:
-            raise InvalidParameter(f"invalid filter '{name}'")
+def _wanted(given: filters.Filters) -> Callable[[Event], bool]:
+    """Which events the filters let through; moby, `daemon/events/filter.go`."""
+    filters.check(given, _FILTERS)
+    named = [name for name in _NAMED if name in given]
+    loose = bool(_WITH_DETAILS & set(given.get("event", ())))
+    acts = filters.begins if loose else list.__contains__
 
     def test(event: Event) -> bool:
-        for name, values in filters.items():
-            if name == "type":
-                found = event.type in values
-            elif name == "event":
-                found = any(event.action == v or event.action.startswith(f"{v}:") for v in values)
-            elif name == "scope":
-                found = "local" in values
-            elif name == "label":
-                found = all(_label(event.attributes, value) for value in values)
-            else:
-                found = event.type == name and any(
-                    event.actor_id.startswith(v) or event.attributes.get("name") == v for v in values
-                )
-            if not found:
+        if "type" in given and event.type not in given["type"]:
+            return False
+        if "event" in given and not acts(given["event"], event.action):
+            return False
+        if "scope" in given and "local" not in given["scope"]:
+            return False
+        name = event.attributes.get("name", "")
+        for kind in named:
+            if not filters.begins(given[kind], event.actor_id) and not filters.begins(given[kind], name):
                 return False
-        return True
+        if "image" in given and given["image"] and _images_of(event).isdisjoint(given["image"]):
+            return False
+        return filters.labelled(given.get("label", ()), event.attributes)
 
     return test
 
 
-def _label(attributes: dict[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in attributes and (not equals or attributes[key] == value)
+def _images_of(event: Event) -> set[str]:
+    """What the image of an event may be called, or that of a container's event: with its tag and without."""
+    name = event.attributes.get("name" if event.type == "image" else "image", "")
+    return {event.actor_id, name, _without_tag(event.actor_id), _without_tag(name)} - {""}
+
+
+def _without_tag(text: str) -> str:
+    try:
+        return parse(text).familiar_name
+    except InvalidParameter:
+        return text

@@ -1,13 +1,13 @@
-"""Which images `GET /images/json` shows and `POST /images/prune` may take: filters, order, shared sizes."""
+"""Which images `GET /images/json` shows: filters, order, shared sizes."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from sampan.api.filters import boolean, keeps_labels, until_ns
 from sampan.api.shapes.images import manifest_summary, summary
 from sampan.api.shapes.times import timestamp_ns
 from sampan.engine import Core
@@ -19,8 +19,6 @@ from sampan.oci.reference import Reference
 
 Filters = dict[str, list[str]]
 Test = Callable[[Image], bool]
-_AGE_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_AGE = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
 
 
 def list_images(
@@ -91,31 +89,14 @@ def _shared_sizes(core: Core, images: list[Image]) -> dict[str, int]:
     }
 
 
-def prune_tests(core: Core, filters: Filters) -> list[Test]:
-    """What the filters of a prune demand of an image.
-
-    Raises:
-        InvalidParameter: an unknown filter or a value it cannot have.
-    """
-    for name in filters:
-        if name not in ("until", "label", "label!"):
-            raise InvalidParameter(f"invalid filter '{name}'")
-    if len(filters.get("until", ())) > 1:
-        raise InvalidParameter("more than one until filter specified")
-    return [_test(core, name, values) for name, values in filters.items()]
-
-
 def _test(core: Core, name: str, values: list[str]) -> Test:
     """One filter; values of the same filter are alternatives, but labels and times must all be met."""
     if name == "dangling":
-        wanted = {boolean(name, value) for value in values}
-        if len(wanted) != 1:
-            raise InvalidParameter(f"invalid filter 'dangling={values}'")
-        return (lambda image: not image.repo_tags) if wanted == {True} else (lambda image: bool(image.names))
-    if name == "label":
-        return lambda image: all(_has_label(image, value) for value in values)
-    if name == "label!":
-        return lambda image: not any(_has_label(image, value) for value in values)
+        if boolean({name: values}, name, False):
+            return lambda image: not image.repo_tags
+        return lambda image: bool(image.names)
+    if name in ("label", "label!"):
+        return lambda image: keeps_labels({name: values}, image.config.labels or {})
     if name == "reference":
         patterns = [glob(value) for value in values]
         return lambda image: any(_named(reference, patterns) for reference in image.names)
@@ -125,28 +106,10 @@ def _test(core: Core, name: str, values: list[str]) -> Test:
             return lambda image: created_ns(image) < min(limits)
         return lambda image: created_ns(image) > max(limits)
     if name == "until":
-        limit = min(_until_ns(value) for value in values)
-        return lambda image: created_ns(image) < limit
+        limit = until_ns({name: values})
+        assert limit is not None or not values
+        return lambda image: limit is None or created_ns(image) <= limit
     raise InvalidParameter(f"invalid filter '{name}'")
-
-
-def boolean(name: str, value: str) -> bool:
-    """The value of a filter that is true or false.
-
-    Raises:
-        InvalidParameter: it is neither.
-    """
-    if value.lower() in ("1", "true", "t"):
-        return True
-    if value.lower() in ("0", "false", "f"):
-        return False
-    raise InvalidParameter(f"invalid filter '{name}={value}'")
-
-
-def _has_label(image: Image, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    labels = image.config.labels or {}
-    return key in labels and (not equals or labels[key] == value)
 
 
 def _named(reference: Reference, patterns: list[re.Pattern[str]]) -> bool:
@@ -176,20 +139,3 @@ def glob(pattern: str) -> re.Pattern[str]:
         return re.compile("".join(parts))
     except re.error:
         raise InvalidParameter(f"invalid filter 'reference={pattern}'") from None
-
-
-def _until_ns(text: str) -> int:
-    """`until`: seconds since 1970, a time, or an age such as 24h."""
-    if _AGE.fullmatch(text):
-        age = sum(
-            float(number) * _AGE_UNITS[unit]
-            for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
-        )
-        return time.time_ns() - int(age)
-    if re.fullmatch(r"\d+(\.\d{1,9})?", text):
-        seconds, _, fraction = text.partition(".")
-        return int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
-    moment = timestamp_ns(text)
-    if not moment:
-        raise InvalidParameter(f"invalid filter 'until={text}'")
-    return moment

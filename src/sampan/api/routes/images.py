@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from sampan.api import filters
 from sampan.api.routes import image_listing as listing
 from sampan.api.routes.progress import Progress, Watched, progress_response
 from sampan.api.shapes import images as shapes
@@ -12,7 +13,7 @@ from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.http import Request, Response, Routes, empty, json_response, thread_stream
-from sampan.images import Cancellation
+from sampan.images import Cancellation, Image
 from sampan.oci.digest import is_digest
 from sampan.oci.image import Platform
 from sampan.oci.platforms import from_json, from_text
@@ -133,10 +134,16 @@ async def remove_image(request: Request) -> Response:
 async def prune_images(request: Request) -> Response:
     """Remove dangling images, or with `dangling=false` all that no container uses."""
     engine: Engine = request.engine
-    filters = request.query.filters()
-    only_dangling = all(listing.boolean("dangling", value) for value in filters.pop("dangling", ["true"]))
-    tests = listing.prune_tests(engine, filters)
+    given = request.query.filters()
+    filters.check(given, filters.PRUNE | {"dangling"})
+    only_dangling = filters.boolean(given, "dangling", True)
+    until_ns = filters.until_ns(given)
     users = users_of(engine)
+
+    def wanted(image: Image) -> bool:
+        if until_ns is not None and listing.created_ns(image) > until_ns:
+            return False
+        return filters.keeps_labels(given, image.config.labels or {})
 
     def work() -> dict[str, Any]:
         before = _layers(engine)
@@ -144,7 +151,7 @@ async def prune_images(request: Request) -> Response:
         for image in engine.images.list():  # the newest first, and so children before their parents
             if users(image.id) or (only_dangling and image.repo_tags) or engine.images.children(image.id):
                 continue
-            if all(test(image) for test in tests):
+            if wanted(image):
                 for reference in [name.familiar for name in image.names] or [image.id]:
                     try:
                         done = engine.images.remove(reference, False, False, users)
@@ -155,7 +162,8 @@ async def prune_images(request: Request) -> Response:
         freed_bytes = sum(size for layer, size in before.items() if layer not in after)
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed_bytes}
 
-    result = await in_thread(work)
+    with filters.one_prune(engine, "images"):
+        result = await in_thread(work)
     engine.events.publish("image", "prune", "", {"reclaimed": str(result["SpaceReclaimed"])})
     return json_response(result)
 

@@ -137,28 +137,6 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
     raise InvalidParameter(f"invalid filter '{name}'")
 
 
-def prune_filter(filters: Filters) -> Callable[[Live], bool]:
-    """Which stopped containers a prune may take: `label`, `label!` and `until` (a time in seconds).
-
-    Raises:
-        InvalidParameter: an unknown filter, or a time that is none.
-    """
-    for name in filters:
-        if name not in ("label", "label!", "until"):
-            raise InvalidParameter(f"invalid filter '{name}'")
-    until = [_number("until", value.partition(".")[0]) for value in filters.get("until", [])]
-
-    def test(live: Live) -> bool:
-        labels = live.container.config.labels
-        return (
-            all(_label_matches(labels, value) for value in filters.get("label", []))
-            and not any(_label_matches(labels, value) for value in filters.get("label!", []))
-            and all(live.container.created_at_ns < limit * 1_000_000_000 for limit in until)
-        )
-
-    return test
-
-
 def _pattern(text: str) -> re.Pattern[str] | None:
     """A regular expression; None for what is none, which matches nothing, as in Docker."""
     try:

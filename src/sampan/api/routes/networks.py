@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sampan.api import filters
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import Forbidden, InvalidParameter, Unsupported
@@ -11,6 +12,8 @@ from sampan.http import Request, Response, Routes, json_response
 from sampan.network import Endpoint, Network, describe
 
 routes = Routes()
+
+PREDEFINED = ("bridge", "host", "none")
 
 
 def _members(engine: Engine, network: Network) -> dict[str, tuple[str, Endpoint]]:
@@ -37,37 +40,41 @@ def _members(engine: Engine, network: Network) -> dict[str, tuple[str, Endpoint]
 async def list_networks(request: Request) -> Response:
     """The networks."""
     engine: Engine = request.engine
-    tests = [_test(engine, name, values) for name, values in request.query.filters().items()]
+    given = request.query.filters()
+    wanted = _wanted(engine, given)
     networks = await in_thread(engine.networks.networks)
-    return json_response(
-        [describe(network, {}) for network in networks if all(test(network) for test in tests)]
-    )
+    return json_response([describe(network, {}) for network in networks if wanted(network)])
 
 
-def _test(engine: Engine, name: str, values: list[str]) -> Callable[[Network], bool]:
-    if name == "name":
-        return lambda network: any(value in network.name for value in values)
-    if name == "id":
-        return lambda network: any(network.id.startswith(value) for value in values)
-    if name == "driver":
-        return lambda network: network.driver in values
-    if name == "scope":
-        return lambda network: "local" in values
-    if name == "type":
-        if not set(values) <= {"builtin", "custom"}:
-            raise InvalidParameter(f"invalid filter 'type={values[0]}'")
-        return lambda network: "builtin" in values
-    if name == "label":
-        return lambda network: all(_has_label(network, value) for value in values)
-    if name == "dangling":
-        wanted = {value.lower() in ("1", "true") for value in values}
-        return lambda network: False in wanted  # the built-in ones are never dangling
-    raise InvalidParameter(f"invalid filter '{name}'")
+_FILTERS = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
+_KINDS = {"builtin": True, "custom": False}
 
 
-def _has_label(network: Network, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in network.labels and (not equals or network.labels[key] == value)
+def _wanted(engine: Engine, given: filters.Filters) -> Callable[[Network], bool]:
+    """Which networks the filters of a list let through.
+
+    Raises:
+        InvalidParameter: an unknown filter, or a value that it cannot have.
+    """
+    filters.check(given, _FILTERS)
+    for kind in given.get("type", ()):
+        if kind not in _KINDS:
+            raise InvalidParameter(f"invalid filter: 'type'='{kind}'")
+    dangling = filters.boolean(given, "dangling", False) if "dangling" in given else None
+
+    def test(network: Network) -> bool:
+        builtin = network.name in PREDEFINED
+        return (
+            ("name" not in given or filters.matches(given["name"], network.name))
+            and ("id" not in given or filters.matches(given["id"], network.id))
+            and ("driver" not in given or network.driver in given["driver"])
+            and ("scope" not in given or "local" in given["scope"])
+            and ("type" not in given or any(_KINDS[kind] == builtin for kind in given["type"]))
+            and filters.labelled(given.get("label", ()), network.labels)
+            and (dangling is None or dangling == (not builtin and not _members(engine, network)))
+        )
+
+    return test
 
 
 @routes.get("/networks/{id:path}")
@@ -85,8 +92,14 @@ async def create_network(_: Request) -> Response:
 
 
 @routes.post("/networks/prune")
-async def prune_networks(_: Request) -> Response:
-    """Every network here is built in, so none is ever removed."""
+async def prune_networks(request: Request) -> Response:
+    """Remove what no container is in; those that are built in stay, and there are no others yet."""
+    engine: Engine = request.engine
+    given = request.query.filters()
+    with filters.one_prune(engine, "containers and networks"):
+        filters.check(given, filters.PRUNE)
+        filters.until_ns(given)
+    engine.events.publish("network", "prune", "", {"reclaimed": "0"})
     return json_response({"NetworksDeleted": None})
 
 

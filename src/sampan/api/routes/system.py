@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from sampan.api.shapes.registries import registry_config
@@ -135,7 +138,7 @@ async def info(request: Request) -> Response:
         "IPv4Forwarding": ipv4_forwarding(),
         "Debug": request.server.debug,
         "NFd": len(os.listdir("/proc/self/fd")),
-        "NGoroutines": len(engine.background),
+        "NGoroutines": len(asyncio.all_tasks()) + threading.active_count(),
         "SystemTime": rfc3339(time.time_ns()),
         "LoggingDriver": engine.options.log_driver,
         "CgroupDriver": "cgroupfs",
@@ -177,6 +180,28 @@ async def info(request: Request) -> Response:
         "InitCommit": {"ID": ""},
         "SecurityOptions": security,
         "CDISpecDirs": [],
+        "FirewallBackend": {"Driver": "nftables"},
         "Warnings": [*missing_features(features), *engine.networks.warnings, *engine.options.warnings],
     }
+    if request.api_version < (1, 50):
+        shape |= {
+            name: _switched_on(f"net/bridge/bridge-nf-call-{table}")
+            for name, table in (("BridgeNfIptables", "iptables"), ("BridgeNfIp6tables", "ip6tables"))
+        }
+    if request.api_version < (1, 49):
+        for commit in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            shape[commit] = {"ID": "", "Expected": ""}
+        shape["RegistryConfig"] |= {
+            "AllowNondistributableArtifactsCIDRs": [],
+            "AllowNondistributableArtifactsHostnames": [],
+        }
+    if request.api_version < (1, 42):
+        shape |= {"KernelMemory": False, "KernelMemoryTCP": False}
     return json_response(shape)
+
+
+def _switched_on(name: str) -> bool:
+    try:
+        return Path("/proc/sys", name).read_text().strip() == "1"
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.api.filters import boolean, check, one_prune
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter, NotFound, Unsupported
@@ -9,6 +10,8 @@ from sampan.http import Request, Response, Routes, empty, json_response
 from sampan.volumes import Volume, describe
 
 routes = Routes()
+
+GO_BOOLEANS = frozenset("1 t T true TRUE True 0 f F false FALSE False".split())
 
 
 def uses(engine: Engine) -> dict[str, list[str]]:
@@ -26,6 +29,8 @@ async def list_volumes(request: Request) -> Response:
     """The volumes."""
     engine: Engine = request.engine
     filters, used = request.query.filters(), uses(engine)
+    check(filters, {"dangling", "driver", "label", "name"})
+    boolean(filters, "dangling", False)
     volumes = await in_thread(lambda: engine.volumes.list(filters, used))
     return json_response({"Volumes": [describe(volume) for volume in volumes], "Warnings": None})
 
@@ -89,6 +94,14 @@ async def prune_volumes(request: Request) -> Response:
     if request.api_version < (1, 42):
         filters["all"] = ["true"]
     used = uses(engine)
-    removed, freed_bytes = await in_thread(lambda: engine.volumes.prune(used, filters))
+    check(filters, {"all", "label", "label!"})
+    if len(everything := filters.get("all", [])) > 1:
+        raise InvalidParameter(f"invalid filter 'all=[{' '.join(everything)}]': only one value is expected")
+    if everything and everything[0] not in GO_BOOLEANS:
+        raise InvalidParameter(
+            f"invalid filter 'all': strconv.ParseBool: parsing \"{everything[0]}\": invalid syntax"
+        )
+    with one_prune(engine, "volumes"):
+        removed, freed_bytes = await in_thread(lambda: engine.volumes.prune(used, filters))
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed_bytes)})
     return json_response({"VolumesDeleted": removed, "SpaceReclaimed": freed_bytes})

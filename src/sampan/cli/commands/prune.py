@@ -1,4 +1,4 @@
-"""`prune` of containers, images, volumes, build cache, and of all: remove what nothing uses, after asking."""
+"""`prune` of containers, images, networks, volumes, build cache, and of all, after asking."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ def _images(app: App, values: Values, arguments: list[str]) -> int:
     return 0
 
 
+def _networks(app: App, values: Values, arguments: list[str]) -> int:
+    chosen = filters(values.items("filter"))
+    if not values.on("force"):
+        confirm("This will remove all custom networks not used by at least one container.")
+    _prune(app, "network", chosen)
+    return 0
+
+
 def _volumes(app: App, values: Values, arguments: list[str]) -> int:
     chosen = filters(values.items("filter"))
     if values.on("all"):
@@ -168,6 +176,14 @@ COMMANDS = {
         "Remove unused images",
         (Flag("all", "bool", "Remove every image that no container uses", "a"), _FILTER, _FORCE),
         _images,
+        most=0,
+    ),
+    "network prune": Command(
+        "network prune",
+        "[OPTIONS]",
+        "Remove all unused networks",
+        (_FILTER, _FORCE),
+        _networks,
         most=0,
     ),
     "system prune": Command(
