@@ -224,6 +224,25 @@ def test_on_failure(engine: Engine, busybox: str, name: Names, action: str, ende
         eventually(lambda: health(engine, one)["Status"] == "healthy")
 
 
+def test_on_failure_does_not_bring_back_what_is_being_stopped(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    one = name()
+    script = "trap 'touch /tmp/ill' TERM; while :; do sleep 0.05; done"
+    engine.sampan(
+        *("run", "-d", "--name", one, *QUICK, "--health-retries", "1", "--health-on-failure", "restart"),
+        *("--stop-timeout", "1", "--health-cmd", "test ! -e /tmp/ill", busybox, "sh", "-c", script),
+    )
+    eventually(lambda: health(engine, one)["Status"] == "healthy")
+    begun = time.time()
+    engine.docker("stop", "-t", "3", one)
+    time.sleep(0.3)
+    shown = engine.api.inspect(one)["State"]
+    assert (shown["Status"], shown["ExitCode"]) == ("exited", 137)
+    assert time.time() - begun > 3
+    assert health(engine, one)["FailingStreak"] >= 1
+
+
 def test_on_failure_is_refused_without_a_check(engine: Engine, busybox: str, name: Names) -> None:
     sampan, one = engine.sampan, name()
     assert (

@@ -1,37 +1,30 @@
 """Health checks: a command run in the container again and again, and what follows from its exit codes.
 
-As `HEALTHCHECK` of the Dockerfile reference and `docker run --health-cmd` have it. A probe is an exec with a
-time limit: its monitor ends it with all that it has started, under a reaper of its own. What to do with a
-container that has turned unhealthy (`--health-on-failure`) is podman's.
+As `HEALTHCHECK` of the Dockerfile reference and `docker run --health-cmd` have it; `probes` runs one. What to
+do with a container that has turned unhealthy (`--health-on-failure`) is podman's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
-import socket
 import time
 
-from sampan.engine import ending, execs
-from sampan.engine.core import Core, Exec, ExecConfig, Live
+from sampan.engine import ending
+from sampan.engine.core import Core, Live
 from sampan.engine.model import Container, Health, Probe
-from sampan.engine.options import OWN_RUNTIME
-from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.engine.probes import run_probe
+from sampan.errors import InvalidParameter, SampanError
 from sampan.oci.image import Healthcheck
-from sampan.runtime import Attachment, ExitRecord
 
 INTERVAL_S = 30.0
 TIMEOUT_S = 30.0
 START_INTERVAL_S = 5.0
 RETRIES = 3
 KEPT_PROBES = 5
-KEPT_BYTES = 4096
 ACTIONS = ("none", "kill", "restart", "stop")
 _LONGEST_S = 366 * 86400.0
 _HALT_S = 5.0
-_LAST_WORDS_S = 0.5  # for output that is still on its way when the probe has ended
 _log = logging.getLogger("sampan.engine")
 
 
@@ -193,6 +186,8 @@ def record(container: Container, probe: Probe) -> bool:
 async def _act(core: Core, live: Live) -> None:
     """What `--health-on-failure` asks for."""
     action = live.container.config.health_on_failure
+    if live.container.stopped_by_user:
+        return  # it is ending as it is, and not to come back
     _log.info("container %s is unhealthy: %s", live.id[:12], action)
     try:
         if action == "kill":
@@ -203,117 +198,6 @@ async def _act(core: Core, live: Live) -> None:
             await ending.restart(core, live)
     except (SampanError, OSError) as error:
         _log.error("%s of the unhealthy container %s: %s", action, live.id[:12], error)
-
-
-# --- one probe ---
-
-
-async def run_probe(
-    core: Core, live: Live, words: list[str], timeout_s: float, stopping: asyncio.Event
-) -> tuple[int, str]:
-    """Run one probe to its end; leaves no process behind.
-
-    Args:
-        stopping: ends it early.
-
-    Returns:
-        Its exit code, -1 if it took too long, and the first of its output.
-
-    Raises:
-        SampanError: it could not be started.
-    """
-    own = live.container.config
-    # Another runtime's execs have no time limit: then we end the command, though not what it started.
-    limited = live.container.host_config.runtime == OWN_RUNTIME
-    config = ExecConfig(
-        attach_stdout=True, attach_stderr=True, cmd=words, user=own.user, working_dir=own.working_dir,
-        timeout=max(timeout_s, 0.001) if limited else 0,
-    )  # fmt: skip
-    session = execs.create(core, live, config)
-    output = Output()
-    begun = time.perf_counter()
-    try:
-        with output.end:
-            attachment = Attachment(stdin=False, stdout=True, stderr=True, framed=False)
-            await execs.start(core, live, session, output.end, attachment)
-        core.metrics.health_starts.observe(time.perf_counter() - begun)
-        ended, late = await _until_end(session, stopping, None if limited else timeout_s)
-        await output.rest()
-    finally:
-        output.close()
-        live.execs.pop(session.id, None)
-    if not late:
-        return ended.exit_code, output.text()
-    text = f"Health check exceeded timeout ({duration(timeout_s)})"
-    return -1, f"{text}: {output.text()}" if output.text() else text
-
-
-async def _until_end(
-    session: Exec, stopping: asyncio.Event, limit_s: float | None
-) -> tuple[ExitRecord, bool]:
-    """How a started probe ended, and whether it was late; it is killed when the checks are to stop."""
-    process = session.process
-    assert process is not None
-    ending_ = asyncio.ensure_future(process.wait())
-    told = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait([ending_, told], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        late = not ending_.done()
-        if late:
-            with contextlib.suppress(Conflict):
-                await process.kill(signal.SIGKILL)
-        ended = await ending_
-        return ended, late or bool(ended.error)
-    finally:
-        told.cancel()
-
-
-class Output:
-    """The first of what a probe writes; the rest is read and dropped, so that it never waits for us.
-
-    Attributes:
-        end: the probe's side of the stream.
-    """
-
-    def __init__(self) -> None:
-        self._ours, self.end = socket.socketpair()
-        self._ours.setblocking(False)
-        self._kept = bytearray()
-        self._more = False
-        self._reading = asyncio.create_task(self._read(), name="watch probe's output")
-
-    async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):
-            while data := await loop.sock_recv(self._ours, 65536):
-                room = KEPT_BYTES - len(self._kept)
-                self._kept += data[:room]
-                self._more = self._more or len(data) > room
-
-    async def rest(self) -> None:
-        """Wait for what is on its way, though not for somebody who keeps the stream open."""
-        await asyncio.wait([self._reading], timeout=_LAST_WORDS_S)
-
-    def text(self) -> str:
-        """What was kept, with dots where something is missing."""
-        return self._kept.decode(errors="replace") + ("..." if self._more else "")
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._reading.cancel()
-        self._reading.add_done_callback(lambda _: self._ours.close())
-
-
-def duration(seconds: float) -> str:
-    """A length of time as Go writes it: 1m30s, 500ms."""
-    if seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    text = f"{hours}h" if hours else ""
-    if hours or minutes:
-        text += f"{minutes}m"
-    return f"{text}{rest:g}s"
 
 
 # --- when they run ---

@@ -48,17 +48,22 @@ async def start(core: Core, live: Live) -> None:
 
 def begin_anew(core: Core, live: Live) -> None:
     """Forget what the restart policy has counted and who stopped it: this start was asked for."""
+    _check_not_marked(live)
     restarting.call_off(core, live)
     live.backoff_s = 0
     live.container.restart_count = 0
     live.container.stopped_by_user = False
 
 
+def _check_not_marked(live: Live) -> None:
+    if live.removing:
+        raise Conflict("container is marked for removal and cannot be started")
+
+
 @timed("start")
 async def start_locked(core: Core, live: Live) -> None:
     """As `start`, for callers that hold the lock and have checked the state."""
-    if live.removing:
-        raise Conflict("container is marked for removal and cannot be started")
+    _check_not_marked(live)
     if live.settled is not None:
         await live.settled  # the clean-up of the last run
         live.settled = None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sampan.engine import health
+from sampan.engine import health, probes
 from sampan.engine.model import Container, ContainerConfig, Health, HostConfig, Probe
 from sampan.errors import InvalidParameter
 from sampan.oci.image import Healthcheck
@@ -120,4 +120,4 @@ def test_what_the_image_adds() -> None:
     ("seconds", "text"), [(0.3, "300ms"), (1, "1s"), (1.5, "1.5s"), (90, "1m30s"), (3600, "1h0m0s")]
 )
 def test_lengths_of_time(seconds: float, text: str) -> None:
-    assert health.duration(seconds) == text
+    assert probes.duration(seconds) == text
