@@ -10,10 +10,11 @@ import time
 
 from sampan.engine import ending, execs, health, oom, removal, restarting, starting
 from sampan.engine.core import Core, Live, in_thread
-from sampan.errors import SampanError
+from sampan.errors import NotModified, SampanError
 from sampan.linux.cgroups import manager_for
 from sampan.runtime import ExitRecord, Process, adopt
 
+PATIENCE_S = 30.0  # one whose start hangs (a mount of a dead server) must not keep the daemon from serving
 _log = logging.getLogger("sampan.engine")
 
 
@@ -31,7 +32,7 @@ async def recover(core: Core) -> None:
             running.add(live.id)
             _adopted(core, live, found)
             await execs.adopt_all(core, live)
-        elif found is not None:
+        elif found is not None and not _known(live, found):
             gone.append((live, found))
         elif live.container.state.running:
             gone.append((live, ExitRecord(255, time.time_ns(), error="it ended while no daemon was there")))
@@ -39,12 +40,18 @@ async def recover(core: Core) -> None:
     await in_thread(lambda: _sweep(core, running, ended))
     for live, record in gone:
         await ending.ended(core, live, None, record)
-    for live in list(core.containers.values()):
-        if live.container.to_be_removed:
-            await _finish_removal(core, live)
-        elif live.id not in running:
-            await _left_over(core, live)
+    rest = [
+        live for live in core.containers.values() if live.container.to_be_removed or live.id not in running
+    ]
+    bringing_up = core.spawn(asyncio.create_task(_bring_up(core, rest), name="bring up"))
+    await asyncio.wait([bringing_up], timeout=PATIENCE_S)
     core.spawn(asyncio.create_task(in_thread(lambda: _clear_store(core)), name="purge"))
+
+
+def _known(live: Live, record: ExitRecord) -> bool:
+    """Whether this end was written down already, and only the clean-up after it was cut short."""
+    state = live.container.state
+    return not state.running and record.finished_at_ns == state.finished_at_ns
 
 
 def _adopted(core: Core, live: Live, process: Process) -> None:
@@ -62,6 +69,17 @@ def _adopted(core: Core, live: Live, process: Process) -> None:
     ending.watch(core, live, process)
     health.begin(core, live)
     oom.watch(core, live)
+
+
+async def _bring_up(core: Core, rest: list[Live]) -> None:
+    """What does not run, in the order in which it was made: who joins another's namespaces comes later."""
+    for live in rest:
+        if core.containers.get(live.id) is not live:
+            continue
+        if live.container.to_be_removed:
+            await _finish_removal(core, live)
+        else:
+            await _left_over(core, live)
 
 
 async def _finish_removal(core: Core, live: Live) -> None:
@@ -89,6 +107,8 @@ async def _left_over(core: Core, live: Live) -> None:
                 await _start_owed(core, live)
             else:
                 await starting.start(core, live)
+        except NotModified:
+            pass  # somebody was faster
         except (SampanError, OSError) as error:
             _log.error("cannot start container %s: %s", live.id[:12], error)
 
@@ -96,7 +116,8 @@ async def _left_over(core: Core, live: Live) -> None:
 async def _start_owed(core: Core, live: Live) -> None:
     """Start it as at the end of its back-off: the count of its restarts goes on."""
     async with live.lock:
-        await starting.start_locked(core, live)
+        if not live.container.state.active:
+            await starting.start_locked(core, live)
 
 
 def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
