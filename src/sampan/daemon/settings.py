@@ -12,6 +12,7 @@ from sampan.daemon.options import Values, merge, parse_flags, read_file
 from sampan.engine.model import Ulimit
 from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.logdrivers import options as log_options
 from sampan.logs import LOG_FORMATS, LOG_LEVELS
 from sampan.network import BridgeOptions
 from sampan.registry import Proxies, RegistryConfig
@@ -168,8 +169,10 @@ def _absolute(values: Values, name: str, default: str) -> Path:
 
 def _engine(values: Values, exec_root: Path, debug: bool) -> EngineOptions:
     driver = values.get("log-driver", "json-file")
-    if driver not in ("json-file", "none"):
-        raise Unsupported(f"log-driver: {driver!r} is not offered; use json-file or none")
+    try:
+        log_options.check(driver, values.get("log-opts", {}))
+    except InvalidParameter as error:
+        raise InvalidParameter(f"failed to set log opts: {error.message}") from None
     options = EngineOptions(
         data_root=_absolute(values, "data-root", "/var/lib/sampan"),
         exec_root=exec_root,

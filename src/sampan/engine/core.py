@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.database import Database
+from sampan.engine import log_config
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress, Restarting
 from sampan.engine.events import EventBus
 from sampan.engine.metrics import Metrics
@@ -200,9 +201,9 @@ class Core:
         """What exists only while it runs: the bundle, the monitor's socket, the exit record."""
         return self.options.exec_root / "containers" / container_id
 
-    def log_path(self, container_id: str) -> Path:
-        """The json-file log."""
-        return self.directory(container_id) / f"{container_id}-json.log"
+    def log_path(self, container: Container) -> Path:
+        """The log file."""
+        return log_config.log_path(self.directory(container.id), container)
 
     def cgroups_path(self, container: Container) -> str:
         """The container's cgroup, below the hierarchies' roots."""

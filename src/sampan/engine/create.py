@@ -12,10 +12,9 @@ import socket
 import time
 from contextlib import ExitStack
 
-from sampan.engine import health, mountpoints
+from sampan.engine import health, log_config, mountpoints
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
-from sampan.engine.logs import check_log_config
 from sampan.engine.metrics import timed
 from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoint, RestartPolicy
 from sampan.engine.names import check_name, random_name
@@ -145,10 +144,7 @@ def _complete(core: Core, container: Container) -> list[str]:
     check_restart_policy(host_config.restart_policy)
     if host_config.auto_remove and host_config.restart_policy.name != "no":
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
-    if not host_config.log_config.type:
-        host_config.log_config.type = core.options.log_driver
-        host_config.log_config.config = {**core.options.log_opts, **host_config.log_config.config}
-    check_log_config(host_config.log_config)
+    log_config.complete(host_config.log_config, core.options)
     if config.stop_signal:
         parse_signal(config.stop_signal)
     if host_config.volume_driver not in ("", "local"):

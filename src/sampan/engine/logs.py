@@ -1,7 +1,6 @@
-"""Reading a container's json-file log back: tail, since, until, timestamps, details, follow.
+"""Reading a container's log back: tail, since, until, timestamps, details, follow.
 
 The monitor writes the file and rotates it (`….log`, `….log.1`, …, the higher the older); nothing here writes.
-A reader keeps its place by descriptor, so that a rotation under it loses no line.
 """
 
 from __future__ import annotations
@@ -9,29 +8,21 @@ from __future__ import annotations
 import asyncio
 import calendar
 import functools
-import gzip
 import itertools
 import json
 import os
 import re
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
-from sampan.engine.model import LogConfig
-from sampan.errors import InvalidParameter, Unsupported
 from sampan.linux import inotify
-from sampan.oci.quantities import parse_size
-from sampan.runtime import LogSpec
+from sampan.logdrivers import localformat
+from sampan.logdrivers.following import BATCH_BYTES, Follower
 
-DEFAULT_MAX_SIZE_BYTES = 20_000_000
-DEFAULT_MAX_FILES = 5
-BATCH_BYTES = 1 << 20
-
-_OPTIONS = {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode"}
 _STREAMS = {b"stdout": 1, b"stderr": 2}
 _HEADER = struct.Struct(">BxxxI")
 
@@ -62,51 +53,6 @@ def frame(stream: int, payload: bytes) -> bytes:
     return _HEADER.pack(stream, len(payload)) + payload
 
 
-# --- log options ---
-
-
-def check_log_config(config: LogConfig) -> None:
-    """Refuse a driver or option that is not offered, by name.
-
-    Raises:
-        InvalidParameter, Unsupported.
-    """
-    if config.type not in ("json-file", "none"):
-        raise Unsupported(f"log driver {config.type!r} is not offered yet; use json-file or none")
-    for name, value in config.config.items():
-        if config.type == "none" or name not in _OPTIONS:
-            raise InvalidParameter(f"unknown log opt '{name}' for {config.type} log driver")
-        if name in ("labels-regex", "env-regex", "tag") and value:
-            raise Unsupported(f"log opt '{name}' is not offered yet")
-        if name == "mode" and value != "blocking":
-            raise Unsupported("log opt 'mode': only blocking is offered yet")
-    if config.type == "json-file":
-        log_spec("", config, {}, [])
-
-
-def log_spec(path: str, config: LogConfig, labels: dict[str, str], env: list[str]) -> LogSpec | None:
-    """What the monitor needs to write the log; None for the driver `none`.
-
-    The size is bounded unless the user says `max-size=-1`.
-    """
-    if config.type == "none":
-        return None
-    options = config.config
-    size = options.get("max-size", "")
-    try:
-        max_size = DEFAULT_MAX_SIZE_BYTES if not size else 0 if size == "-1" else parse_size(size)
-        max_files = int(options.get("max-file", DEFAULT_MAX_FILES))
-    except ValueError as error:
-        raise InvalidParameter(f"invalid log option: {error}") from error
-    if max_files < 1:
-        raise InvalidParameter("max-file cannot be less than 1")
-    values = dict(text.partition("=")[::2] for text in env)
-    wanted = {name: labels[name] for name in options.get("labels", "").split(",") if name in labels}
-    wanted |= {name: values[name] for name in options.get("env", "").split(",") if name in values}
-    compress = options.get("compress", "false").lower() in ("1", "t", "true")
-    return LogSpec(path, max_size, max_files, compress, wanted)
-
-
 # --- reading ---
 
 
@@ -118,111 +64,47 @@ class LogReader:
     """
 
     def __init__(self, path: Path, query: LogQuery) -> None:
-        self._path = path
         self._query = query
-        self._file: IO[bytes] | None = None
         self._pending = b""
         self._second = ""
         self._second_ns = 0
-        self._older = self._files()
-        self._skip = self._to_skip() if query.tail is not None else 0
         self.done = False
         bounded = bool(query.since_ns or query.until_ns)
         self._plain = query.framed and query.stdout and not (bounded or query.timestamps or query.details)
+        self._follower = Follower(path)
+        self._skip = self._to_skip() if query.tail is not None else 0
 
     def close(self) -> None:
-        """Give the descriptor back."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _files(self) -> list[Path]:
-        """The log's files, oldest first."""
-        found = [self._path] if self._path.exists() else []
-        number = 1
-        while True:
-            rotated = self._path.with_name(f"{self._path.name}.{number}")
-            packed = rotated.with_name(f"{rotated.name}.gz")
-            if rotated.exists():
-                found.append(rotated)
-            elif packed.exists():
-                found.append(packed)
-            else:
-                return found[::-1]
-            number += 1
+        """Give the descriptors back."""
+        self._follower.close()
 
     def _to_skip(self) -> int:
         """How many lines come before the last `tail`; files that are not needed at all are dropped."""
         tail = self._query.tail or 0
-        if tail == 0:
-            tail_files, self._older = self._older, self._older[-1:]
-            return sum(1 for _ in self._lines_of(tail_files[-1])) if tail_files else 0
-        counted = 0
-        for index in range(len(self._older) - 1, -1, -1):
-            counted += sum(chunk.count(b"\n") for chunk in self._chunks_of(self._older[index]))
+        counted = files = 0
+        for stream in reversed(self._follower.streams()):
+            counted += self._count(stream)
+            files += 1
             if counted >= tail:
-                self._older = self._older[index:]
-                return counted - tail
-        return 0
+                break
+        self._follower.keep(files)
+        self._follower.rewind()
+        return max(0, counted - tail)
 
-    @staticmethod
-    def _open(path: Path) -> IO[bytes]:
-        if path.suffix == ".gz":
-            return cast("IO[bytes]", gzip.open(path, "rb"))
-        return open(path, "rb", buffering=0)
-
-    def _chunks_of(self, path: Path) -> Iterator[bytes]:
-        with self._open(path) as file:
-            while chunk := file.read(BATCH_BYTES):
-                yield chunk
-
-    def _lines_of(self, path: Path) -> Iterator[bytes]:
-        for chunk in self._chunks_of(path):
-            yield from chunk.splitlines()[: chunk.count(b"\n")]
+    def _count(self, stream: IO[bytes]) -> int:
+        """How many lines there are."""
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(BATCH_BYTES), b""))
 
     def read(self) -> bytes | None:
         """The next batch of output; empty when all of a batch was filtered out, None at the end for now."""
-        while not self.done:
-            if self._file is None and not self._next_file():
-                return None
-            assert self._file is not None
-            chunk = self._file.read(BATCH_BYTES)
-            if chunk:
-                return self._convert(chunk)
-            if not self._older and not self._rotated():
-                return None
-            self._file.close()
-            self._file = None
-        return None
-
-    def _next_file(self) -> bool:
-        if not self._older:
-            if not self._path.exists():
-                return False
-            self._older = [self._path]
-        try:
-            self._file = self._open(self._older.pop(0))
-        except FileNotFoundError:
-            return self._next_file()
-        return True
-
-    def _rotated(self) -> bool:
-        """Whether our file is no longer the current one; the newer ones are lined up then."""
-        assert self._file is not None
-        ours = os.fstat(self._file.fileno())
-        newer: list[Path] = []
-        for path in reversed(self._files()):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            if (status.st_dev, status.st_ino) == (ours.st_dev, ours.st_ino):
-                break
-            newer.insert(0, path)
-        else:
-            newer = newer[-1:]  # ours is gone altogether
-        self._older = newer
-        return bool(newer)
+        if self.done:
+            return None
+        chunk = self._follower.read()
+        if chunk is None:
+            return None
+        if self._follower.fresh:
+            self._pending = b""
+        return self._convert(chunk)
 
     def _convert(self, chunk: bytes) -> bytes:
         data = self._pending + chunk
@@ -232,19 +114,9 @@ class LogReader:
         query = self._query
         if self._plain and not self._skip and (framed := _frame_plain(data)) is not None:
             return framed
-        entries = _entries(data)
-        if self._skip:
-            skipped = min(self._skip, len(entries))
-            del entries[:skipped]
-            self._skip -= skipped
-        if query.since_ns or query.until_ns:
-            entries = self._within_bounds(entries)
-        if not query.stdout or not query.stderr:
-            wanted = {name for name, shown in ((b"stdout", query.stdout), (b"stderr", query.stderr)) if shown}
-            entries = [entry for entry in entries if entry[1] in wanted]
         out: list[bytes] = []
         append = out.append
-        for log, stream, attrs, when in entries:
+        for log, stream, attrs, when in self._wanted(_entries(data)):
             # Nearly every line has one escape, the newline at its end; JSON is asked for the others.
             first = log.find(b"\\")
             if first < 0:
@@ -261,6 +133,19 @@ class LogReader:
                 append(_header(_STREAMS[stream], len(text)))
             append(text)
         return b"".join(out)
+
+    def _wanted(self, entries: list[_Entry]) -> list[_Entry]:
+        query = self._query
+        if self._skip:
+            skipped = min(self._skip, len(entries))
+            del entries[:skipped]
+            self._skip -= skipped
+        if query.since_ns or query.until_ns:
+            entries = self._within_bounds(entries)
+        if not query.stdout or not query.stderr:
+            wanted = {name for name, shown in ((b"stdout", query.stdout), (b"stderr", query.stderr)) if shown}
+            entries = [entry for entry in entries if entry[1] in wanted]
+        return entries
 
     def _within_bounds(self, entries: list[_Entry]) -> list[_Entry]:
         query = self._query
@@ -282,6 +167,58 @@ class LogReader:
             )
         fraction = when[20:].rstrip("Z")
         return self._second_ns + int(fraction[:9].ljust(9, "0") or 0)
+
+
+class LocalReader(LogReader):
+    """The same for the format of Docker's `local` driver."""
+
+    def _count(self, stream: IO[bytes]) -> int:
+        count, rest = 0, b""
+        for chunk in iter(lambda: stream.read(BATCH_BYTES), b""):
+            found, taken = localformat.records(rest + chunk)
+            rest = (rest + chunk)[taken:]
+            count += len(found)
+        return count
+
+    def _convert(self, chunk: bytes) -> bytes:
+        data = self._pending + chunk
+        found, taken = localformat.records(data)
+        self._pending = data[taken:]
+        query = self._query
+        if self._skip:
+            skipped = min(self._skip, len(found))
+            del found[:skipped]
+            self._skip -= skipped
+        shown = {name for name, wanted in (("stdout", query.stdout), ("stderr", query.stderr)) if wanted}
+        out: list[bytes] = []
+        append = out.append
+        for record in found:
+            if query.until_ns and record.time_ns > query.until_ns:
+                self.done = True
+                break
+            if record.time_ns < query.since_ns or record.stream not in shown:
+                continue
+            text = record.line + b"\n" if record.last else record.line
+            if query.details:
+                text = b" " + text  # this format keeps no attributes
+            if query.timestamps:
+                text = self._stamp(record.time_ns) + text
+            if query.framed:
+                append(_header(2 if record.stream == "stderr" else 1, len(text)))
+            append(text)
+        return b"".join(out)
+
+    def _stamp(self, time_ns: int) -> bytes:
+        second, fraction = divmod(time_ns, 1_000_000_000)
+        if second != self._second_ns:
+            self._second_ns = second
+            self._second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return b"%b.%09dZ " % (self._second.encode(), fraction)
+
+
+def open_reader(path: Path, query: LogQuery) -> LogReader:
+    """A reader for the format that the file's name tells."""
+    return LogReader(path, query) if path.name.endswith("-json.log") else LocalReader(path, query)
 
 
 # The members of a line, as they stand in the file: log, stream, attrs (empty for none), time.
@@ -366,7 +303,7 @@ async def stream_logs(path: Path, query: LogQuery, ended: asyncio.Event | None) 
             changed.set()
 
         loop.add_reader(watch, wake)
-    reader = await loop.run_in_executor(None, LogReader, path, query)
+    reader = await loop.run_in_executor(None, open_reader, path, query)
     ahead: asyncio.Future[bytes | None] | None = None
     try:
         while not reader.done or ahead is not None:

@@ -14,10 +14,9 @@ import shutil
 from contextlib import ExitStack
 from typing import Any
 
-from sampan.engine import ending, health, oom, removal, restarting
+from sampan.engine import ending, health, log_config, oom, removal, restarting
 from sampan.engine.core import Core, Live, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
-from sampan.engine.logs import log_spec
 from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
@@ -82,12 +81,7 @@ async def start_locked(core: Core, live: Live) -> None:
         rundir=str(core.rundir(container.id)),
         open_stdin=container.config.open_stdin,
         stdin_once=container.config.stdin_once,
-        log=log_spec(
-            str(core.log_path(container.id)),
-            container.host_config.log_config,
-            container.config.labels,
-            container.config.env or [],
-        ),
+        log=log_config.log_spec(core.log_path(container), container),
         attachments=tuple(attachment for _, attachment in live.parked),
         terminal_size=_terminal_size(container),
         runtime=runtime,

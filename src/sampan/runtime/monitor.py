@@ -19,11 +19,11 @@ from sampan.errors import SampanError
 from sampan.linux import cgroups, syscalls
 from sampan.runtime import hooks, wire
 from sampan.runtime.bundle import ContainerSpec
+from sampan.runtime.containerlog import open_log
 from sampan.runtime.exec_run import ExecRun
 from sampan.runtime.external import Runtime, reap_strays, wake_at_children
 from sampan.runtime.external_exec import ExternalExec
 from sampan.runtime.init import Refused
-from sampan.runtime.jsonlog import JsonLog
 from sampan.runtime.loop import Loop
 from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import ExitRecord, LaunchRequest
@@ -127,7 +127,7 @@ class Monitor(Run):
         log = self._order.request.log
         if log is not None:
             try:
-                self._log = JsonLog(log)
+                self._log = open_log(log)
             except OSError as error:
                 raise Refused("monitor", f"{error.strerror}: {error.filename}", error.errno or 0) from None
 

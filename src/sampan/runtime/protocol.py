@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class LogSpec:
-    """Where and how the monitor writes a container's output, in Docker's json-file format.
+    """Where and how the monitor writes a container's output.
 
     Attributes:
         path: the file; rotated ones get `.1`, `.2`, … behind it.
         max_size_bytes: rotate when the file would grow past this; 0 never.
         max_files: how many files to keep, the current one included.
         attrs: extra attributes to write with each line (json-file's labels and env options).
+        format: "json-file" or "local".
     """
 
     path: str
@@ -25,6 +26,7 @@ class LogSpec:
     max_files: int
     compress: bool = False
     attrs: dict[str, str] = field(default_factory=dict)
+    format: str = "json-file"
 
 
 @dataclass(frozen=True, slots=True)

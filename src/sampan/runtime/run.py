@@ -14,7 +14,7 @@ from typing import Any
 from sampan.linux import process, terminals
 from sampan.runtime import records, wire
 from sampan.runtime.init import Refused
-from sampan.runtime.jsonlog import JsonLog
+from sampan.runtime.logfile import LogFile
 from sampan.runtime.loop import Loop
 from sampan.runtime.protocol import Attachment, ExitRecord
 from sampan.runtime.sessions import Session, Stdin
@@ -65,7 +65,7 @@ class Run:
         self._connections: dict[int, socket.socket] = {}
         self._outputs: dict[str, int] = {}
         self._stdin: Stdin | None = None
-        self._log: JsonLog | None = None
+        self._log: LogFile | None = None
         self._listener: socket.socket | None = None
         self._pid = 0
         self._pidfd = -1

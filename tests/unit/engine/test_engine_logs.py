@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.engine.logs import LogQuery, LogReader, check_log_config, frame, log_spec, stream_logs
-from sampan.engine.model import LogConfig
-from sampan.errors import SampanError
+from sampan.engine.logs import LogQuery, frame, open_reader, stream_logs
 from sampan.runtime import LogSpec
 from sampan.runtime.jsonlog import JsonLog
 
@@ -22,7 +20,7 @@ def line(text: str, second: int = 0, stream: str = "stdout", **more: object) -> 
 
 
 def everything(path: Path, query: LogQuery) -> bytes:
-    reader = LogReader(path, query)
+    reader = open_reader(path, query)
     try:
         out = b""
         while (batch := reader.read()) is not None:
@@ -74,7 +72,7 @@ def test_the_tail_reaches_into_rotated_files(tmp_path: Path) -> None:
 def test_a_rotation_under_the_reader_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "c-json.log"
     path.write_text(line("1\n"))
-    reader = LogReader(path, LogQuery(framed=False))
+    reader = open_reader(path, LogQuery(framed=False))
     assert reader.read() == b"1\n"
     assert reader.read() is None
     with path.open("a") as file:
@@ -149,28 +147,3 @@ def test_following_ends_with_the_container(log: Path) -> None:
         return out
 
     assert asyncio.run(scenario()) == b"5\nlate\n"
-
-
-def test_logs_are_bounded_unless_the_user_says_otherwise() -> None:
-    spec = log_spec("/l", LogConfig("json-file"), {}, [])
-    assert spec is not None and spec.max_size_bytes == 20_000_000 and spec.max_files == 5
-    options = {"max-size": "-1", "labels": "team", "env": "ZONE"}
-    spec = log_spec("/l", LogConfig("json-file", options), {"team": "a", "x": "y"}, ["ZONE=eu", "B=c"])
-    assert spec is not None and spec.max_size_bytes == 0 and spec.attrs == {"team": "a", "ZONE": "eu"}
-    assert log_spec("/l", LogConfig("none"), {}, []) is None
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        LogConfig("syslog"),
-        LogConfig("json-file", {"max-siez": "1m"}),
-        LogConfig("json-file", {"max-size": "many"}),
-        LogConfig("json-file", {"max-file": "0"}),
-        LogConfig("json-file", {"mode": "non-blocking"}),
-        LogConfig("none", {"max-size": "1m"}),
-    ],
-)
-def test_log_options_that_are_not_offered_are_refused(config: LogConfig) -> None:
-    with pytest.raises(SampanError):
-        check_log_config(config)

@@ -43,7 +43,7 @@ async def attach(request: Request) -> Response | None:
     try:
         if logs:
             wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
-            async for piece in stream_logs(engine.log_path(live.id), wanted, None):
+            async for piece in stream_logs(engine.log_path(container), wanted, None):
                 await asyncio.get_running_loop().sock_sendall(connection.socket, piece)
         if not following:
             return None

@@ -9,7 +9,17 @@ from typing import Any
 from sampan.api import filters
 from sampan.api.routes.listing import choose, list_as_json, list_with_sizes, sizes_of
 from sampan.api.shapes import containers as shapes
-from sampan.engine import Engine, LogQuery, create, ending, pausing, removal, starting, stream_logs
+from sampan.engine import (
+    Engine,
+    LogQuery,
+    create,
+    ending,
+    log_config,
+    pausing,
+    removal,
+    starting,
+    stream_logs,
+)
 from sampan.engine.core import in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
@@ -227,7 +237,7 @@ async def logs(request: Request) -> Response:
     container = live.container
     if not (query.flag("stdout") or query.flag("stderr")):
         raise InvalidParameter("Bad parameters: you must choose at least one stream")
-    if container.host_config.log_config.type == "none":
+    if not log_config.readable(container.host_config.log_config):
         raise Unsupported("configured logging driver does not support reading")
     tail = query.get("tail", "all")
     wanted = LogQuery(
@@ -242,7 +252,7 @@ async def logs(request: Request) -> Response:
         framed=not container.config.tty,
     )
     ended = live.ended if container.state.running else None
-    pieces = stream_logs(engine.log_path(live.id), wanted, ended)
+    pieces = stream_logs(engine.log_path(container), wanted, ended)
     return stream(pieces, RAW_STREAM if container.config.tty else MULTIPLEXED_STREAM)
 
 

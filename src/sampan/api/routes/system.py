@@ -24,6 +24,7 @@ from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
 from sampan.engine.profiles import apparmor
 from sampan.http import Request, Response, Routes, empty, json_response, text
 from sampan.linux import cgroups
+from sampan.logdrivers.options import DRIVERS as LOG_DRIVERS
 
 routes = Routes()
 
@@ -125,7 +126,7 @@ async def info(request: Request) -> Response:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "none"],
+            "Log": list(LOG_DRIVERS),
         },
         "MemoryLimit": features.memory,
         "SwapLimit": features.swap,

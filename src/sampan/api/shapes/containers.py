@@ -178,8 +178,9 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
-        "LogPath": str(core.log_path(container.id))
-        if container.host_config.log_config.type != "none"
+        # Docker keeps the files of its other drivers to itself.
+        "LogPath": str(core.log_path(container))
+        if container.host_config.log_config.type == "json-file"
         else "",
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,

@@ -1,0 +1,210 @@
+"""Reading a log that somebody else writes and rotates: from the oldest file to the newest, losing nothing.
+
+A place is kept by descriptor. Where a file went under another name, or into a compressed copy, is found
+out by its inode, or by its first bytes, which no other has, as each record tells its time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+BATCH_BYTES = 1 << 20
+_HEAD_BYTES = 96
+_TRIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a log was read: the first bytes of the file, and how many bytes of it."""
+
+    head: bytes
+    offset: int
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        raw = open(path, "rb", buffering=0)  # noqa: SIM115  (kept open while it is read)
+        status = os.fstat(raw.fileno())
+        self.key = (status.st_dev, status.st_ino)
+        self.packed = path.suffix == ".gz"
+        self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if self.packed else cast("IO[bytes]", raw)
+        self._raw = raw
+        self.head = self.read_head()
+        self.offset = 0
+
+    def read_head(self) -> bytes:
+        if not self.packed:
+            return os.pread(self._raw.fileno(), _HEAD_BYTES, 0)
+        head = self.stream.read(_HEAD_BYTES)
+        self.stream.seek(0)
+        return head
+
+    def same(self, other: _File) -> bool:
+        """Whether the two are one, or one is the other's compressed copy."""
+        if not self.packed and not other.packed:
+            return self.key == other.key
+        length = min(len(self.head), len(other.head))
+        return length > 0 and self.head[:length] == other.head[:length]
+
+    def read(self) -> bytes:
+        chunk = self.stream.read(BATCH_BYTES) or b""
+        if len(self.head) < _HEAD_BYTES:
+            self.head = self.read_head()
+        self.offset += len(chunk)
+        return chunk
+
+    def begin_again_if_cut(self) -> None:
+        """Go to the start of a file that was emptied in place, as with `max-file=1`."""
+        if not self.packed and os.fstat(self._raw.fileno()).st_size < self.offset:
+            self._raw.seek(0)
+            self.head, self.offset = b"", 0
+
+    def size_left(self) -> int:
+        return max(0, os.fstat(self._raw.fileno()).st_size - (0 if self.packed else self.offset))
+
+    def close(self) -> None:
+        self.stream.close()
+        self._raw.close()
+
+
+def log_files(path: Path) -> list[Path]:
+    """The log's files, oldest first."""
+    found = [path] if path.exists() else []
+    number = 1
+    while True:
+        rotated = path.with_name(f"{path.name}.{number}")
+        packed = rotated.with_name(f"{rotated.name}.gz")
+        if rotated.exists():
+            found.append(rotated)
+        elif packed.exists():
+            found.append(packed)
+        else:
+            return found[::-1]
+        number += 1
+
+
+def _open_all(path: Path) -> list[_File]:
+    """All files at one moment, oldest first: tried again when they were rotated meanwhile."""
+    for _ in range(_TRIES):
+        opened: list[_File] = []
+        try:
+            names = log_files(path)
+            for name in names:
+                opened.append(_File(name))
+            now = [os.stat(name) for name in log_files(path)]
+            if [(status.st_dev, status.st_ino) for status in now] == [file.key for file in opened]:
+                return opened
+        except FileNotFoundError:
+            pass
+        for file in opened:
+            file.close()
+    raise OSError(f"{path}: rotated faster than it can be read")
+
+
+class Follower:
+    """A place in a log's files. Blocking; used from one thread at a time.
+
+    Args:
+        path: the current file; it need not exist yet.
+
+    Attributes:
+        fresh: the last chunk was the first of a file: what was left of the one before will never be whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files = _open_all(path)
+        self.fresh = True
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for file in self._files:
+            file.close()
+        self._files = []
+
+    def keep(self, count: int) -> None:
+        """Forget all but the newest `count` files."""
+        while len(self._files) > count:
+            self._files.pop(0).close()
+
+    def streams(self) -> list[IO[bytes]]:
+        """The files, oldest first, for looking ahead; `rewind` afterwards."""
+        return [file.stream for file in self._files]
+
+    def rewind(self) -> None:
+        """Begin again at the start of each."""
+        for file in self._files:
+            file.stream.seek(0)
+            file.offset = 0
+
+    def place(self) -> Place | None:
+        """Where the next read begins; None at the very start."""
+        file = self._files[0] if self._files else None
+        return Place(file.head, file.offset) if file is not None else None
+
+    def resume(self, place: Place) -> bool:
+        """Go on at `place`; whether it is still there. If not, all that is there is newer."""
+        for index, file in enumerate(self._files):
+            if place.head and file.head.startswith(place.head):
+                self.keep(len(self._files) - index)
+                file.stream.seek(place.offset)
+                file.offset = place.offset
+                return True
+        return False
+
+    def backlog(self) -> int:
+        """About how many bytes there are still to read."""
+        current = self._files[0] if self._files else None
+        total = 0
+        for name in reversed(log_files(self._path)):
+            try:
+                other = _File(name)
+            except FileNotFoundError:
+                continue
+            try:
+                if current is not None and current.same(other):
+                    return total + current.size_left()
+                total += other.size_left()
+            finally:
+                other.close()
+        return total
+
+    def read(self) -> bytes | None:
+        """The next bytes, of one file; None at the end for now."""
+        while True:
+            if self._files:
+                file = self._files[0]
+                file.begin_again_if_cut()
+                at_start = file.offset == 0
+                chunk = file.read()
+                if chunk:
+                    self.fresh = at_start
+                    return chunk
+                if len(self._files) == 1:
+                    if not self._line_up():
+                        return None
+                    continue  # once more: it may have been written to before it was left
+                self._files.pop(0).close()
+            elif not self._line_up():
+                return None
+
+    def _line_up(self) -> bool:
+        """Open what is newer than our last file; whether there is anything."""
+        ours = self._files[-1] if self._files else None
+        if ours is not None and not ours.packed:
+            try:
+                status = os.stat(self._path)
+                if (status.st_dev, status.st_ino) == ours.key:
+                    return False
+            except FileNotFoundError:
+                pass  # being rotated, or gone
+        newer = _open_all(self._path)
+        index = next((n for n, file in enumerate(newer) if ours is not None and ours.same(file)), -1)
+        for file in newer[: index + 1]:
+            file.close()
+        self._files += newer[index + 1 :]
+        return bool(newer[index + 1 :])

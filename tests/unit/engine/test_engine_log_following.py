@@ -1,0 +1,73 @@
+"""Following a log while it is written, rotated, compressed and cut."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sampan.engine.logs import LogQuery, open_reader
+from sampan.logdrivers.following import Follower
+from sampan.runtime.containerlog import open_log
+from sampan.runtime.protocol import LogSpec
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(("name", "form"), [("x-json.log", "json-file"), ("container.log", "local")])
+def test_a_reader_that_keeps_up_misses_nothing(tmp_path: Path, name: str, form: str, compress: bool) -> None:
+    path = tmp_path / name
+    log = open_log(LogSpec(str(path), 200_000, 50, compress, {}, form))
+    total = 30_000
+
+    def write() -> None:
+        for start in range(0, total, 300):
+            log.write("stdout", b"".join(b"line %d\n" % n for n in range(start, start + 300)), time.time_ns())
+            if log.busy:
+                log.work()
+        log.finish(time.time_ns())
+
+    reader = open_reader(path, LogQuery(framed=False))
+    writer = threading.Thread(target=write)
+    writer.start()
+    out = b""
+    while True:
+        alive = writer.is_alive()
+        batch = reader.read()
+        if batch is not None:
+            out += batch
+        elif not alive:
+            break
+    writer.join()
+    reader.close()
+    assert out == b"".join(b"line %d\n" % n for n in range(total))
+
+
+def test_a_file_that_is_emptied_in_place_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "x-json.log"
+    path.write_bytes(b"12345\n")
+    follower = Follower(path)
+    assert follower.read() == b"12345\n" and follower.read() is None
+    path.write_bytes(b"6\n")
+    assert follower.read() == b"6\n" and follower.fresh
+    follower.close()
+
+
+def test_a_place_is_found_again_after_rotation_and_compression(tmp_path: Path) -> None:
+    path = tmp_path / "x-json.log"
+    log = open_log(LogSpec(str(path), 1000, 9, True, {}, "json-file"))
+    log.write("stdout", b"first\n", 1)
+    follower = Follower(path)
+    assert b"first" in (follower.read() or b"")
+    place = follower.place()
+    follower.close()
+    assert place is not None
+    for number in range(2, 40):
+        log.write("stdout", b"number %d\n" % number, number * 10**9)
+    log.finish(1)
+    again = Follower(path)
+    assert again.resume(place)
+    rest = b"".join(iter(again.read, None))
+    again.close()
+    assert b"first" not in rest and [b"number %d\\n" % n in rest for n in range(2, 40)] == [True] * 38
