@@ -182,16 +182,20 @@ class LocalReader(LogReader):
 
     def _convert(self, chunk: bytes) -> bytes:
         data = self._pending + chunk
+        query = self._query
+        if self._plain and query.stderr and not self._skip:
+            out, taken = localformat.framed(data, _header)
+            self._pending = data[taken:]
+            return out
         found, taken = localformat.records(data)
         self._pending = data[taken:]
-        query = self._query
         if self._skip:
             skipped = min(self._skip, len(found))
             del found[:skipped]
             self._skip -= skipped
         shown = {name for name, wanted in (("stdout", query.stdout), ("stderr", query.stderr)) if wanted}
-        out: list[bytes] = []
-        append = out.append
+        pieces: list[bytes] = []
+        append = pieces.append
         for record in found:
             if query.until_ns and record.time_ns > query.until_ns:
                 self.done = True
@@ -206,7 +210,7 @@ class LocalReader(LogReader):
             if query.framed:
                 append(_header(2 if record.stream == "stderr" else 1, len(text)))
             append(text)
-        return b"".join(out)
+        return b"".join(pieces)
 
     def _stamp(self, time_ns: int) -> bytes:
         second, fraction = divmod(time_ns, 1_000_000_000)

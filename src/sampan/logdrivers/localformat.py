@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _LIMIT = 1 << 20  # no record is larger; a size beyond it is a torn file
+
+_SIZE = struct.Struct(">I").unpack_from
 
 
 @dataclass(slots=True)
@@ -59,6 +63,44 @@ def records(data: bytes) -> tuple[list[Record], int]:
             prefix, stream, when = data[at + 4 : start], record.stream, record.time_ns
         at = stop + 4
     return found, at
+
+
+def framed(data: bytes, header: Callable[[int, int], bytes]) -> tuple[bytes, int]:
+    """As `records`, but at once as `docker logs` sends them, in a third of the time.
+
+    Args:
+        header: what goes before a line, from the stream's number and the line's length with its newline.
+    """
+    out: list[bytes] = []
+    append = out.append
+    at, end = 0, len(data)
+    prefix, length, number = b"", 0, 1
+    while at + 8 <= end:
+        (size,) = _SIZE(data, at)
+        if not 0 < size <= _LIMIT:
+            return b"".join(out), end
+        stop = at + 4 + size
+        if stop + 4 > end:
+            break
+        if data[stop : stop + 4] != data[at : at + 4]:
+            return b"".join(out), end
+        if length and data.startswith(prefix, at + 4) and data[at + 4 + length] == size - 1 - length < 128:
+            append(header(number, size - length))
+            append(data[at + 5 + length : stop])
+            append(b"\n")
+        else:
+            try:
+                record, start = _parse(data, at + 4, stop)
+            except (IndexError, UnicodeDecodeError):
+                return b"".join(out), end
+            prefix, length = data[at + 4 : start], start - at - 4
+            number = 2 if record.stream == "stderr" else 1
+            append(header(number, len(record.line) + record.last))
+            append(record.line)
+            if record.last:
+                append(b"\n")
+        at = stop + 4
+    return b"".join(out), at
 
 
 def _parse(data: bytes, at: int, end: int) -> tuple[Record, int]:
