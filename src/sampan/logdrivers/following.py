@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 BATCH_BYTES = 1 << 20
 _HEAD_BYTES = 96
-_TRIES = 100
+_TRIES = 200
+_PAUSE_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +73,43 @@ class _File:
         self._raw.close()
 
 
-def log_files(path: Path) -> list[Path]:
-    """The log's files, oldest first."""
-    found = [path] if path.exists() else []
-    number = 1
-    while True:
-        rotated = path.with_name(f"{path.name}.{number}")
-        packed = rotated.with_name(f"{rotated.name}.gz")
-        if rotated.exists():
-            found.append(rotated)
-        elif packed.exists():
-            found.append(packed)
-        else:
-            return found[::-1]
-        number += 1
+def log_files(path: Path) -> tuple[list[Path], bool]:
+    """The log's files, oldest first, and whether none is missing, as while they are rotated."""
+    found: dict[int, Path] = {}
+    try:
+        names = os.listdir(path.parent)
+    except FileNotFoundError:
+        return [], True
+    for name in names:
+        number = name[len(path.name) + 1 :].removesuffix(".gz")
+        if name == path.name:
+            found[0] = path
+        elif not name.startswith(f"{path.name}.") or not number.isdecimal() or int(number) == 0:
+            continue
+        elif int(number) not in found or not name.endswith(".gz"):  # a copy that is just made comes last
+            found[int(number)] = path.with_name(name)
+    numbers = sorted(found, reverse=True)
+    return [found[number] for number in numbers], numbers == list(range(len(numbers)))[::-1]
 
 
 def _open_all(path: Path) -> list[_File]:
     """All files at one moment, oldest first: tried again when they were rotated meanwhile."""
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         opened: list[_File] = []
-        try:
-            names = log_files(path)
-            for name in names:
-                opened.append(_File(name))
-            now = [os.stat(name) for name in log_files(path)]
-            if [(status.st_dev, status.st_ino) for status in now] == [file.key for file in opened]:
-                return opened
-        except FileNotFoundError:
-            pass
-        for file in opened:
-            file.close()
+        names, in_order = log_files(path)
+        # A crash may have left a gap for good.
+        if in_order or attempt >= _TRIES // 2:
+            try:
+                for name in names:
+                    opened.append(_File(name))
+                now = [os.stat(name) for name in log_files(path)[0]]
+                if [(status.st_dev, status.st_ino) for status in now] == [file.key for file in opened]:
+                    return opened
+            except FileNotFoundError:
+                pass
+            for file in opened:
+                file.close()
+        time.sleep(_PAUSE_S)
     raise OSError(f"{path}: rotated faster than it can be read")
 
 
@@ -160,7 +168,7 @@ class Follower:
         """About how many bytes there are still to read."""
         current = self._files[0] if self._files else None
         total = 0
-        for name in reversed(log_files(self._path)):
+        for name in reversed(log_files(self._path)[0]):
             try:
                 other = _File(name)
             except FileNotFoundError:
