@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -197,7 +198,12 @@ async def _thaw(core: Core, live: Live) -> None:
     """Let a paused container feel its signal: a frozen process does not even die of SIGKILL on cgroup v1."""
     state = live.container.state
     if state.status == "paused":
-        await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
+        try:
+            await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+            # It has ended of it, and its cgroup is cleared away already.
         if state.status == "paused":  # it has not ended of it yet
             state.status = "running"
             core.store.save(live.container)
