@@ -6,6 +6,7 @@ Engine API, `GET /events`. Publishing never waits: a listener that does not keep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -94,29 +95,54 @@ class EventBus:
         wanted: Callable[[Event], bool] = lambda _: True,
     ) -> AsyncGenerator[Event, None]:
         """Past events from `since_ns` on, then new ones, up to `until_ns`; without either only new ones."""
+        async with contextlib.aclosing(self.batches(since_ns, until_ns, wanted)) as source:
+            async for batch in source:
+                for event in batch:
+                    yield event
+
+    async def batches(
+        self,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        wanted: Callable[[Event], bool] = lambda _: True,
+    ) -> AsyncGenerator[list[Event], None]:
+        """As `listen`, but what has come together is given together: many listeners cost less so."""
         listener = _Listener()
         self._listeners.add(listener)
+        queue = listener.queue
         try:
             past = [event for event in self._kept if event.time_ns >= (since_ns or 0)]
             if since_ns is None and until_ns is None:
                 past = []
-            for event in past:
-                if until_ns is not None and event.time_ns > until_ns:
-                    return
-                if wanted(event):
-                    yield event
+            chosen = [
+                event for event in past if (until_ns is None or event.time_ns <= until_ns) and wanted(event)
+            ]
+            if chosen:
+                yield chosen
+            if until_ns is not None and any(event.time_ns > until_ns for event in past):
+                return
             while True:
-                left_s = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
-                if left_s is not None and left_s <= 0:
-                    return
-                try:
-                    async with asyncio.timeout(left_s):
-                        received = await listener.queue.get()
-                except TimeoutError:
-                    return
+                if until_ns is None:
+                    received = await queue.get()
+                else:
+                    left_s = (until_ns - time.time_ns()) / 1e9
+                    if left_s <= 0:
+                        return
+                    try:
+                        async with asyncio.timeout(left_s):
+                            received = await queue.get()
+                    except TimeoutError:
+                        return
+                chosen = []
+                while received is not None:
+                    if wanted(received):
+                        chosen.append(received)
+                    if queue.empty():
+                        break
+                    received = queue.get_nowait()
+                if chosen:
+                    yield chosen
                 if received is None:
                     return
-                if wanted(received):
-                    yield received
         finally:
             self._listeners.discard(listener)

@@ -78,18 +78,41 @@ def _number_of(path: str) -> tuple[int, int]:
 
 
 def test_limits_of_a_running_container_can_change(daemon: Daemon, run: Callable[..., str]) -> None:
-    place = cgroup(daemon, run("--memory", "64m", "--memory-swap", "64m"))
-    manager(place).update(
-        {
-            "memory": {"limit": 128 * MIB, "swap": 256 * MIB},
-            "pids": {"limit": 7},
-            "cpu": {"quota": 30000, "period": 100000},
-        }
-    )
+    one = run("--memory", "64m", "--memory-swap", "64m")
+    place = cgroup(daemon, one)
+    daemon.docker("update", "-m", "128m", "--memory-swap", "256m", "--pids-limit", "7", one)
+    daemon.docker("update", "--cpu-quota", "30000", "--cpu-period", "100000", one)
     assert (place / "memory.max").read_text().strip() == str(128 * MIB)
     assert (place / "memory.swap.max").read_text().strip() == str(128 * MIB)
     assert (place / "pids.max").read_text().strip() == "7"
     assert (place / "cpu.max").read_text().split() == ["30000", "100000"]
+    daemon.docker("update", "-m", "96m", one)  # the sum stays: more of it is swap
+    assert (place / "memory.swap.max").read_text().strip() == str(160 * MIB)
+    daemon.docker("update", "--cpu-quota", "-1", "--pids-limit", "-1", "--memory-swap", "-1", one)
+    assert (place / "cpu.max").read_text().split() == ["max", "100000"]
+    assert (place / "pids.max").read_text().strip() == "max"
+    assert (place / "memory.swap.max").read_text().strip() == "max"
+
+
+def test_stats_in_the_shape_for_v2(daemon: Daemon, run: Callable[..., str]) -> None:
+    one = run(
+        "--memory", "64m", command=("sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=9; sleep 600")
+    )
+    place = cgroup(daemon, one)
+    eventually(lambda: Path(f"/proc/{daemon.api.pid(one)}/comm").read_text().strip() == "sleep")
+    seen = daemon.api.get(f"/containers/{one}/stats?stream=0")
+    memory = seen["memory_stats"]
+    assert memory["limit"] == 64 * MIB and "max_usage" not in memory
+    assert abs(memory["usage"] - int((place / "memory.current").read_text())) < MIB
+    rows = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+    assert memory["stats"]["shmem"] == int(rows["shmem"]) == 9 * MIB
+    assert memory["stats"].keys() <= rows.keys() and "total_inactive_file" not in memory["stats"]
+    assert seen["pids_stats"] == {"current": 1, "limit": 2**64 - 1}
+    usage = dict(line.split() for line in (place / "cpu.stat").read_text().splitlines())
+    told = seen["cpu_stats"]["cpu_usage"]
+    assert 0 < told["total_usage"] <= int(usage["usage_usec"]) * 1000
+    assert "percpu_usage" not in told
+    assert seen["blkio_stats"]["io_serviced_recursive"] is None
 
 
 def test_out_of_memory_kills_and_is_told(daemon: Daemon, name: Names) -> None:
