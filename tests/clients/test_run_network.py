@@ -7,8 +7,6 @@ import json
 import subprocess
 from collections.abc import Callable
 
-import pytest
-
 from support.cli import Cli
 from support.engine import Daemon, Engine
 from support.machine import namespace
@@ -111,9 +109,3 @@ def test_mac_address(cli: Cli, busybox: str) -> None:
     mac = "02:42:ac:11:65:43"
     done = cli("run", "--rm", "--mac-address", mac, busybox, "cat", "/sys/class/net/eth0/address")
     assert done.out.strip() == mac
-
-
-@pytest.mark.parametrize("publish", [["-p", "8080:80"]])
-def test_publishing_is_done_or_refused_by_name(cli: Cli, busybox: str, publish: list[str]) -> None:
-    done = cli("run", "--rm", *publish, busybox, "true", code=None)
-    assert done.code == 0 or "publish" in done.err.lower()

@@ -315,6 +315,7 @@ class Container:
     state: State = field(default_factory=State)
     mounts: list[MountPoint] = field(default_factory=list)
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
+    ports: dict[str, list[PortBinding]] = field(default_factory=dict)  # published at this run
     sandbox_key: str = ""
     restart_count: int = 0
     stopped_by_user: bool = False

@@ -14,7 +14,7 @@ import shutil
 from contextlib import ExitStack
 from typing import Any
 
-from sampan.engine import ending, health, log_config, oom, removal, restarting
+from sampan.engine import ending, health, log_config, oom, ports, removal, restarting
 from sampan.engine.core import Core, Live, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.engine.metrics import timed
@@ -192,7 +192,7 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> d
 
 def _undo_start(core: Core, container: Container) -> None:
     core.networks.remove_sandbox(container.id)
-    container.networks, container.sandbox_key = {}, ""
+    container.networks, container.sandbox_key, container.ports = {}, "", {}
     ending.clear_run(core.rundir(container.id), core.cgroups_path(container))
     core.driver.unmount(container.id)
 
@@ -200,7 +200,7 @@ def _undo_start(core: Core, container: Container) -> None:
 def _network(core: Core, container: Container, joins: dict[str, Container]) -> str | None:
     """Make or find the network namespace; None for the host's."""
     mode = container.host_config.network_mode
-    container.networks, container.sandbox_key = {}, ""
+    container.networks, container.sandbox_key, container.ports = {}, "", {}
     if mode == "host":
         network = core.networks.get("host")
         container.networks["host"] = EndpointSettings(network_id=network.id)
@@ -210,8 +210,11 @@ def _network(core: Core, container: Container, joins: dict[str, Container]) -> s
         if other.host_config.network_mode == "host":
             return None
         return f"/proc/{other.state.pid}/ns/net"
-    sandbox = core.networks.create_sandbox(container.id, mode, mac=container.config.mac_address or None)
+    sandbox = core.networks.create_sandbox(
+        container.id, mode, mac=container.config.mac_address or None, bindings=ports.bindings(container)
+    )
     container.sandbox_key = sandbox.path
+    ports.record(container, sandbox.published)
     for name, endpoint in sandbox.endpoints.items():
         container.networks[name] = EndpointSettings(
             network_id=endpoint.network_id,

@@ -43,6 +43,8 @@ _NETLINK_GET_STRICT_CHK = 12
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 1 << 17
+_PLAIN_SEND_BYTES = 1 << 16  # less than any system's default buffer
+_SO_SNDBUFFORCE = 32
 
 
 class NetlinkError(OSError):
@@ -173,6 +175,8 @@ class Netlink:
         first = self._sequence
         self._sequence += len(messages)
         packet = b"".join(message.encode(first + position) for position, message in enumerate(messages))
+        if len(packet) > _PLAIN_SEND_BYTES:  # a transaction of nf_tables has to be one packet
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(packet))
         self._socket.sendall(packet)
         waiting = sum(1 for message in messages if message.flags & NLM_F_ACK)
         failure: NetlinkError | None = None

@@ -27,17 +27,17 @@ from sampan.linux.netlink import (
     text,
 )
 
-_SUBSYSTEM = 10 << 8
+SUBSYSTEM = 10 << 8
 _BATCH_BEGIN = 0x10
 _BATCH_END = 0x11
-_NEWTABLE = _SUBSYSTEM | 0
-_GETTABLE = _SUBSYSTEM | 1
-_DELTABLE = _SUBSYSTEM | 2
-_NEWCHAIN = _SUBSYSTEM | 3
-_GETCHAIN = _SUBSYSTEM | 4
-_NEWRULE = _SUBSYSTEM | 6
-_GETRULE = _SUBSYSTEM | 7
-_GETGEN = _SUBSYSTEM | 16
+_NEWTABLE = SUBSYSTEM | 0
+_GETTABLE = SUBSYSTEM | 1
+_DELTABLE = SUBSYSTEM | 2
+_NEWCHAIN = SUBSYSTEM | 3
+_GETCHAIN = SUBSYSTEM | 4
+_NEWRULE = SUBSYSTEM | 6
+_GETRULE = SUBSYSTEM | 7
+_GETGEN = SUBSYSTEM | 16
 
 _NFTA_LIST_ELEM = 1
 _REGISTER = 1
@@ -45,17 +45,25 @@ _REGISTER_VERDICT = 0
 _NF_ACCEPT = 1
 _NF_DROP = 0
 
+HOOK_PREROUTING = 0
 HOOK_FORWARD = 2
+HOOK_OUTPUT = 3
 HOOK_POSTROUTING = 4
+PRIORITY_RAW = -300
+PRIORITY_DSTNAT = -100
 PRIORITY_FILTER = 0
 PRIORITY_SRCNAT = 100
 
 _META_IIFNAME = 6
 _META_OIFNAME = 7
 _CT_STATE = 0
+_CT_STATUS = 2
 CT_ESTABLISHED = 2
 CT_RELATED = 4
 _IP_SOURCE_OFFSET = 12
+_IP_DESTINATION_OFFSET = 16
+_IPS_DST_NAT = 1 << 5  # nf_conntrack_common.h
+_FIB_DADDR, _FIB_ADDRTYPE, _RTN_LOCAL = 2, 3, 2
 
 Expression = bytes
 Fingerprint = tuple[tuple[bytes, bytes], ...]
@@ -94,11 +102,13 @@ class ForeignChain:
     name: str
 
 
-def _head(family: int, resource: int = 0) -> bytes:
+def head(family: int, resource: int = 0) -> bytes:
+    """What each message begins with (struct nfgenmsg)."""
     return struct.pack(">BBH", family, 0, resource)
 
 
-def _expression(name: str, *members: bytes) -> Expression:
+def expression(name: str, *members: bytes) -> Expression:
+    """One expression of a rule, by its name in the kernel."""
     return nested(_NFTA_LIST_ELEM, text(1, name), nested(2, *members))
 
 
@@ -107,15 +117,15 @@ def _value(kind: int, data: bytes) -> bytes:
 
 
 def _compare(data: bytes, equal: bool) -> Expression:
-    return _expression("cmp", be32(1, _REGISTER), be32(2, 0 if equal else 1), _value(3, data))
+    return expression("cmp", be32(1, _REGISTER), be32(2, 0 if equal else 1), _value(3, data))
 
 
 def _meta(key: int) -> Expression:
-    return _expression("meta", be32(2, key), be32(1, _REGISTER))
+    return expression("meta", be32(2, key), be32(1, _REGISTER))
 
 
 def _mask(mask: bytes) -> Expression:
-    return _expression(
+    return expression(
         "bitwise",
         be32(1, _REGISTER),
         be32(2, _REGISTER),
@@ -141,20 +151,44 @@ def oifname(name: str, *, equal: bool = True) -> tuple[Expression, ...]:
 
 def ip_saddr(network: ipaddress.IPv4Network) -> tuple[Expression, ...]:
     """`ip saddr network`, for a table of family ip."""
-    load = _expression("payload", be32(1, _REGISTER), be32(2, 1), be32(3, _IP_SOURCE_OFFSET), be32(4, 4))
+    return _address(network, _IP_SOURCE_OFFSET)
+
+
+def ip_daddr(network: ipaddress.IPv4Network) -> tuple[Expression, ...]:
+    """`ip daddr network`, for a table of family ip."""
+    return _address(network, _IP_DESTINATION_OFFSET)
+
+
+def _address(network: ipaddress.IPv4Network, offset: int) -> tuple[Expression, ...]:
+    load = expression("payload", be32(1, _REGISTER), be32(2, 1), be32(3, offset), be32(4, 4))
     return (load, _mask(network.netmask.packed), _compare(network.network_address.packed, True))
+
+
+def fib_daddr_local() -> tuple[Expression, ...]:
+    """`fib daddr type local`: the destination is an address of this machine's."""
+    load = expression("fib", be32(1, _REGISTER), be32(2, _FIB_ADDRTYPE), be32(3, _FIB_DADDR))
+    return (load, _compare(struct.pack("=I", _RTN_LOCAL), True))
+
+
+def ct_status_dnat() -> tuple[Expression, ...]:
+    """`ct status dnat`: the connection's destination was rewritten."""
+    return _ct_bits(_CT_STATUS, _IPS_DST_NAT)
 
 
 def ct_state(states: int) -> tuple[Expression, ...]:
     """`ct state …`; states are `CT_…` joined by |."""
-    mask = struct.pack("=I", states)  # the kernel keeps it in the machine's byte order
-    load = _expression("ct", be32(2, _CT_STATE), be32(1, _REGISTER))
+    return _ct_bits(_CT_STATE, states)
+
+
+def _ct_bits(key: int, bits: int) -> tuple[Expression, ...]:
+    mask = struct.pack("=I", bits)  # the kernel keeps it in the machine's byte order
+    load = expression("ct", be32(2, key), be32(1, _REGISTER))
     return (load, _mask(mask), _compare(b"\0" * 4, False))
 
 
 def _verdict(code: int) -> tuple[Expression, ...]:
     data = nested(2, nested(2, be32(1, code)))
-    return (_expression("immediate", be32(1, _REGISTER_VERDICT), data),)
+    return (expression("immediate", be32(1, _REGISTER_VERDICT), data),)
 
 
 def accept() -> tuple[Expression, ...]:
@@ -169,27 +203,31 @@ def drop() -> tuple[Expression, ...]:
 
 def masquerade() -> tuple[Expression, ...]:
     """`masquerade`: the source address becomes that of the interface the packet leaves by."""
-    return (_expression("masq"),)
+    return (expression("masq"),)
 
 
-def table_messages(name: str, chains: tuple[Chain, ...]) -> list[Message]:
-    """A table of family ip, replaced whole: made if missing, deleted, made anew with these chains."""
-    head = _head(socket.AF_INET)
+def table_messages(name: str, chains: tuple[Chain, ...], contents: tuple[Message, ...] = ()) -> list[Message]:
+    """A table of family ip, replaced whole: made if missing, deleted, made anew with these chains.
+
+    Args:
+        contents: requests for what else is in it, which the rules may refer to.
+    """
+    ours = head(socket.AF_INET)
     made = Message(
         _NEWTABLE,
         NLM_F_ACK | NLM_F_CREATE,
-        head + text(1, name) + be32(2, 0),
+        ours + text(1, name) + be32(2, 0),
         f"create nftables table {name}",
     )
-    messages = [made, _delete(name), made]
+    messages = [made, _delete(name), made, *contents]
     for chain in chains:
         hook = nested(4, be32(1, chain.hook), be32(2, chain.priority))
-        body = head + text(1, name) + text(3, chain.name) + hook + be32(5, _NF_ACCEPT) + text(7, chain.kind)
+        body = ours + text(1, name) + text(3, chain.name) + hook + be32(5, _NF_ACCEPT) + text(7, chain.kind)
         messages.append(
             Message(_NEWCHAIN, NLM_F_ACK | NLM_F_CREATE, body, f"create nftables chain {name} {chain.name}")
         )
         for rule in chain.rules:
-            body = head + text(1, name) + text(2, chain.name) + nested(4, *rule.expressions)
+            body = ours + text(1, name) + text(2, chain.name) + nested(4, *rule.expressions)
             flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
             messages.append(
                 Message(_NEWRULE, flags, body, f"add a rule to nftables chain {name} {chain.name}")
@@ -199,25 +237,25 @@ def table_messages(name: str, chains: tuple[Chain, ...]) -> list[Message]:
 
 def _delete(name: str) -> Message:
     return Message(
-        _DELTABLE, NLM_F_ACK, _head(socket.AF_INET) + text(1, name), f"delete nftables table {name}"
+        _DELTABLE, NLM_F_ACK, head(socket.AF_INET) + text(1, name), f"delete nftables table {name}"
     )
 
 
 def batch(messages: list[Message]) -> list[Message]:
     """Wrap messages into one transaction: all of it happens, or nothing."""
-    mark = _head(socket.AF_UNSPEC, _SUBSYSTEM >> 8)
+    mark = head(socket.AF_UNSPEC, SUBSYSTEM >> 8)
     begin = Message(_BATCH_BEGIN, 0, mark, "begin an nftables transaction")
     return [begin, *messages, Message(_BATCH_END, 0, mark, "commit an nftables transaction")]
 
 
-def replace_table(name: str, chains: tuple[Chain, ...]) -> None:
+def replace_table(name: str, chains: tuple[Chain, ...], contents: tuple[Message, ...] = ()) -> None:
     """Put our table in place, in one transaction; no packet sees it half made.
 
     Raises:
         OSError: what the kernel says; EPROTONOSUPPORT, EOPNOTSUPP or ENOENT when it lacks a part.
     """
     with Netlink(NETLINK_NETFILTER) as netlink:
-        netlink.transact(batch(table_messages(name, chains)))
+        netlink.transact(batch(table_messages(name, chains, contents)))
 
 
 def delete_table(name: str) -> None:
@@ -229,7 +267,7 @@ def delete_table(name: str) -> None:
 
 def table_exists(name: str) -> bool:
     """Whether a table of family ip has this name."""
-    request = Message(_GETTABLE, NLM_F_DUMP, _head(socket.AF_INET), "list nftables tables")
+    request = Message(_GETTABLE, NLM_F_DUMP, head(socket.AF_INET), "list nftables tables")
     with Netlink(NETLINK_NETFILTER) as netlink:
         return any(
             dict(attributes(body[4:])).get(1, b"").rstrip(b"\0") == name.encode()
@@ -239,7 +277,7 @@ def table_exists(name: str) -> bool:
 
 def generation(netlink: Netlink) -> int:
     """The number that the kernel counts up with every change of any rule in this network namespace."""
-    request = Message(_GETGEN, NLM_F_ACK, _head(socket.AF_UNSPEC), "ask for the nftables generation")
+    request = Message(_GETGEN, NLM_F_ACK, head(socket.AF_UNSPEC), "ask for the nftables generation")
     for _, body in netlink.dump(request):
         return int.from_bytes(dict(attributes(body[4:])).get(1, b""), "big")
     return 0
@@ -252,7 +290,7 @@ def fingerprint(netlink: Netlink, name: str) -> Fingerprint:
     """
     table, found = name.encode() + b"\0", []
     for kind, handle, chain in ((_GETCHAIN, 2, 3), (_GETRULE, 3, 2)):
-        request = Message(kind, NLM_F_DUMP, _head(socket.AF_INET), "list nftables chains and rules")
+        request = Message(kind, NLM_F_DUMP, head(socket.AF_INET), "list nftables chains and rules")
         for _, body in netlink.dump(request):
             members = dict(attributes(body[4:]))
             if body[0] == socket.AF_INET and members.get(1) == table:
@@ -262,7 +300,7 @@ def fingerprint(netlink: Netlink, name: str) -> Fingerprint:
 
 def dropping_forward_chains() -> list[ForeignChain]:
     """Base chains at the forward hook of families ip and inet whose policy is to drop."""
-    request = Message(_GETCHAIN, NLM_F_DUMP, _head(socket.AF_UNSPEC), "list nftables chains")
+    request = Message(_GETCHAIN, NLM_F_DUMP, head(socket.AF_UNSPEC), "list nftables chains")
     found = []
     with Netlink(NETLINK_NETFILTER) as netlink:
         for _, body in netlink.dump(request):

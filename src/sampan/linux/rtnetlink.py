@@ -47,6 +47,7 @@ _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
+_IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_ISOLATED = 33
 _VETH_INFO_PEER = 1
 
@@ -157,11 +158,18 @@ def set_no_ipv6_address(name: str) -> Message:
     return _set(nested(_IFLA_AF_SPEC, mode), name, "set the IPv6 address mode of")
 
 
-def set_isolated(index: int, name: str) -> Message:
-    """Let a bridge port reach the bridge and no other isolated port (`bridge link set … isolated on`)."""
+def set_port(index: int, name: str, *, isolated: bool, hairpin: bool) -> Message:
+    """How a bridge treats one of its ports (`bridge link set … isolated … hairpin …`).
+
+    Args:
+        isolated: it reaches the bridge and no other isolated port.
+        hairpin: what came from it may leave by it again.
+    """
     body = _IFINFO.pack(socket.AF_BRIDGE, 0, index, 0, 0)
-    body += nested(_IFLA_PROTINFO, u8(_IFLA_BRPORT_ISOLATED, 1))
-    return Message(_RTM_SETLINK, NLM_F_ACK, body, f"isolate bridge port {name}")
+    body += nested(
+        _IFLA_PROTINFO, u8(_IFLA_BRPORT_MODE, int(hairpin)), u8(_IFLA_BRPORT_ISOLATED, int(isolated))
+    )
+    return Message(_RTM_SETLINK, NLM_F_ACK, body, f"set up bridge port {name}")
 
 
 def delete_link(name: str) -> Message:

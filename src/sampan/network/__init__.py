@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from sampan.network.files import write_hostname, write_hosts, write_resolv_conf
 from sampan.network.model import BridgeOptions, Endpoint, Network, Sandbox, describe
+from sampan.network.ports import Binding, Published
 from sampan.network.service import NetworkService, check_mac
 
 __all__ = [
+    "Binding",
     "BridgeOptions",
     "Endpoint",
     "Network",
     "NetworkService",
+    "Published",
     "Sandbox",
     "check_mac",
     "describe",

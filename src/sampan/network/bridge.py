@@ -12,15 +12,16 @@ import errno
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, Unavailable
-from sampan.linux import nftables, rtnetlink
+from sampan.linux import nftables, nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network.model import BridgeOptions
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _ALREADY = frozenset({errno.EEXIST})
 
 
@@ -115,6 +116,18 @@ def raise_bridge(netlink: Netlink, options: BridgeOptions, address: ipaddress.IP
     return link.index
 
 
+def enable_loopback(name: str) -> str | None:
+    """Let ports be published at 127.0.0.1 (`route_localnet`, ip-sysctl.rst); a warning when that fails.
+
+    Only once the table is in place, which keeps containers from 127.0.0.0/8.
+    """
+    try:
+        Path(f"/proc/sys/net/ipv4/conf/{name}/route_localnet").write_text("1")
+    except OSError as error:
+        return f"published ports do not answer at 127.0.0.1 (route_localnet of {name}: {error.strerror})"
+    return None
+
+
 def enable_forwarding() -> str | None:
     """Switch IPv4 forwarding on when it is off; a warning when that is not possible."""
     try:
@@ -129,8 +142,15 @@ def enable_forwarding() -> str | None:
     return None
 
 
-def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> tuple[bool, list[str]]:
-    """Put our table in place: whether it is, and warnings when it cannot be or cannot suffice."""
+def put_firewall(
+    options: BridgeOptions, subnet: ipaddress.IPv4Network, published: Sequence[nftmaps.Redirection] = ()
+) -> tuple[bool, list[str]]:
+    """Put our table in place: whether it is, and warnings when it cannot be or cannot suffice.
+
+    The destination of what is for a published port is rewritten, both when it arrives (`prerouting`) and when
+    the host itself sends it (`output`). What goes back to the bridge that it came from, or comes from the
+    host's loopback, gets the bridge's address as source, or its answers would not come this way.
+    """
     name = options.name
     into, out_of = nftables.oifname(name), nftables.iifname(name)
     verdict = nftables.accept() if options.icc else nftables.drop()
@@ -141,10 +161,11 @@ def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> tuple
         nftables.HOOK_FORWARD,
         nftables.PRIORITY_FILTER,
         (
+            nftables.Rule(into + nftables.ct_status_dnat() + nftables.accept()),
             nftables.Rule(out_of + into + verdict),
             nftables.Rule(into + states + nftables.accept()),
             nftables.Rule(out_of + nftables.accept()),
-            nftables.Rule(into + nftables.drop()),  # nothing is published to others
+            nftables.Rule(into + nftables.drop()),  # what is not published is nobody else's
         ),
     )
     masquerade = nftables.Rule(
@@ -155,15 +176,36 @@ def put_firewall(options: BridgeOptions, subnet: ipaddress.IPv4Network) -> tuple
         "nat",
         nftables.HOOK_POSTROUTING,
         nftables.PRIORITY_SRCNAT,
-        (masquerade,) if options.ip_masq else (),
+        ((masquerade,) if options.ip_masq else ())
+        + tuple(
+            nftables.Rule(
+                nftables.ip_saddr(source) + into + nftables.ct_status_dnat() + nftables.masquerade()
+            )
+            for source in (subnet, _LOOPBACK)
+        ),
     )
+    at, anywhere = nftmaps.MAPS
+    redirect = (nftables.Rule(at.rule()), nftables.Rule(nftables.fib_daddr_local() + anywhere.rule()))
+    prerouting = nftables.Chain(
+        "prerouting", "nat", nftables.HOOK_PREROUTING, nftables.PRIORITY_DSTNAT, redirect
+    )
+    output = nftables.Chain("output", "nat", nftables.HOOK_OUTPUT, nftables.PRIORITY_DSTNAT, redirect)
+    # The bridge may route 127.0.0.0/8, for ports published there: containers may not.
+    guard = nftables.Chain(
+        "guard", "filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_RAW,
+        (nftables.Rule(out_of + nftables.ip_daddr(_LOOPBACK) + nftables.drop()),),
+    )  # fmt: skip
+    maps = [one.message(table_name(name), number) for number, one in enumerate(nftmaps.MAPS, 1)]
+    maps += [message for one in nftmaps.MAPS for message in one.add(table_name(name), published)]
     try:
-        nftables.replace_table(table_name(name), (forward, postrouting))
+        nftables.replace_table(
+            table_name(name), (guard, prerouting, output, forward, postrouting), tuple(maps)
+        )
         others = nftables.dropping_forward_chains()
     except OSError as error:
         return False, [
-            f"no nftables table could be made ({error.strerror}; CONFIG_NF_TABLES, CONFIG_NFT_MASQ): "
-            "containers have no outbound NAT"
+            f"no nftables table could be made ({error.strerror}; CONFIG_NF_TABLES, CONFIG_NFT_MASQ, "
+            "CONFIG_NFT_NAT, CONFIG_NFT_FIB_IPV4): containers have no outbound NAT and publish no ports"
         ]
     return True, [
         f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sampan.network.ports import Published
+
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
@@ -50,10 +52,12 @@ class Sandbox:
     Attributes:
         path: the file that is the namespace.
         endpoints: by network name.
+        published: the ports that others reach it by.
     """
 
     path: str
     endpoints: dict[str, Endpoint]
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Port:
         veth: the host's end of the pair.
         bridge_index: the bridge it becomes a port of.
         isolated: the port may not reach other isolated ports.
+        hairpin: what comes from the port may go back to it: to its own published ports, where bridged packets
+            pass the firewall (bridge-nf-call-iptables).
     """
 
     veth: str
@@ -40,6 +42,7 @@ class Port:
     address: ipaddress.IPv4Interface
     gateway: ipaddress.IPv4Address
     isolated: bool
+    hairpin: bool
 
 
 def create(path: Path, port: Port | None) -> None:
@@ -111,9 +114,9 @@ def _build(host: Netlink, path: Path, port: Port | None) -> None:
         os.close(fd)
     with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
         host.transact([rtnetlink.set_no_ipv6_address(port.veth)])
-    if port.isolated:
+    if port.isolated or port.hairpin:
         index = next(link.index for link in rtnetlink.links(host) if link.name == port.veth)
-        host.transact([rtnetlink.set_isolated(index, port.veth)])
+        host.transact([rtnetlink.set_port(index, port.veth, isolated=port.isolated, hairpin=port.hairpin)])
     host.transact([rtnetlink.set_up(port.veth)])
     with Netlink() as inside:
         index = socket.if_nametoindex(INTERFACE)  # asked of the calling thread's namespace

@@ -9,23 +9,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import json
 import logging
 import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from sampan.database import Database
 from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unavailable
-from sampan.linux import nftables, rtnetlink
+from sampan.linux import nftables, nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, namespace
 from sampan.network.files import host_nameservers
 from sampan.network.model import BridgeOptions, Endpoint, Network, Sandbox
 from sampan.network.pool import AddressPool, choose_subnet, parse_bip
+from sampan.network.ports import ANY, Binding, PortTable, Published
 from sampan.network.watch import BridgeWatch
 
 log = logging.getLogger("sampan.network")
@@ -37,6 +39,9 @@ CREATE TABLE IF NOT EXISTS endpoints (
     id TEXT PRIMARY KEY, container_id TEXT NOT NULL, address TEXT NOT NULL, veth TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS endpoints_by_container ON endpoints (container_id);
+CREATE TABLE IF NOT EXISTS published (
+    container_id TEXT PRIMARY KEY, address TEXT NOT NULL, ports TEXT NOT NULL
+);
 """
 _NAMES = ("bridge", "host", "none")
 _NO_DEVICE = frozenset({errno.ENODEV})
@@ -66,6 +71,8 @@ class NetworkService:
         self._watch_lock = threading.Lock()
         self._address: ipaddress.IPv4Interface | None = None
         self._pool: AddressPool | None = None
+        self._ports = PortTable()
+        self._firewall = False
         self._refusal = "the bridge network is not started"
         self._condition = threading.Condition()
         self._leaving: dict[
@@ -129,6 +136,7 @@ class NetworkService:
                 else:
                     netlink.transact([rtnetlink.delete_link(veth)], tolerate=_NO_DEVICE)
                     self._database.execute("DELETE FROM endpoints WHERE id = ?", (endpoint_id,))
+            self._recall_ports(keep)
             self._rejoin(netlink)
         self.warnings += self._equip(address)
         self._refusal = ""
@@ -142,8 +150,11 @@ class NetworkService:
             forwarding = warning is None
             warnings += [warning] if warning else []
         if self.options.iptables:
-            firewall, more = bridge.put_firewall(self.options, address.network)
+            firewall, more = bridge.put_firewall(self.options, address.network, self._redirections())
             warnings += more
+            warning = bridge.enable_loopback(self.options.name) if firewall else None
+            warnings += [warning] if warning else []
+        self._firewall = firewall
         self._drop_watch()
         self._watch = BridgeWatch(
             self.options.name, self._bridge_index, address.ip, forwarding=forwarding, firewall=firewall
@@ -219,7 +230,7 @@ class NetworkService:
 
     def _rejoin(self, netlink: Netlink) -> None:
         """Make the live containers' veths ports of the bridge (again)."""
-        veths = {veth for (veth,) in self._database.execute("SELECT veth FROM endpoints")}
+        veths = dict(self._database.execute("SELECT veth, container_id FROM endpoints"))
         if not veths:
             return
         for link in rtnetlink.links(netlink):
@@ -228,8 +239,10 @@ class NetworkService:
             netlink.transact(
                 [rtnetlink.set_master(link.index, link.name, self._bridge_index)], tolerate=_NO_DEVICE
             )
-            if not self.options.icc:
-                netlink.transact([rtnetlink.set_isolated(link.index, link.name)], tolerate=_NO_DEVICE)
+            isolated, hairpin = not self.options.icc, veths[link.name] in self._ports.all()
+            if isolated or hairpin:
+                port = rtnetlink.set_port(link.index, link.name, isolated=isolated, hairpin=hairpin)
+                netlink.transact([port], tolerate=_NO_DEVICE)
 
     def stop(self) -> None:
         """Finish pending removals; the bridge stays for the containers that live on."""
@@ -275,15 +288,19 @@ class NetworkService:
 
     # --- sandboxes ---
 
-    def create_sandbox(self, container_id: str, mode: str, mac: str | None = None) -> Sandbox:
+    def create_sandbox(
+        self, container_id: str, mode: str, mac: str | None = None, bindings: Sequence[Binding] = ()
+    ) -> Sandbox:
         """Make a container's network namespace.
 
         Args:
             mode: "bridge" or "none"; the host's needs no sandbox.
             mac: the MAC address to use; by default 02:42 and the IP address.
+            bindings: the ports to publish; none are in mode none.
 
         Raises:
-            InvalidParameter: for a bad MAC address.
+            InvalidParameter: for a bad MAC address or binding.
+            PortTaken: when a host port is in use.
             NotFound: for another mode.
             Unavailable: when the machine has no bridge network, or no address is free.
             OSError: when the kernel refuses; nothing is left behind.
@@ -298,9 +315,11 @@ class NetworkService:
         if mode == "none":
             namespace.create(path, None)
             return Sandbox(str(path), {"none": Endpoint(self._ids["none"][0], endpoint_id)})
-        return self._create_on_bridge(container_id, path, endpoint_id, mac_address)
+        return self._create_on_bridge(container_id, path, endpoint_id, mac_address, bindings)
 
-    def _create_on_bridge(self, container_id: str, path: Path, endpoint_id: str, mac_address: str) -> Sandbox:
+    def _create_on_bridge(
+        self, container_id: str, path: Path, endpoint_id: str, mac_address: str, bindings: Sequence[Binding]
+    ) -> Sandbox:
         pool, own = self._pool, self._address
         if pool is None or own is None or self._refusal:
             raise Unavailable(self._refusal)
@@ -323,8 +342,11 @@ class NetworkService:
                 address=ipaddress.IPv4Interface((address, own.network.prefixlen)),
                 gateway=own.ip,
                 isolated=not self.options.icc,
+                hairpin=bool(bindings),
             )
             namespace.create(path, port)
+            undo.callback(namespace.remove, path)
+            published = self._publish(container_id, address, bindings) if bindings else ()
             undo.pop_all()
         endpoint = Endpoint(
             network_id=self._ids["bridge"][0],
@@ -334,7 +356,59 @@ class NetworkService:
             prefix_len=own.network.prefixlen,
             gateway=str(own.ip),
         )
-        return Sandbox(str(path), {"bridge": endpoint})
+        return Sandbox(str(path), {"bridge": endpoint}, published)
+
+    # --- published ports ---
+
+    def _publish(
+        self, container_id: str, address: ipaddress.IPv4Address, bindings: Sequence[Binding]
+    ) -> tuple[Published, ...]:
+        if not self._firewall:
+            raise Unavailable(
+                "ports cannot be published: that takes our nftables table, which is switched off "
+                "(--iptables=false) or which this kernel does not take; see the warnings of `info`"
+            )
+        published = self._ports.claim(container_id, bindings)
+        try:
+            rows = json.dumps([[one.protocol, one.port, one.host_ip, one.host_port] for one in published])
+            self._database.execute(
+                "INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (container_id, str(address), rows)
+            )
+            nftmaps.add(bridge.table_name(self.options.name), _redirect(address, published))
+        except BaseException:
+            self._ports.release(container_id)
+            self._database.execute("DELETE FROM published WHERE container_id = ?", (container_id,))
+            raise
+        return tuple(published)
+
+    def _withdraw(self, container_id: str) -> None:
+        """Publish nothing of a container any more, before its address can be another's."""
+        rows = self._database.execute("SELECT address FROM published WHERE container_id = ?", (container_id,))
+        published = self._ports.release(container_id)
+        if not rows:
+            return
+        with contextlib.suppress(OSError):  # no table, no elements in it
+            address = ipaddress.IPv4Address(rows[0][0])
+            nftmaps.delete(bridge.table_name(self.options.name), _redirect(address, published))
+        self._database.execute("DELETE FROM published WHERE container_id = ?", (container_id,))
+
+    def _recall_ports(self, keep: set[str]) -> None:
+        """Know again what an earlier daemon has published for containers that live."""
+        self._ports = PortTable()
+        for container_id, text in self._database.execute("SELECT container_id, ports FROM published"):
+            if container_id in keep:
+                self._ports.restore(container_id, [Published(*entry) for entry in json.loads(text)])
+            else:
+                self._database.execute("DELETE FROM published WHERE container_id = ?", (container_id,))
+
+    def _redirections(self) -> list[nftmaps.Redirection]:
+        addresses = dict(self._database.execute("SELECT container_id, address FROM published"))
+        return [
+            redirection
+            for container_id, published in self._ports.all().items()
+            if container_id in addresses
+            for redirection in _redirect(ipaddress.IPv4Address(addresses[container_id]), published)
+        ]
 
     def remove_sandbox(self, container_id: str) -> None:
         """Let a container's namespace go; idempotent and quick.
@@ -342,6 +416,7 @@ class NetworkService:
         Its veth goes with the namespace (the kernel waits about 20 ms for readers of it), or is deleted when
         a process keeps the namespace; the address is free again only then.
         """
+        self._withdraw(container_id)
         namespace.remove(self._netns_dir / container_id)
         rows = self._database.execute(
             "SELECT id, address, veth FROM endpoints WHERE container_id = ?", (container_id,)
@@ -467,6 +542,16 @@ def check_mac(mac: str) -> str:
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or not int(re.sub("[:-]", "", mac), 16):
         raise InvalidParameter(f"invalid MAC address: {mac}")
     return mac.replace("-", ":").lower()
+
+
+def _redirect(address: ipaddress.IPv4Address, published: Iterable[Published]) -> list[nftmaps.Redirection]:
+    return [
+        nftmaps.Redirection(
+            one.protocol, None if one.host_ip == ANY else ipaddress.IPv4Address(one.host_ip), one.host_port,
+            address, one.port,
+        )
+        for one in published
+    ]  # fmt: skip
 
 
 def _delete_link(name: str) -> None:

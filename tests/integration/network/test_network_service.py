@@ -65,7 +65,7 @@ def shell(command: str, path: str = "") -> str:
 
 
 def pings(path: str, address: str) -> bool:
-    command = ["nsenter", f"--net={path}", "busybox", "ping", "-c1", "-W1", address]
+    command = ["nsenter", f"--net={path}", "busybox", "ping", "-c1", "-W5", address]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

@@ -81,12 +81,26 @@ def _networks(container: Container) -> dict[str, Any]:
 
 
 def _ports(container: Container) -> list[dict[str, Any]]:
-    ports = []
-    if container.host_config.network_mode == "bridge" and container.state.running:
-        for text in sorted(container.config.exposed_ports or {}):
-            number, _, protocol = text.partition("/")
-            ports.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    ports: list[dict[str, Any]] = []
+    for text, places in _port_map(container).items():
+        number, _, protocol = text.partition("/")
+        port = {"PrivatePort": int(number), "Type": protocol}
+        ports += [
+            {"IP": place["HostIp"], **port, "PublicPort": int(place["HostPort"])} for place in places or ()
+        ] or [port]
     return ports
+
+
+def _port_map(container: Container) -> dict[str, list[dict[str, str]] | None]:
+    """The exposed and published ports of a running container, with their places on the host."""
+    if not container.state.running or "bridge" not in container.networks:
+        return {}
+    shown: dict[str, list[dict[str, str]] | None] = {}
+    for text in sorted({*(container.config.exposed_ports or {}), *container.ports}):
+        name = text if "/" in text else f"{text}/tcp"
+        places = container.ports.get(name)
+        shown[name] = [encode(place) for place in places] if places else None
+    return shown
 
 
 def summary(live: Live, size: tuple[int, int] | None, image_name: str) -> dict[str, Any]:
@@ -225,7 +239,7 @@ def _network_settings(container: Container) -> dict[str, Any]:
         "Bridge": "",
         "SandboxID": container.id if container.sandbox_key else "",
         "SandboxKey": container.sandbox_key,
-        "Ports": dict.fromkeys(container.config.exposed_ports or {}) if container.networks else {},
+        "Ports": _port_map(container),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,

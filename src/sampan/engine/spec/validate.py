@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
+from sampan.engine import ports
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.engine.spec import capability_sets, devices, mounts, security, sysctls
 from sampan.engine.spec.build import READONLY_PATHS, masked_paths
@@ -36,7 +37,7 @@ def validate_host_config(
     machine = machine or features()
     _refuse_unsupported(config, host_config)
     _check_modes(config, host_config)
-    warnings = check_limits(host_config, machine)
+    warnings = ports.check(config, host_config) + check_limits(host_config, machine)
     if not -1000 <= host_config.oom_score_adj <= 1000:
         raise InvalidParameter(
             f"Invalid value {host_config.oom_score_adj}, range for oom score adj is [-1000, 1000]"
@@ -73,8 +74,6 @@ def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> Non
         (host_config.device_requests, "device requests (--gpus)"),
         (host_config.storage_opt, "storage options (--storage-opt)"),
         (host_config.links, "links (--link)"),
-        (host_config.publish_all_ports, "publishing all ports (--publish-all)"),
-        (_published(host_config), "publishing ports (--publish)"),
         (host_config.cgroup, "the field Cgroup"),
     )
     for given, what in offers:
@@ -89,10 +88,6 @@ def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> Non
     parent = host_config.cgroup_parent
     if parent and ".." in parent.split("/"):
         raise InvalidParameter(f"invalid cgroup parent {parent!r}: it must not contain '..'")
-
-
-def _published(host_config: HostConfig) -> bool:
-    return any(host_config.port_bindings.values()) if host_config.port_bindings else False
 
 
 def _check_modes(config: ContainerConfig, host_config: HostConfig) -> None:

@@ -1,0 +1,167 @@
+"""Maps of nf_tables that rewrite destinations: made with their table, then filled and emptied by element.
+
+However many ports are published, each packet costs one lookup. Numbers are those of Linux
+`include/uapi/linux/netfilter/nf_tables.h`; the types' numbers are what `nft` knows them by, for its display.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sampan.linux.netlink import (
+    NETLINK_NETFILTER,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    Message,
+    Netlink,
+    attribute,
+    be32,
+    nested,
+    text,
+)
+from sampan.linux.nftables import SUBSYSTEM, Expression, batch, expression, head
+
+_NEWSET = SUBSYSTEM | 9
+_NEWSETELEM = SUBSYSTEM | 12
+_DELSETELEM = SUBSYSTEM | 14
+_NFT_SET_MAP = 0x8
+_LIST_ELEM = 1
+_TYPE_ADDRESS, _TYPE_PROTOCOL, _TYPE_SERVICE = 7, 12, 13  # nft's ipv4_addr, inet_proto, inet_service
+_REGISTER = 8  # the first of those that hold four bytes
+_META_L4PROTO = 16
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_IP_DESTINATION_OFFSET = 16
+_NAT_DESTINATION = 1
+_ELEMENTS_IN_MESSAGE = 400  # an attribute holds 64 KiB
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+
+@dataclass(frozen=True, slots=True)
+class Redirection:
+    """Packets to one port go to another.
+
+    Attributes:
+        protocol: tcp, udp or sctp.
+        address: at which address; None for any of the machine's.
+        port: the port there.
+        to_address, to_port: where they go instead.
+    """
+
+    protocol: str
+    address: ipaddress.IPv4Address | None
+    port: int
+    to_address: ipaddress.IPv4Address
+    to_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectionMap:
+    """A map from protocol, address if it is `addressed`, and port to a destination."""
+
+    name: str
+    addressed: bool
+
+    def rule(self) -> tuple[Expression, ...]:
+        """`dnat ip to meta l4proto [. ip daddr] . th dport map @name`."""
+        register = _REGISTER
+        loads = [expression("meta", be32(2, _META_L4PROTO), be32(1, register))]
+        if self.addressed:
+            register += 1
+            loads.append(_payload(register, _NETWORK_HEADER, _IP_DESTINATION_OFFSET, 4))
+        register += 1
+        loads.append(_payload(register, _TRANSPORT_HEADER, 2, 2))
+        lookup = expression("lookup", text(1, self.name), be32(2, _REGISTER), be32(3, _REGISTER))
+        nat = expression(
+            "nat", be32(1, _NAT_DESTINATION), be32(2, socket.AF_INET),
+            be32(3, _REGISTER), be32(5, _REGISTER + 1),
+        )  # fmt: skip
+        return (*loads, lookup, nat)
+
+    def message(self, table: str, number: int) -> Message:
+        """The request to make it, `number` being its id within the transaction."""
+        types = [_TYPE_PROTOCOL, *([_TYPE_ADDRESS] if self.addressed else []), _TYPE_SERVICE]
+        key_type = 0
+        for kind in types:
+            key_type = key_type << 6 | kind
+        body = head(socket.AF_INET) + text(1, table) + text(2, self.name) + be32(3, _NFT_SET_MAP)
+        body += be32(4, key_type) + be32(5, 4 * len(types))
+        body += be32(6, _TYPE_ADDRESS << 6 | _TYPE_SERVICE) + be32(7, 8) + be32(10, number)
+        return Message(_NEWSET, NLM_F_ACK | NLM_F_CREATE, body, f"create nftables map {table} {self.name}")
+
+    def add(self, table: str, redirections: Iterable[Redirection]) -> Iterator[Message]:
+        """The requests to add elements; those of the other kind of map are passed over."""
+        for some in _portions([one for one in redirections if self._holds(one)]):
+            yield self._elements(table, _NEWSETELEM, NLM_F_ACK | NLM_F_CREATE, some, "add to")
+
+    def delete(self, table: str, redirections: Iterable[Redirection]) -> Iterator[Message]:
+        """The requests to delete elements, as `add`."""
+        for some in _portions([one for one in redirections if self._holds(one)]):
+            yield self._elements(table, _DELSETELEM, NLM_F_ACK, some, "delete from")
+
+    def _holds(self, one: Redirection) -> bool:
+        return (one.address is not None) == self.addressed
+
+    def _elements(
+        self, table: str, kind: int, flags: int, redirections: Sequence[Redirection], what: str
+    ) -> Message:
+        elements = []
+        for one in redirections:
+            key = struct.pack("B3x", _NUMBERS[one.protocol])
+            if one.address is not None:
+                key += one.address.packed
+            members = [nested(1, attribute(1, key + struct.pack(">H2x", one.port)))]
+            if kind == _NEWSETELEM:
+                target = one.to_address.packed + struct.pack(">H2x", one.to_port)
+                members.append(nested(2, attribute(1, target)))
+            elements.append(nested(_LIST_ELEM, *members))
+        body = head(socket.AF_INET) + text(1, table) + text(2, self.name) + nested(3, *elements)
+        return Message(kind, flags, body, f"{what} nftables map {table} {self.name}")
+
+
+MAPS = (RedirectionMap("published-at", addressed=True), RedirectionMap("published", addressed=False))
+
+
+def _payload(register: int, base: int, offset: int, length: int) -> Expression:
+    return expression("payload", be32(1, register), be32(2, base), be32(3, offset), be32(4, length))
+
+
+def _portions(redirections: list[Redirection]) -> Iterator[list[Redirection]]:
+    for start in range(0, len(redirections), _ELEMENTS_IN_MESSAGE):
+        yield redirections[start : start + _ELEMENTS_IN_MESSAGE]
+
+
+def add(table: str, redirections: Sequence[Redirection]) -> None:
+    """Add elements to the maps of a table, all or none.
+
+    Raises:
+        OSError: what the kernel says; ENOENT when somebody has removed the table.
+    """
+    messages = [message for one in MAPS for message in one.add(table, redirections)]
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        netlink.transact(batch(messages))
+
+
+def delete(table: str, redirections: Sequence[Redirection]) -> None:
+    """Delete elements from the maps of a table; those that are not there are fine.
+
+    Raises:
+        OSError: what the kernel says.
+    """
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        try:
+            netlink.transact(batch([message for one in MAPS for message in one.delete(table, redirections)]))
+            return
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        for redirection in redirections:  # somebody has removed some of them, or all with the table
+            try:
+                netlink.transact(batch([m for one in MAPS for m in one.delete(table, [redirection])]))
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise

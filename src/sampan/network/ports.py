@@ -1,0 +1,197 @@
+"""Which of the host's ports are published for which container, and which are free.
+
+A port is taken by us, or by a program of the host's that listens there; that is asked once, when the port is
+given away. No socket is kept for it: ten thousand ports cost no descriptor and no process.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sampan.errors import InvalidParameter, SampanError
+
+ANY = "0.0.0.0"
+PROTOCOLS = ("tcp", "udp", "sctp")
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_EPHEMERAL_DEFAULT = (32768, 60999)
+
+
+class PortTaken(SampanError):
+    """500: a host port is in use; Docker's words and status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A port that is to be published.
+
+    Attributes:
+        protocol, port: the container's.
+        host_ip: at which of the host's addresses, "" or 0.0.0.0 for all.
+        host_port: a port, a range of which any will do (`8000-8010`), or "" for any at all.
+    """
+
+    protocol: str
+    port: int
+    host_ip: str = ""
+    host_port: str = ""
+
+    def choices(self) -> range | None:
+        """The host ports that will do; None for any at all.
+
+        Raises:
+            InvalidParameter: it is no port or range.
+        """
+        if self.host_port in ("", "0"):
+            return None
+        first, dash, last = self.host_port.partition("-")
+        try:
+            low, high = int(first), int(last if dash else first)
+        except ValueError:
+            low, high = 0, -1
+        if not 0 < low <= high <= 65535:
+            raise InvalidParameter(f"invalid port specification: {self.host_port!r}")
+        return range(low, high + 1)
+
+    def address(self) -> str:
+        """The host's address in the usual spelling, 0.0.0.0 for all.
+
+        Raises:
+            InvalidParameter: it is none, or one of IPv6, which the bridge network has not.
+        """
+        if self.host_ip in ("", ANY):
+            return ANY
+        try:
+            return str(ipaddress.IPv4Address(self.host_ip))
+        except ValueError:
+            pass
+        if ":" in self.host_ip:
+            raise InvalidParameter(
+                f"cannot publish at {self.host_ip}: the bridge network has no IPv6; "
+                "name an IPv4 address or none"
+            )
+        raise InvalidParameter(f"invalid IP address: {self.host_ip}")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port that is published: the container's, and where at the host."""
+
+    protocol: str
+    port: int
+    host_ip: str
+    host_port: int
+
+
+class PortTable:
+    """What is published, by host port. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: dict[tuple[str, int], dict[str, str]] = {}  # owner by address
+        self._owned: dict[str, list[Published]] = {}
+        self._next = 0
+
+    def claim(self, owner: str, wanted: Sequence[Binding]) -> list[Published]:
+        """Take host ports, all that are wanted or none.
+
+        Raises:
+            InvalidParameter: a binding is wrong.
+            PortTaken: a port is in use, or all that would do.
+        """
+        with self._lock:
+            claimed: list[Published] = []
+            try:
+                # Those that must have one port come before those that take what is left.
+                for binding in sorted(wanted, key=lambda one: one.choices() is None):
+                    claimed.append(self._claim_one(owner, binding))
+            except BaseException:
+                self._drop(claimed)
+                raise
+            self._owned.setdefault(owner, []).extend(claimed)
+            return claimed
+
+    def restore(self, owner: str, published: Iterable[Published]) -> None:
+        """Note what an earlier daemon has published for a container that lives."""
+        with self._lock:
+            for one in published:
+                self._taken.setdefault((one.protocol, one.host_port), {})[one.host_ip] = owner
+                self._owned.setdefault(owner, []).append(one)
+
+    def release(self, owner: str) -> list[Published]:
+        """Give back what a container had; what that was."""
+        with self._lock:
+            published = self._owned.pop(owner, [])
+            self._drop(published)
+            return published
+
+    def all(self) -> dict[str, list[Published]]:
+        """What is published, by owner."""
+        with self._lock:
+            return {owner: list(published) for owner, published in self._owned.items()}
+
+    def _claim_one(self, owner: str, binding: Binding) -> Published:
+        address, choices = binding.address(), binding.choices()
+        failure = "all ports are allocated"
+        for port in self._ephemeral() if choices is None else choices:
+            problem = self._problem(binding.protocol, address, port)
+            if not problem:
+                self._taken.setdefault((binding.protocol, port), {})[address] = owner
+                if choices is None:
+                    self._next = port + 1
+                return Published(binding.protocol, binding.port, address, port)
+            if choices is not None and len(choices) == 1:
+                failure = f"Bind for {address}:{port} failed: {problem}"
+        raise PortTaken(f"driver failed programming external connectivity: {failure}")
+
+    def _problem(self, protocol: str, address: str, port: int) -> str:
+        holders = self._taken.get((protocol, port), {})
+        if holders and (address in holders or address == ANY or ANY in holders):
+            return "port is already allocated"
+        return _host_problem(protocol, address, port)
+
+    def _drop(self, published: Iterable[Published]) -> None:
+        for one in published:
+            holders = self._taken.get((one.protocol, one.host_port), {})
+            holders.pop(one.host_ip, None)
+            if not holders:
+                self._taken.pop((one.protocol, one.host_port), None)
+
+    def _ephemeral(self) -> Iterator[int]:
+        """The ports that are given to who asks for none, in turn, so that none comes back soon."""
+        low, high = _EPHEMERAL_DEFAULT
+        try:
+            low, high = map(int, _EPHEMERAL.read_text().split())
+        except (OSError, ValueError):
+            pass
+        start = self._next if low <= self._next <= high else low
+        yield from range(start, high + 1)
+        yield from range(low, start)
+
+
+def _host_problem(protocol: str, address: str, port: int) -> str:
+    """Why the host's own programs, or its addresses, do not leave a port free; "" when they do."""
+    kind, number = {
+        "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+        "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+        "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+    }[protocol]
+    try:
+        with socket.socket(socket.AF_INET, kind, number) as probe:
+            if protocol != "udp":  # what has only just been closed is no obstacle, what listens is
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        if protocol == "sctp" and error.errno == errno.EPROTONOSUPPORT:
+            return ""  # nobody on the host can speak it, containers' kernel need not either
+        if error.errno == errno.EADDRINUSE:
+            return "address already in use"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return "cannot assign requested address"
+        return error.strerror or str(error)
+    return ""
