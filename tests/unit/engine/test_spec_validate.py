@@ -8,7 +8,6 @@ from sampan.engine.model import (
     ContainerConfig,
     DeviceMapping,
     HostConfig,
-    PortBinding,
     Ulimit,
     WeightDevice,
 )
@@ -83,8 +82,6 @@ def test_what_is_wrong_is_refused(options, complaint):
         ({"device_requests": [{"Count": 1}]}, "--gpus"),
         ({"links": ["x"]}, "--link"),
         ({"storage_opt": {"size": "1"}}, "--storage-opt"),
-        ({"port_bindings": {"80/tcp": [PortBinding("", "80")]}}, "--publish"),
-        ({"publish_all_ports": True}, "--publish-all"),
         ({"security_opt": ["label=type:x"]}, "SELinux"),
     ],
 )
