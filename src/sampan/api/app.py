@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.api.routes import (
+    archive,
     attaching,
     check,
     committing,
@@ -31,6 +32,7 @@ def router() -> Router:
         containers,
         usage,
         attaching,
+        archive,
         committing,
         images,
         networks,

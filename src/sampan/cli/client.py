@@ -38,14 +38,14 @@ def escape(text: str, safe: str = "") -> str:
 class Response:
     """An answer whose body has not been read. Close it, or read it to its end."""
 
-    def __init__(self, channel: Channel, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, channel: Channel, status: int, headers: Mapping[str, str], head: bool = False) -> None:
         self.channel = channel
         self.status = status
         self.headers = headers
         self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         length = headers.get("content-length")
         self._left = int(length) if length is not None else -1
-        if status in (204, 304):
+        if head or status in (204, 304):
             self._left, self._chunked = 0, False
 
     @property
@@ -240,7 +240,7 @@ class Client:
                         f"error during connect: the daemon at {self.host.url} closed the connection"
                     ) from None
                 channel, kept = Channel(self._connect()), False
-        response = Response(channel, status, fields)
+        response = Response(channel, status, fields, method == "HEAD")
         if not hijack and status != 101:
             channel.busy = True
             if fields.get("connection", "").lower() != "close":

@@ -164,7 +164,7 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> d
         _write_files(core, container, joins)
         points = [*container.mounts, *tmpfs_points(container.host_config)]
         for point in points:
-            _ready_source(core, point, rootfs)
+            ready_source(core, point, rootfs)
         shm = _shared_memory(core, container, joins, undo)
         if shm is not None:
             points.append(shm)
@@ -260,7 +260,7 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
     )
 
 
-def _ready_source(core: Core, point: MountPoint, rootfs: str) -> None:
+def ready_source(core: Core, point: MountPoint, rootfs: str) -> None:
     """See that a mount's source is there: made for `-v`, demanded for `--mount`, filled for a new volume."""
     if point.type == "volume":
         point.source = str(core.volumes.mountpoint(point.name))

@@ -98,13 +98,26 @@ class FileResponse(Response):
 class ThreadStreamResponse(Response):
     """An answer that a worker thread writes; see `thread_stream`."""
 
-    def __init__(self, writer: Callable[[BinaryIO], None], status: int, content_type: str) -> None:
-        super().__init__(status, b"", content_type)
+    def __init__(
+        self,
+        writer: Callable[[BinaryIO], None],
+        status: int,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+        finish: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(status, b"", content_type, headers)
         self.writer = writer
+        self._finish = finish
 
     @property
     def length(self) -> int | None:
         return None
+
+    def close(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish()
 
 
 def dump_json(value: Any) -> bytes:
@@ -145,12 +158,17 @@ def stream(
 
 
 def thread_stream(
-    writer: Callable[[BinaryIO], None], content_type: str = "application/x-tar", status: int = 200
+    writer: Callable[[BinaryIO], None],
+    content_type: str = "application/x-tar",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> Response:
     """Answer with what `writer` writes to the file it is given, in a worker thread.
 
     Nothing is sent before the first byte is written (or the writer returns), so an error raised until then
     still becomes a proper error answer; a later one cuts the body short. Writes block while the client is
-    slow, and raise `BrokenPipeError` once it has gone.
+    slow, and raise `BrokenPipeError` once it has gone. `finish` is called in
+    the end, whether `writer` ran or not.
     """
-    return ThreadStreamResponse(writer, status, content_type)
+    return ThreadStreamResponse(writer, status, content_type, headers, finish)

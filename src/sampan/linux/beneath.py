@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from sampan.linux import syscalls
 
 _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
-def open_path(root: int, path: str, flags: int = os.O_PATH, follow: bool = True) -> int:
+def open_path(
+    root: int, path: str, flags: int = os.O_PATH, follow: bool = True, nofollow_last: bool = False
+) -> int:
     """Open `path` as a process whose root directory is `root` would.
 
     Args:
@@ -22,11 +25,13 @@ def open_path(root: int, path: str, flags: int = os.O_PATH, follow: bool = True)
         path: absolute or relative to the root; `..` and links stay inside.
         flags: as for open(2); O_CLOEXEC is added.
         follow: False refuses symbolic links anywhere in the path, with ELOOP.
+        nofollow_last: with O_PATH, opens a link in the last place itself; "/" or "/." behind it follow it.
 
     Raises:
         OSError: as openat2(2).
     """
     resolve = _IN_ROOT if follow else _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+    flags |= os.O_NOFOLLOW if nofollow_last else 0
     return syscalls.openat2(root, path or "/", flags, 0, resolve)
 
 
@@ -103,3 +108,42 @@ def make_file(root: int, path: str, follow: bool = True) -> int:
             os.close(fd)
     finally:
         os.close(parent)
+
+
+def real_path(root: int, path: str) -> str:
+    """The path with all links resolved inside the root, as far as its files exist; for messages and checks.
+
+    Whoever may rename files meanwhile can make it untrue: what is then done must not trust it.
+
+    Raises:
+        OSError: ELOOP for more than 255 links.
+    """
+    done: list[str] = []
+    todo = _parts(path)
+    links = 0
+    missing = False
+    while todo:
+        name = todo.pop(0)
+        if name == "..":
+            done = done[:-1]
+            continue
+        done.append(name)
+        if missing:
+            continue
+        try:
+            handle = open_path(root, "/" + "/".join(done), os.O_PATH, nofollow_last=True)
+        except (FileNotFoundError, NotADirectoryError):
+            missing = True
+            continue
+        try:
+            if not stat.S_ISLNK(os.fstat(handle).st_mode):
+                continue
+            target = os.readlink("", dir_fd=handle)
+        finally:
+            os.close(handle)
+        links += 1
+        if links > 255:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        done = [] if target.startswith("/") else done[:-1]
+        todo = _parts(target) + todo
+    return "/" + "/".join(done)

@@ -1,7 +1,8 @@
 """What can go wrong with layers and drivers.
 
 InvalidParameter
-└── InvalidLayer     the bytes are not a layer, or one that would reach outside its root
+├── InvalidLayer     the bytes are not a layer, or one that would reach outside its root
+└── InvalidArchive   the same of an archive that is copied into a container
 SampanError
 ├── DriverError      the driver cannot work here
 └── ParentNeeded     the layer cannot be unpacked before it is known what lies below it
@@ -16,6 +17,10 @@ from sampan.errors import InvalidParameter, NotFound, SampanError
 
 class InvalidLayer(InvalidParameter):
     """The archive is broken, hostile, or larger than the limits allow."""
+
+
+class InvalidArchive(InvalidParameter):
+    """The archive is broken, would reach outside its directory, or what is there stands in its way."""
 
 
 class DriverError(SampanError):

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import BinaryIO
 
+from sampan.linux import beneath
 from sampan.storage.tar_writer import TarWriter, kind_of
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,10 +40,10 @@ def export_tar(rootfs: str | int, out: BinaryIO) -> None:
     writer.close()
 
 
-def write_tree(writer: TarWriter, root: int, special: Special | None = None) -> None:
-    """Write every file below the directory `root`, without the archive's end mark."""
+def write_tree(writer: TarWriter, root: int, special: Special | None = None, prefix: bytes = b"") -> None:
+    """Write every file below the directory `root`, without the end mark; `prefix` leads each name."""
     links: dict[tuple[int, int], bytes] = {}
-    stack = [(root, b"", _names(root), 0)]
+    stack = [(root, prefix, _names(root), 0)]
     try:
         while stack:
             directory, path, names, at = stack.pop()
@@ -73,6 +74,42 @@ def write_tree(writer: TarWriter, root: int, special: Special | None = None) -> 
                 os.close(directory)
 
 
+def archive_path(root: int, path: str, name: str, out: BinaryIO) -> None:
+    """Write the file or directory at `path` beneath the directory `root` as an archive, as `name` in it.
+
+    A link in the last place is written as a link, unless the path ends in "/" or "/.".
+
+    Raises:
+        OSError: there is no such file.
+    """
+    writer = TarWriter(out)
+    _write_path(writer, root, path, os.fsencode(name))
+    writer.close()
+
+
+def _write_path(writer: TarWriter, root: int, path: str, name: bytes) -> None:
+    handle = beneath.open_path(root, path, _LOOK, nofollow_last=True)
+    try:
+        info = os.fstat(handle)
+        if stat.S_ISDIR(info.st_mode):
+            directory = os.open(".", _DIRECTORY, dir_fd=handle)
+            try:
+                inside = name if name.endswith(b"/") else name + b"/"
+                _header(writer, inside, info, _xattrs(directory))
+                write_tree(writer, directory, prefix=inside)
+            finally:
+                os.close(directory)
+            return
+        above, _, last = os.fsencode(path).rpartition(b"/")
+        parent = beneath.open_path(root, os.fsdecode(above), os.O_PATH | os.O_DIRECTORY)
+        try:
+            _write_file(writer, parent, last, name, info, {})
+        finally:
+            os.close(parent)
+    finally:
+        os.close(handle)
+
+
 def _names(directory: int) -> list[bytes]:
     return sorted(os.fsencode(name) for name in os.listdir(directory))
 
@@ -97,7 +134,12 @@ def _write_file(
             )  # fmt: skip
             return
     if kind != b"0":
-        link = os.readlink(name, dir_fd=directory) if kind == b"2" else b""
+        try:
+            link = os.readlink(name, dir_fd=directory) if kind == b"2" else b""
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):
+                return  # gone, or something else, since it was looked at
+            raise
         _header(writer, path, info, _xattrs(f"/proc/self/fd/{directory}/".encode() + name), link)
         return
     fd = _open_regular(directory, name)

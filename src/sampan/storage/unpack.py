@@ -55,7 +55,7 @@ class Unpacker:
 
     Args:
         root: descriptor of an existing directory; it stays the caller's.
-        whiteouts: what to do with whiteout members.
+        whiteouts: what to do with whiteout members; None when such names are plain files.
         limits: bounds on what the archive may unfold to.
         implied: metadata (mode, uid, gid, mtime in ns) for a directory that the archive needs and does
             not hold, by path; for what lower layers know.
@@ -64,13 +64,13 @@ class Unpacker:
     def __init__(
         self,
         root: int,
-        whiteouts: Whiteouts,
+        whiteouts: Whiteouts | None,
         limits: Limits | None = None,
         implied: Callable[[bytes], os.stat_result | None] | None = None,
     ) -> None:
         self.root = root
         self.size = 0
-        self.written: set[bytes] | None = set() if whiteouts.needs_written else None
+        self.written: set[bytes] | None = set() if whiteouts and whiteouts.needs_written else None
         self.hidden: set[bytes] = set()
         self._whiteouts = whiteouts
         self._limits = limits or Limits()
@@ -123,9 +123,9 @@ class Unpacker:
             return  # the root itself keeps the metadata that every engine gives it
         directory, _, name = path.rpartition(b"/")
         parent = self._last[1] if directory == self._last[0] else self._parent(directory)
-        if name.startswith(WHITEOUT):
+        if self._whiteouts is not None and name.startswith(WHITEOUT):
             source.skip(member.size + -member.size % 512)
-            self._whiteout(parent, directory, name, member)
+            self._whiteout(self._whiteouts, parent, directory, name, member)
             return
         kind = member.kind
         if kind == tar_reader.REGULAR:
@@ -216,7 +216,7 @@ class Unpacker:
             os.fchown(fd, member.uid, member.gid)
             if member.xattrs:
                 _set_xattrs(fd, member.xattrs)
-            if path in self.hidden:
+            if self._whiteouts is not None and path in self.hidden:
                 self.hidden.discard(path)
                 self._whiteouts.replaced(path, fd)
             # A set-group-id directory would hand its group on to files that come later: its mode is set last.
@@ -275,22 +275,24 @@ class Unpacker:
         """Owner, mode and times of what cannot be opened: links, devices, fifos."""
         os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         if member.kind != tar_reader.SYMLINK:
-            os.chmod(name, member.mode, dir_fd=parent)  # just made, and not a link
+            _chmod(parent, name, member.mode)
         if member.xattrs:
             _set_xattrs(f"/proc/self/fd/{parent}/".encode() + name, member.xattrs)
         moment = max(member.mtime_ns, 0)
         os.utime(name, ns=(moment, moment), dir_fd=parent, follow_symlinks=False)
 
-    def _whiteout(self, parent: int, directory: bytes, name: bytes, member: Member) -> None:
+    def _whiteout(
+        self, whiteouts: Whiteouts, parent: int, directory: bytes, name: bytes, member: Member
+    ) -> None:
         if name == OPAQUE:
-            self._whiteouts.hide_all(self, parent, directory)
+            whiteouts.hide_all(self, parent, directory)
         elif name.startswith(_RESERVED):
             return  # bookkeeping of aufs (.wh..wh.plnk and the like), which no engine unpacks
         else:
             hidden = name[len(WHITEOUT) :]
             if hidden in (b"", b".", b".."):
                 raise InvalidLayer(f"{os.fsdecode(member.name)}: a whiteout that names no file")
-            self._whiteouts.hide(self, parent, directory, hidden, member)
+            whiteouts.hide(self, parent, directory, hidden, member)
 
     # --- directories ---
 
@@ -332,7 +334,7 @@ class Unpacker:
                 os.mkdir(name, 0o755, dir_fd=parent)
             fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
             try:
-                if directory in self.hidden:
+                if self._whiteouts is not None and directory in self.hidden:
                     self.hidden.discard(directory)
                     self._whiteouts.replaced(directory, fd)
                 if known is None:
@@ -462,6 +464,16 @@ def normalise(name: bytes, what: str = "") -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
+
+
+def _chmod(parent: int, name: bytes, mode: int) -> None:
+    """Set the mode of what cannot be opened; a link that a container puts in its place is left alone."""
+    handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if not stat.S_ISLNK(os.fstat(handle).st_mode):
+            os.chmod(f"/proc/self/fd/{handle}", mode)
+    finally:
+        os.close(handle)
 
 
 def _write_all(fd: int, part: memoryview) -> None:

@@ -51,8 +51,6 @@ NEVER = {
 # What is still to come. Take out what you add.
 MISSING_COMMANDS = {
     *("build", "image build"),
-    *("cp", "diff"),
-    *(f"container {name}" for name in ("cp", "diff")),
     *(f"network {name}" for name in ("connect", "create", "disconnect", "rm")),
     "volume update",  # Swarm's cluster volumes
 }
