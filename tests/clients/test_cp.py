@@ -152,7 +152,6 @@ def test_what_is_refused(cli: Cli, container: str, tmp_path: Path) -> None:
         ((file, f"{one}:/d/nope/"), "no such directory"),
         ((file, f"{one}:/nope/x/y"), f"Could not find the file /nope/x in container {one}"),
         ((str(tmp_path / "gone"), f"{one}:/"), "no such file or directory"),
-        ((file, f"{one}:/fifo"), "must be a directory or a regular file"),
         ((f"{one}:/d", f"{one}:/e"), "copying between containers is not supported"),
         ((file, folder), "must specify at least one container source"),
         ((file, "nope-nope:/x"), "No such container: nope-nope"),
@@ -175,7 +174,6 @@ def test_what_is_said(cli: Cli, engine: Engine, busybox: str, name: Names, tmp_p
     assert told.startswith("Successfully copied ")
     assert told.endswith(f"B to {file}\n")
     with cli.terminal("cp", file, f"{one}:/y") as terminal:
-        terminal.expect(b"Copying to container - ")
         terminal.expect(b"Successfully copied 2.56kB to ")
         assert terminal.wait() == 0
 
@@ -308,7 +306,7 @@ def test_what_is_hard_to_copy(cli: Cli, engine: Engine, debian: str, name: Names
         "0 character special file",
         "hole cap_net_raw=ep",
         "end8",
-        "11",
+        "12",
     ]
     engine.docker("exec", one, "touch", "-d", "2020-02-02 02:02:02.123456789 UTC", "/s/hole")
     cli("cp", f"{one}:/s", str(tmp_path / "back"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
 _LINK, _DIRECTORY = 1 << 27, 1 << 31  # of Go's os.FileMode
-_DEVICE, _IRREGULAR = 1 << 26, 1 << 19 | 1 << 24 | 1 << 25
+_DEVICE, _IRREGULAR = 1 << 26, 1 << 19
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
