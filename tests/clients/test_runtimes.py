@@ -37,7 +37,8 @@ def where() -> Iterator[list[str]]:
         return
     # The tests' own /sys covers the machine's, where it is mounted too.
     hidden = f"umount -l /sys; umount {UNIFIED}; ! grep -q {UNIFIED} /proc/self/mountinfo"
-    script = f"mount --make-rprivate /; {hidden} && echo ready && exec sleep infinity"
+    scratch = f"mount -t tmpfs none {UNIFIED}"  # crun makes directories there all the same
+    script = f"mount --make-rprivate /; {hidden} && {scratch} && echo ready && exec sleep infinity"
     with subprocess.Popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
