@@ -72,3 +72,22 @@ def test_a_listener_that_does_not_keep_up_is_ended() -> None:
         return len(rest)
 
     assert run(scenario) < events.BACKLOG
+
+
+def test_events_that_come_together_are_given_together() -> None:
+    async def hear() -> list[list[str]]:
+        bus = EventBus()
+        bus.bind(asyncio.get_running_loop())
+        source = bus.batches(wanted=lambda event: event.action != "not this")
+        waiting = asyncio.ensure_future(anext(source))
+        await asyncio.sleep(0)
+        for action in ("first", "not this", "second"):
+            bus.publish("container", action, "id", {})
+        heard = [await waiting]
+        bus.publish("container", "third", "id", {})
+        heard.append(await anext(source))
+        await source.aclose()
+        assert bus.listeners == 0
+        return [[event.action for event in batch] for batch in heard]
+
+    assert asyncio.run(hear()) == [["first", "second"], ["third"]]
