@@ -22,10 +22,12 @@ from sampan.images.records import ImageRecords
 from sampan.storage import Driver, PreparedLayer
 from sampan.storage.compression import Hashing, ReadAhead, decompressed, sniff
 from sampan.storage.tar_reader import BLOCK, looks_like_tar
+from sampan.storage.unpack_process import Apart, UnpackProcess
 
 _log = logging.getLogger(__name__)
 PLACES = 2
 WAITING_LIMIT = 128  # each holds a descriptor
+APART_BYTES = 16 << 20  # such layers are worth the start of a process
 MIN_BYTES = 64 << 10  # smaller layers are unpacked at once afterwards
 START_BYTES = BLOCK  # how much of a file's beginning tells whether it may be a layer
 
@@ -39,9 +41,11 @@ class LayerAhead:
 
     Args:
         growing: its bytes.
+        size: how many there will be.
     """
 
-    def __init__(self, growing: Growing) -> None:
+    def __init__(self, growing: Growing, size: int) -> None:
+        self.size = size
         self.prepared: PreparedLayer | None = None
         self.diff_id: str | None = None  # of a compressed layer; a plain one has its blob's digest
         self.ended = threading.Event()
@@ -49,6 +53,7 @@ class LayerAhead:
         self._fd = os.dup(growing.fd)
         self._at = 0
         self._dropped = False
+        self._process: UnpackProcess | None = None
         self._lock = threading.Lock()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -61,18 +66,19 @@ class LayerAhead:
         if self._dropped:
             raise _NotWanted("nobody needs this layer")
 
-    def unpack(self, driver: Driver) -> None:
-        """The thread's work."""
+    def unpack(self, driver: Driver, process: UnpackProcess | None) -> None:
+        """The thread's work, done by `process` if there is one."""
         try:
-            kind, plain = decompressed(self)
-            if kind:
-                hashing = Hashing(plain)
-                with ReadAhead(hashing) as stream:
-                    prepared = driver.prepare_ahead(stream)
-                self.diff_id = hashing.digest
-            else:
-                prepared = driver.prepare_ahead(plain)
             with self._lock:
+                self._process = process
+            if process is not None:
+                apart = Apart(process, self._fd, self._growing.growth(self._check))
+                prepared = driver.prepare_ahead(apart)
+                self.diff_id = apart.diff_id
+            else:
+                prepared = self._unpack_here(driver)
+            with self._lock:
+                self._process = None
                 if not self._dropped:
                     self.prepared = prepared
             if self.prepared is None:
@@ -81,6 +87,16 @@ class LayerAhead:
             _log.debug("a layer is not unpacked ahead: %s", error)
         finally:
             self.close()
+
+    def _unpack_here(self, driver: Driver) -> PreparedLayer:
+        kind, plain = decompressed(self)
+        if not kind:
+            return driver.prepare_ahead(plain)
+        hashing = Hashing(plain)
+        with ReadAhead(hashing) as stream:
+            prepared = driver.prepare_ahead(stream)
+        self.diff_id = hashing.digest
+        return prepared
 
     def close(self) -> None:
         """Let go of the file; there will be no more than there is."""
@@ -91,6 +107,8 @@ class LayerAhead:
         """Nobody needs the stage; a thread that works on it ends soon."""
         with self._lock:
             self._dropped = True
+            if self._process is not None:
+                self._process.kill()
             prepared, self.prepared = self.prepared, None
         if prepared is not None:
             prepared.discard()
@@ -110,6 +128,8 @@ class LayersAhead:
         self._running: set[LayerAhead] = set()
         self._all: set[LayerAhead] = set()
         self._digests: dict[str, LayerAhead] = {}
+        self._free: list[UnpackProcess] = []
+        self._threads: list[threading.Thread] = []
         self._given_up = False
 
     def begin(self, growing: Growing, start: bytes, size: int, claimed: str | None) -> LayerAhead | None:
@@ -129,7 +149,7 @@ class LayersAhead:
         with self._lock:
             if len(self._waiting) >= WAITING_LIMIT:
                 return None
-            layer = LayerAhead(growing)
+            layer = LayerAhead(growing, size)
             self._all.add(layer)
             self._waiting.append(layer)
             self._fill_places()
@@ -139,15 +159,35 @@ class LayersAhead:
         while self._waiting and len(self._running) < PLACES:
             layer = self._waiting.popleft()
             self._running.add(layer)
-            threading.Thread(target=self._work, args=(layer,), name="unpack", daemon=True).start()
+            thread = threading.Thread(target=self._work, args=(layer,), name="unpack", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _work(self, layer: LayerAhead) -> None:
+        process = None
         try:
-            layer.unpack(self._records.driver)
+            if layer.size >= APART_BYTES:
+                process = self._process()
+            layer.unpack(self._records.driver, process)
         finally:
             with self._lock:
                 self._running.discard(layer)
+                if process is not None and process.usable and not self._given_up:
+                    self._free.append(process)
+                    process = None
                 self._fill_places()
+            if process is not None:
+                process.close()
+
+    def _process(self) -> UnpackProcess | None:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        try:
+            return UnpackProcess()
+        except OSError as error:
+            _log.warning("layers are unpacked in the daemon itself: no process can be started: %s", error)
+            return None
 
     def arrived(self, layer: LayerAhead, digest: str) -> None:
         """All bytes of a layer are in the file, and have this digest."""
@@ -192,8 +232,10 @@ class LayersAhead:
         layers = list(self._all)
         for layer in layers:
             self._drop(layer)
-        for layer in layers:
-            layer.ended.wait()
+        while self._threads:  # none begins any more, as nothing waits
+            self._threads.pop().join()
+        while self._free:
+            self._free.pop().close()
         return bool(layers)
 
     def __enter__(self) -> LayersAhead:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 PIECE_BYTES = 256 << 10
+STEP_BYTES = 1 << 20
 POLL_S = 0.25
 
 
@@ -74,6 +75,24 @@ class Growing:
         if not data:
             self.wait_for_end(check)  # what was there has been given up as wrong a moment ago
         return data
+
+    def growth(self, check: Callable[[], None]) -> Iterator[int]:
+        """How many bytes are there, again and again until the end, when they have become notably more.
+
+        Raises:
+            Exception: the error that the writer told.
+        """
+        at, done = 0, False
+        while not done:
+            with self.condition:
+                check()
+                while self.received - at < STEP_BYTES and not self.done:
+                    self.condition.wait(POLL_S)
+                    check()
+                if self.error is not None:
+                    raise self.error
+                at, done = self.received, self.done
+            yield at
 
     def wait_for_end(self, check: Callable[[], None]) -> None:
         """Return at the end; raises as `read_at`."""

@@ -28,6 +28,7 @@ from sampan.oci.digest import check_digest, hex_of
 from sampan.storage.errors import NoSuchLayer, ParentNeeded
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
+from sampan.storage.unpack_process import Apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class DirectoryDriver:
             self._record(parent)
         return self._stage(parent, lambda stage: self._unpack(stage, parent, stream, limits))
 
-    def prepare_ahead(self, stream: Readable, limits: Limits | None = None) -> Prepared:
+    def prepare_ahead(self, stream: Readable | Apart) -> Prepared:
         raise ParentNeeded(f"{self.name} unpacks a layer into a copy of those below it")
 
     def snapshot(self, container_id: str) -> Prepared:

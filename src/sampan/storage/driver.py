@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
+from sampan.storage.unpack_process import Apart
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
 
@@ -74,8 +75,11 @@ class Driver(Protocol):
             InvalidLayer: the archive is broken, hostile or too large; nothing is left.
         """
 
-    def prepare_ahead(self, stream: Readable, limits: Limits | None = None) -> PreparedLayer:
+    def prepare_ahead(self, stream: Readable | Apart) -> PreparedLayer:
         """`prepare_layer` for a layer whose parent is not known yet: `stand_on` tells it later.
+
+        Args:
+            stream: the plain archive, or a blob, plain or not, that another process unpacks.
 
         Raises:
             ParentNeeded: the layer cannot be unpacked without; nothing is left.

@@ -32,6 +32,7 @@ from sampan.storage.limits import Limits
 from sampan.storage.lower_view import OPAQUE_XATTR, LowerView, UnknownLower
 from sampan.storage.tar_reader import Member, Readable
 from sampan.storage.unpack import WHITEOUT, Unpacker
+from sampan.storage.unpack_process import Apart
 
 
 class OverlayWhiteouts:
@@ -102,17 +103,19 @@ class Overlay2(DirectoryDriver):
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         return self._unpack_over(self._view(parent), stage, stream, limits)
 
-    def prepare_ahead(self, stream: Readable, limits: Limits | None = None) -> Prepared:
-        return self._stage(None, lambda stage: self._unpack_over(UnknownLower(), stage, stream, limits))
+    def prepare_ahead(self, stream: Readable | Apart) -> Prepared:
+        return self._stage(None, lambda stage: self._unpack_over(UnknownLower(), stage, stream, None))
 
     def _unpack_over(
-        self, lower: LowerView | UnknownLower, stage: Path, stream: Readable, limits: Limits | None
+        self, lower: LowerView | UnknownLower, stage: Path, stream: Readable | Apart, limits: Limits | None
     ) -> int:
         diff = stage / "diff"
         diff.mkdir()
         diff.chmod(0o755)
         root = os.open(diff, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            if isinstance(stream, Apart):
+                return stream.unpack(root)
             return Unpacker(root, OverlayWhiteouts(lower), limits, lower.lookup).run(stream)
         finally:
             os.close(root)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
 import random
+import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -23,6 +26,7 @@ from sampan.database import Database
 from sampan.errors import SampanError
 from sampan.images import ImageService
 from sampan.storage import InvalidLayer, open_driver
+from sampan.storage.unpack_process import UnpackProcess
 from support.layers import entry, layer, tree
 
 pytestmark = pytest.mark.root
@@ -48,9 +52,9 @@ class Store:
         self.ahead: list[str] = []
         prepare = self.driver.prepare_ahead
 
-        def prepare_ahead(stream: Any, limits: Any = None) -> Any:
+        def prepare_ahead(stream: Any) -> Any:
             try:
-                prepared = prepare(stream, limits)
+                prepared = prepare(stream)
             except Exception as error:
                 self.ahead.append(type(error).__name__)
                 raise
@@ -369,6 +373,116 @@ def test_old_archives_with_links_to_repeated_layers(make: Callable[..., Store]) 
     )
     assert store.ahead == ["unpacked"] and store.is_clean()
     assert len(store.driver.layers()) == 2
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every layer goes to a process of its own; the pids of those that were started."""
+    pids: list[int] = []
+
+    class Noted(UnpackProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            pids.append(self._process.pid)
+
+    monkeypatch.setattr("sampan.images.ahead.UnpackProcess", Noted)
+    monkeypatch.setattr("sampan.images.ahead.APART_BYTES", 1)
+    return pids
+
+
+def are_gone(pids: list[int]) -> bool:
+    return bool(pids) and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("upper", [UPPER, IMPLYING, OPAQUE], ids=["plain", "implying", "opaque"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["", "gzip"])
+def test_another_process_unpacks_the_same_files(
+    make: Callable[..., Store],
+    upper: bytes,
+    compress: Callable[[bytes], bytes],
+    apart: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = archive(LOWER, upper, compress=compress)
+    store = make()
+    files = store.files(store.load(data))
+    assert are_gone(apart) and store.is_clean()
+    assert len(store.ahead) == 2 and store.ahead.count("ParentNeeded") == (upper is not UPPER)
+    monkeypatch.setattr("sampan.images.ahead.MIN_BYTES", 1 << 40)
+    later = make("later")
+    assert later.files(later.load(data)) == files
+
+
+def test_one_process_takes_many_layers(make: Callable[..., Store], apart: list[int]) -> None:
+    store = make()
+    layers = [layer(entry(f"file{number}", data=NOISE[number:])) for number in range(9)]
+    assert {f"file{number}" for number in range(9)} <= set(store.files(store.load(archive(*layers))))
+    assert len(apart) <= 2 and are_gone(apart) and store.is_clean()
+
+
+def test_a_process_that_is_killed_costs_no_load(make: Callable[..., Store], apart: list[int]) -> None:
+    store = make()
+    data = archive(LOWER, UPPER)
+    stream = Halting(data, data.index(b"usr/lib"))
+    loads = threading.Thread(target=lambda: store.images.load(stream))
+    loads.start()
+    until(lambda: apart)
+    for pid in apart:
+        os.kill(pid, signal.SIGKILL)
+    stream.go_on.set()
+    loads.join(30)
+    assert "usr/lib" in store.files("test:1")
+    assert "DriverError" in store.ahead
+    assert are_gone(apart) and store.is_clean()
+
+
+def test_what_another_process_refuses_is_refused(make: Callable[..., Store], apart: list[int]) -> None:
+    store = make()
+    with pytest.raises(InvalidLayer, match="outside of the root"):
+        store.load(archive(LOWER, layer(entry("big", data=NOISE), entry("../../victim", data=b"harm"))))
+    assert store.ahead.count("InvalidLayer") == 1
+    assert are_gone(apart) and store.is_empty()
+
+
+def test_a_client_that_leaves_ends_the_processes(make: Callable[..., Store], apart: list[int]) -> None:
+    store = make()
+    data = archive(LOWER, UPPER)
+    stream = Halting(data, data.index(b"usr/lib"))
+    stream.error = ConnectionResetError("the client went away in the middle of its request")
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            store.images.load(stream)
+
+    loads = threading.Thread(target=work)
+    loads.start()
+    until(lambda: apart)
+    stream.go_on.set()
+    loads.join(30)
+    assert are_gone(apart) and store.is_empty()
+
+
+def test_a_daemon_that_dies_takes_its_processes_along(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "blob").write_bytes(LOWER)
+    program = """if True:
+        import os, sys, time
+        from sampan.storage.unpack_process import UnpackProcess
+        process = UnpackProcess()
+        def growth():
+            yield 70_000
+            print(process._process.pid, flush=True)
+            time.sleep(60)
+        process.unpack(os.open(sys.argv[1], 0), os.open(sys.argv[2], 0), growth())
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "root", tmp_path / "blob"], stdout=subprocess.PIPE
+    ) as dying:
+        assert dying.stdout is not None
+        pid = int(dying.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        dying.kill()
+    until(lambda: not Path(f"/proc/{pid}").exists() or b"Z" in Path(f"/proc/{pid}/stat").read_bytes()[:40])
 
 
 def test_stages_survive_no_restart(make: Callable[..., Store], tmp_path: Path) -> None:
