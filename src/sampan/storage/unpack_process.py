@@ -18,7 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sampan.errors import SampanError
@@ -42,7 +42,8 @@ class UnpackProcess:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        program = _PROGRAM.format(path=sys.path, fd=theirs.fileno(), parent=os.getpid())
+        path = [place for place in sys.path if os.path.isabs(place)]
+        program = _PROGRAM.format(path=path, fd=theirs.fileno(), parent=os.getpid())
         try:
             with theirs:
                 self._process = subprocess.Popen(
@@ -76,11 +77,12 @@ class UnpackProcess:
             Exception: what `growth` raised. The process is gone after any error.
         """
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # then it has left an answer
-                socket.send_fds(self._socket, [b'{"layer": true}'], [root, blob])
-                for received in growth:
-                    self._socket.send(b'{"received": %d}' % received)
-                self._socket.send(b'{"end": true}')
+            listens = self._tell(b'{"layer": true}', [root, blob])
+            for received in growth:
+                if not (listens and self._tell(b'{"received": %d}' % received)):
+                    break
+            else:
+                self._tell(b'{"end": true}')
             try:
                 answer = self._socket.recv(_MESSAGE_BYTES)
             except ConnectionResetError:  # it went with messages unread; its answer comes after this
@@ -95,6 +97,14 @@ class UnpackProcess:
             self.kill()
             raise
         return found["size"], found["diff_id"]
+
+    def _tell(self, message: bytes, fds: Sequence[int] = ()) -> bool:
+        """Whether it takes the message; if not, it has left an answer."""
+        try:
+            socket.send_fds(self._socket, [message], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
 
     def kill(self) -> None:
         """End it at once, whatever it does."""
