@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
+from sampan.engine.metrics import timed
 from sampan.engine.model import MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.spec.users import lookup_user
@@ -314,6 +315,7 @@ def _check_place(live: Live, root: int, place: str, path: str, reference: str) -
         raise InvalidParameter("container rootfs is marked read-only")
 
 
+@timed("changes")
 async def changes(core: Core, reference: str) -> list[Change]:
     """How a container's files differ from its image's, by path."""
     live = core.get(reference)

@@ -167,6 +167,7 @@ def test_metrics(own: Daemon, port: int) -> None:
     own.docker("create", "--name", "two", own.busybox, "true")
     own.docker("pause", "one")
     own.docker("commit", "two", "made:1")
+    own.docker("diff", "two")
     own.docker("rm", "two")
     after = scrape(port)
 
@@ -174,7 +175,8 @@ def test_metrics(own: Daemon, port: int) -> None:
         return after[name] - before[name]
 
     action = "engine_daemon_container_actions_seconds_count{action=%s}"
-    assert [more(action % f'"{name}"') for name in ("create", "start", "commit", "delete")] == [2, 1, 1, 1]
+    actions = ("create", "start", "commit", "changes", "delete")
+    assert [more(action % f'"{name}"') for name in actions] == [2, 1, 1, 1, 1]
     state = "engine_daemon_container_states_containers{state=%s}"
     assert [more(state % f'"{name}"') for name in ("paused", "running", "stopped")] == [1, 0, 0]
     assert more("engine_daemon_events_total") >= 6
