@@ -21,9 +21,11 @@ from sampan.engine.events import EventBus
 from sampan.engine.metrics import Metrics
 from sampan.engine.model import Container
 from sampan.engine.options import EngineOptions
+from sampan.engine.shipping import Shipping
 from sampan.engine.store import ContainerStore, engine_id
 from sampan.errors import InvalidParameter
 from sampan.images import ImageService
+from sampan.logdrivers.job import Job
 from sampan.network import NetworkService
 from sampan.runtime import Attachment, ExitRecord, Launcher, Process
 from sampan.storage import Driver
@@ -185,6 +187,7 @@ class Core:
         self.launcher = launcher
         self.events = events
         self.metrics = Metrics()
+        self.shipping = Shipping()
         self.containers: dict[str, Live] = {}
         self.background: set[asyncio.Task[None]] = set()
         self._unwritten: set[str] = set()  # ids of what waits for room on the disk
@@ -204,6 +207,10 @@ class Core:
     def log_path(self, container: Container) -> Path:
         """The log file."""
         return log_config.log_path(self.directory(container.id), container)
+
+    def log_job(self, container: Container) -> Job | None:
+        """What sends the container's lines to a remote log driver; None for the others."""
+        return log_config.remote_job(self.log_path(container), container)
 
     def cgroups_path(self, container: Container) -> str:
         """The container's cgroup, below the hierarchies' roots."""

@@ -62,6 +62,7 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     if again:
         restarting.schedule(core, live, ran_s)
     core.write_down(container)
+    core.shipping.ended(live.id)
     live.tell_ended()
     for session in live.execs.values():
         if session.process is None:

@@ -55,6 +55,7 @@ class Engine(Core):
             oom.unwatch(live)
             if live.process is not None:
                 live.process.close()
+        await self.shipping.close()
         await self.launcher.close()
 
     async def _stop_containers(self) -> None:

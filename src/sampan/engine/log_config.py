@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from sampan.engine.model import Container, LogConfig
 from sampan.engine.options import EngineOptions
 from sampan.logdrivers import options as log_options
 from sampan.logdrivers import tags
+from sampan.logdrivers.job import Job
 from sampan.runtime import LogSpec
 
 
@@ -56,6 +58,15 @@ def attributes(container: Container) -> dict[str, str]:
     return tags.attributes(
         container.host_config.log_config.config, container.config.labels, container.config.env or []
     )
+
+
+def remote_job(path: Path, container: Container) -> Job | None:
+    """What sends the lines on; None for a driver that keeps them here."""
+    config = container.host_config.log_config
+    if config.type not in log_options.REMOTE:
+        return None
+    options = dict(config.config)
+    return Job(config.type, options, str(path), info(container), attributes(container), socket.gethostname())
 
 
 def log_spec(path: Path, container: Container) -> LogSpec | None:

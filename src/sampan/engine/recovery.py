@@ -10,6 +10,7 @@ import time
 
 from sampan.engine import ending, execs, health, oom, removal, restarting, starting
 from sampan.engine.core import Core, Live, in_thread
+from sampan.engine.shipping import owes
 from sampan.errors import NotModified, SampanError
 from sampan.linux.cgroups import manager_for
 from sampan.runtime import ExitRecord, Process, adopt
@@ -36,6 +37,8 @@ async def recover(core: Core) -> None:
             gone.append((live, found))
         elif live.container.state.running:
             gone.append((live, ExitRecord(255, time.time_ns(), error="it ended while no daemon was there")))
+    for live in core.containers.values():
+        _send_on(core, live)
     ended = {live.id for live, _ in gone}
     await in_thread(lambda: _sweep(core, running, ended))
     for live, record in gone:
@@ -52,6 +55,15 @@ def _known(live: Live, record: ExitRecord) -> bool:
     """Whether this end was written down already, and only the clean-up after it was cut short."""
     state = live.container.state
     return not state.running and record.finished_at_ns == state.finished_at_ns
+
+
+def _send_on(core: Core, live: Live) -> None:
+    """Go on with lines that are for a remote log driver, also with those that an ended run still owes."""
+    job = core.log_job(live.container)
+    if job is not None and (live.process is not None or owes(job)):
+        core.shipping.follow(job)
+        if live.process is None:
+            core.shipping.ended(live.id)
 
 
 def _adopted(core: Core, live: Live, process: Process) -> None:

@@ -17,6 +17,7 @@ from sampan.engine.metrics import timed
 from sampan.engine.model import Container
 from sampan.errors import Conflict, NotFound, SampanError
 
+_DRAIN_S = 5.0  # how long a removed container's last lines may take to a remote log driver
 _log = logging.getLogger("sampan.engine")
 
 
@@ -113,6 +114,7 @@ async def _forget(core: Core, live: Live, volumes: bool) -> None:
     async def sweep() -> None:
         if settled is not None:
             await settled
+        await core.shipping.drained(live.id, _DRAIN_S)
         try:
             await in_thread(lambda: discard(core, live.container))
         except (SampanError, OSError) as error:

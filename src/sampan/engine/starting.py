@@ -21,6 +21,7 @@ from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.options import runtime_words
+from sampan.engine.shipping import probe
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
@@ -67,7 +68,10 @@ async def start_locked(core: Core, live: Live) -> None:
         await live.settled  # the clean-up of the last run
         live.settled = None
     container = live.container
+    job = core.log_job(container)
     try:
+        if job is not None:
+            await in_thread(lambda: probe(job))
         runtime = runtime_words(core.options, container.host_config.runtime)
         joins = _joins(core, container)
         live.process_spec = await in_thread(lambda: _prepare(core, container, joins))
@@ -101,6 +105,8 @@ async def start_locked(core: Core, live: Live) -> None:
     health.reset(live)
     core.write_down(container)
     core.publish(live, "start")
+    if job is not None:
+        core.shipping.follow(job)
     health.begin(core, live)
     oom.watch(core, live)
     ending.watch(core, live, process)

@@ -66,8 +66,8 @@ def check(driver: str, options: Mapping[str, str]) -> None:
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
             )
         _value(options, "max-buffer-size", binary_size)
-    if mode == "non-blocking" or driver in REMOTE:
-        raise Unsupported(f"log driver {driver}, mode {mode or 'blocking'}: not offered yet")
+    if mode == "non-blocking" and driver not in REMOTE:
+        raise Unsupported(f"log opt 'mode': only blocking is offered yet for {driver} log driver")
     if driver not in DRIVERS:
         raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
     known = {*_OWN[driver], *_COMMON, *(_CACHE if driver in REMOTE else ())}
