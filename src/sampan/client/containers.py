@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -390,23 +391,29 @@ class Containers:
             # The head of the answer says that the daemon waits, so that no end can be missed.
             path = f"/containers/{container.id}/wait"
             waiting = await self._transport.request("POST", path, {"condition": "removed"})
-            ended = Stream(lambda: _made(waiting), json_values)
-            async with ended:
+            ending = asyncio.ensure_future(waiting.read())
+            copying: asyncio.Future[tuple[bytes, bytes]] | None = None
+            try:
                 await container.start()
-                stdout, stderr = await streams.communicate(input)
-                async for answer in ended:
-                    return Completed(int(answer["StatusCode"]), stdout, stderr)
-        raise NotFound(f"container {container.id[:12]} was removed while it ran")
+                copying = asyncio.ensure_future(streams.communicate(input))
+                # Both: the streams are the container's own, and stay open when the daemon dies.
+                await asyncio.wait([ending, copying], return_when=asyncio.FIRST_EXCEPTION)
+                if copying.done():
+                    copying.result()
+                answer = json.loads(await ending)
+                return Completed(int(answer["StatusCode"]), *await copying)
+            finally:
+                begun = [task for task in (ending, copying) if task is not None]
+                for task in begun:
+                    task.cancel()
+                await asyncio.wait(begun)
+                waiting.close()
 
     async def prune(self, filters: Filters | None = None) -> Json:
         """Remove all that do not run."""
         query = {"filters": dict(filters or {})}
         answer: Json = await self._transport.call("POST", "/containers/prune", query)
         return answer
-
-
-async def _made(reply: Reply) -> Reply:
-    return reply
 
 
 async def _discard(container: Container) -> None:

@@ -70,8 +70,10 @@ class Attached:
     async def __anext__(self) -> Output:
         while not self._ready:
             try:
-                data = await self._reply.reader.read(CHUNK_BYTES)
-            except ConnectionError as error:
+                data = await self._reply.receive()
+            except ConnectionResetError:
+                data = b""  # it ended without reading all of its input
+            except OSError as error:
                 raise ConnectionFailed(f"the connection to the process broke: {error}") from error
             if not data:
                 raise StopAsyncIteration
@@ -86,15 +88,13 @@ class Attached:
             ConnectionFailed: it has closed its input, or ended.
         """
         try:
-            self._reply.writer.write(data)
-            await self._reply.writer.drain()
-        except ConnectionError as error:
+            await self._reply.send(data)
+        except OSError as error:
             raise ConnectionFailed("the process does not read its input any more") from error
 
     def write_eof(self) -> None:
         """End its standard input."""
-        with suppress(OSError):
-            self._reply.writer.write_eof()
+        self._reply.end_sending()
 
     async def communicate(self, input: Input | None = None) -> tuple[bytes, bytes]:
         """Send all input and read all output: what came on stdout and on stderr."""

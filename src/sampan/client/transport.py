@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -33,13 +35,12 @@ class Reply:
     def __init__(
         self,
         transport: Transport,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        connection: socket.socket,
         machine: h11.Connection,
     ) -> None:
         self._transport = transport
-        self.reader = reader
-        self.writer = writer
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
         self._machine = machine
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -58,7 +59,7 @@ class Reply:
                 raise ConnectionFailed("the daemon closed the connection before it answered")
 
     def hijacked(self) -> bytes:
-        """What has arrived of a stream that is no longer HTTP; the rest comes from `reader`."""
+        """What has arrived of a stream that is no longer HTTP; the rest is `receive`d."""
         return bytes(self._machine.trailing_data[0])
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -82,15 +83,35 @@ class Reply:
     async def _event(self) -> Any:
         try:
             while (event := self._machine.next_event()) is h11.NEED_DATA:
-                self._machine.receive_data(await self.reader.read(CHUNK_BYTES))
+                self._machine.receive_data(await self.receive())
         except (h11.RemoteProtocolError, OSError) as error:
             raise ConnectionFailed(f"the connection to the daemon broke: {error}") from error
         return event
 
+    async def receive(self) -> bytes:
+        """The next bytes; none at the end.
+
+        Not through asyncio's streams: those drop what has arrived when the other side stops to read.
+        """
+        return await self._loop.sock_recv(self._connection, CHUNK_BYTES)
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        await self._loop.sock_sendall(self._connection, data)
+
+    def end_sending(self) -> None:
+        """Close our half."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Give the connection up; the daemon ends what it still did for it."""
-        self._transport.open.discard(self)
-        self.writer.close()
+        if self in self._transport.open:
+            self._transport.open.discard(self)
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+            # After whoever waits for it has been woken: a closed descriptor wakes nobody.
+            self._loop.call_soon(self._loop.call_soon, self._connection.close)
 
 
 class Transport:
@@ -128,12 +149,11 @@ class Transport:
             SampanError: of the class that the answer's status means.
             ConnectionFailed: nobody answers.
         """
-        reader, writer = await self._connect()
         machine = h11.Connection(h11.CLIENT)
-        reply = Reply(self, reader, writer, machine)
+        reply = Reply(self, await self._connect(), machine)
         self.open.add(reply)
         try:
-            await self._send(machine, writer, method, path, query, body, headers, upgrade)
+            await self._send(machine, reply, method, path, query, body, headers, upgrade)
             await reply.head()
             if reply.status >= 400:
                 raise from_status(reply.status, _message(await reply.read(), reply.status))
@@ -152,9 +172,14 @@ class Transport:
         for reply in list(self.open):
             reply.close()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        connected = False
         try:
-            return await asyncio.open_unix_connection(self.path, limit=4 * CHUNK_BYTES)
+            await asyncio.get_running_loop().sock_connect(connection, self.path)
+            connected = True
+            return connection
         except PermissionError as error:
             raise ConnectionFailed(
                 f"permission denied at the socket {self.path}: run as root, or join the socket's group"
@@ -164,6 +189,9 @@ class Transport:
                 raise ConnectionFailed(
                     f"cannot connect to the Sampan daemon at unix://{self.path}; is it running?"
                 ) from error
+        finally:
+            if not connected:
+                connection.close()
         await start(self.path)
         self._start = False
         try:
@@ -174,7 +202,7 @@ class Transport:
     async def _send(
         self,
         machine: h11.Connection,
-        writer: asyncio.StreamWriter,
+        reply: Reply,
         method: str,
         path: str,
         query: Query | None,
@@ -199,15 +227,15 @@ class Transport:
         target = f"/v{self.version}{path}" + (f"?{_encoded(query)}" if query else "")
         request = h11.Request(method=method, target=target, headers=list(fields.items()))
         try:
-            writer.write(_bytes(machine, request))
+            head = _bytes(machine, request)
             if streamed:
+                await reply.send(head)
                 async for piece in body:
-                    writer.write(_bytes(machine, h11.Data(piece)))
-                    await writer.drain()
-            elif content:
-                writer.write(_bytes(machine, h11.Data(content)))
-            writer.write(_bytes(machine, h11.EndOfMessage()))
-            await writer.drain()
+                    await reply.send(_bytes(machine, h11.Data(piece)))
+                await reply.send(_bytes(machine, h11.EndOfMessage()))
+            else:
+                head += _bytes(machine, h11.Data(content)) if content else b""
+                await reply.send(head + _bytes(machine, h11.EndOfMessage()))
         except ConnectionError:
             # The daemon may have refused before the body's end: its answer says why, if there is one.
             if not streamed:

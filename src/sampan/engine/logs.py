@@ -307,9 +307,10 @@ async def stream_logs(path: Path, query: LogQuery, ended: asyncio.Event | None) 
             changed.set()
 
         loop.add_reader(watch, wake)
-    reader = await loop.run_in_executor(None, open_reader, path, query)
+    opening = loop.run_in_executor(None, open_reader, path, query)
     ahead: asyncio.Future[bytes | None] | None = None
     try:
+        reader = await asyncio.shield(opening)  # a client that leaves now must not leave its file behind
         while not reader.done or ahead is not None:
             stopped = ended is None or ended.is_set()
             changed.clear()
@@ -334,7 +335,9 @@ async def stream_logs(path: Path, query: LogQuery, ended: asyncio.Event | None) 
             os.close(watch)
         if ahead is not None:
             await asyncio.wait([ahead])
-        reader.close()
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            opening.result().close()
 
 
 def _seconds_left(query: LogQuery) -> float | None:

@@ -137,6 +137,37 @@ def test_leftovers_of_others_are_no_obstacle(machine: Machine) -> None:
         other.wait()
 
 
+PROGRAM = """
+import asyncio, threading, time
+import sampan
+
+async def main():
+    async with sampan.connect() as s:
+        print((await s.run("hello-world")).text)
+
+threading.Thread(target=time.sleep, args=(0.5,)).start()  # a program with threads, which must not fork
+asyncio.run(main())
+"""
+
+
+def test_a_python_program_starts_the_daemon(machine: Machine) -> None:
+    command = [*machine.argv()[: -len(("python", "-m", "sampan.cli"))], sys.executable, "-W", "error", "-c"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "SAMPAN_"))}
+    environment = {**kept, "PYTHONPATH": "/run/src", "PYTHONDONTWRITEBYTECODE": "1"}
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, PROGRAM], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert greeted((done.returncode, done.stdout, done.stderr)), done.stderr
+        assert alive(machine.daemon_pid)
+        machine.end_daemon(signal.SIGKILL)
+    refused = subprocess.run(
+        [*command, PROGRAM.replace("connect()", "connect(start=False)")],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "ConnectionFailed: cannot connect" in refused.stderr and not alive(machine.daemon_pid)
+
+
 def test_containers_outlive_a_dead_daemon(machine: Machine) -> None:
     assert machine("import", "-", "busybox", stdin=busybox_tar())[0] == 0
     assert machine("run", "-d", "--name", "lives", "busybox", "sleep", "1000")[0] == 0
