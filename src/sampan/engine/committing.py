@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -88,7 +89,13 @@ async def _snapshot(core: Core, live: Live, pause: bool) -> Snapshot:
         manager = manager_for(core.cgroups_path(live.container))
 
         def frozen() -> Snapshot:
-            manager.freeze()
+            try:
+                manager.freeze()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
+                # Its processes have just ended, and its cgroup is gone: it holds still by itself.
+                return core.driver.snapshot(live.id)
             try:
                 return core.driver.snapshot(live.id)
             finally:
