@@ -47,9 +47,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     lost: list[CommandError] = []
     if not arguments:
         if streaming:
-            watched = app.client.request(
-                "GET", "/events", {"filters": {"type": {"container": True}}}, hijack=True
-            )
+            watched = Client(host).request("GET", "/events", {"filters": {"type": {"container": True}}})
             threading.Thread(target=_watch, args=(host, watched, rows, everything, lost), daemon=True).start()
         listed = Client(host).call("GET", "/containers/json", {"all": everything})
         names = [one["Id"][:12] for one in listed]
