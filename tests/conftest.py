@@ -19,12 +19,14 @@ sys.path.insert(0, str(TESTS))
 
 from sampan.database import Database  # noqa: E402
 from support.cli import Cli, docker_release  # noqa: E402  (the paths come first)
+from support.contract import judge  # noqa: E402
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
 
 # Quick and telling tiers first. Everything below these folders needs a daemon.
 TIERS = ("unit", "integration", "attack", "clients", "integration/daemon", "machines")
 NEED_DAEMON = ("clients", "integration/daemon", "machines/inside")
+UNSEEN = pytest.StashKey[list[str]]()  # endpoints that no test has asked
 LEAK_PATIENCE_S = 10.0  # removal of links and directories may happen after the answer
 
 
@@ -63,8 +65,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def base() -> Iterator[Path]:
-    """The directory of everything that the engines of this session own; nothing may be left of it."""
+def base(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The directory of everything that the engines of this session own; nothing may be left of it.
+
+    At the end all answers of the session are held against Docker's description of the API.
+    """
     directory = Path(tempfile.mkdtemp(prefix="sampan-test-"))
     before = Snapshot.take(str(directory), TOKEN)
     yield directory
@@ -79,7 +84,11 @@ def base() -> Iterator[Path]:
     if leaked:
         pytest.fail("the engines left behind:\n" + "\n".join(leaked), pytrace=False)
     remove_cgroup_parents(TOKEN)
+    verdict = judge(directory.rglob("answers.jsonl"))
+    request.config.stash[UNSEEN] = verdict.unseen
     shutil.rmtree(directory)
+    if verdict.wrong:
+        pytest.fail("answers that Docker's API does not give:\n" + "\n".join(verdict.wrong), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -196,8 +205,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
                 report.sections.append((f"log of {engine.host}", text))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
     """Repeat what the static checks before us found, then count in plain words."""
+    unseen = config.stash.get(UNSEEN, [])
+    if unseen:
+        terminalreporter.write_line(
+            f"{len(unseen)} of Docker's endpoints were not asked: {', '.join(unseen)}"
+        )
     for check in filter(None, os.environ.get("SAMPAN_FAILED_CHECKS", "").split("\n")):
         terminalreporter.write_line(f"FAILED check: {check}", red=True)
     counts = {

@@ -18,6 +18,7 @@ from support.images import import_busybox, import_debian
 from support.machine import eventually, free_subnet
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
+RECORDING = Path(__file__).resolve().parent / "recording"
 TOKEN = f"sampan-test-{os.getpid()}"
 START_S = 180 if os.environ.get("SAMPAN_MACHINE") else 30  # emulated, all takes its time
 RUNNING: list[Engine] = []  # all engines that tests use at the moment
@@ -73,6 +74,7 @@ class Daemon(Engine):
         self.exec_root = base / "exec"
         self.pidfile = base / "sampand.pid"
         self.log = base / "sampand.log"
+        self.answers_file = base / "answers.jsonl"  # what support.contract looks at in the end
         self.bridge = f"smpt{os.getpid() % 10**6}x{number}"
         self.bip = free_subnet()
         self.flags = flags
@@ -99,7 +101,12 @@ class Daemon(Engine):
     def spawn(self) -> None:
         """Start the process without waiting for its answer."""
         assert self.process is None
-        environment = {**os.environ, "PYTHONPATH": str(SOURCE), "SAMPAN_TEST": TOKEN}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{RECORDING}{os.pathsep}{SOURCE}",
+            "SAMPAN_TEST": TOKEN,
+            "SAMPAN_RECORD": str(self.answers_file),
+        }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", "sampan.daemon", *self.arguments],

@@ -199,7 +199,7 @@ def _make(core: Core, container: Container, image: Image) -> None:
 
 def _give_volume(core: Core, point: MountPoint, undo: ExitStack) -> None:
     anonymous = not point.name
-    volume = core.volumes.create(point.name or None, driver=point.driver, options={}, labels={})
+    volume = core.volumes.create(point.name or None, driver=point.driver, options={}, labels=point.labels)
     if anonymous:
         undo.callback(core.volumes.remove, volume.name)
     point.name, point.source = volume.name, str(core.volumes.mountpoint(volume.name))

@@ -239,6 +239,7 @@ class MountPoint:
     rw: bool = field(default=True, metadata={"json": "RW"})
     propagation: str = ""
     options: list[str] = field(default_factory=list)  # of a tmpfs, for mount(8); else as mountpoints says
+    labels: dict[str, str] = field(default_factory=dict)  # of a volume, should it have to be made
 
 
 @dataclass(slots=True)

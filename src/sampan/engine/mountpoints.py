@@ -119,6 +119,7 @@ def mount_point(mount: Mount) -> MountPoint:
                 raise Unsupported("volume-subpath is not offered yet")
             if options.no_copy:
                 point.options.append("nocopy")
+            point.labels = options.labels or {}
     elif mount.type == "tmpfs":
         if mount.source:
             raise refuse("field Source must not be specified")

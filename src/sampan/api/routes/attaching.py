@@ -9,20 +9,16 @@ import asyncio
 
 from sampan.api.routes.detach_keys import parse_detach_keys
 from sampan.api.shapes.containers import exec_inspect
+from sampan.api.versions import stream_type
 from sampan.engine import Engine, LogQuery, execs, stream_logs
 from sampan.engine.core import ExecConfig, check_not_restarting
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.http import Request, Response, Routes, empty, json_response
-from sampan.http.response import MULTIPLEXED_STREAM, RAW_STREAM
 from sampan.oci.records import decode
 from sampan.runtime import Attachment
 
 routes = Routes()
-
-
-def _content_type(request: Request, tty: bool) -> str:
-    return MULTIPLEXED_STREAM if not tty and request.api_version >= (1, 42) else RAW_STREAM
 
 
 @routes.post("/containers/{id}/attach")
@@ -38,7 +34,7 @@ async def attach(request: Request) -> Response | None:
     keys = parse_detach_keys(query.get("detachKeys"))
     tty = container.config.tty
     logs, following = query.flag("logs"), query.flag("stream")
-    connection = await request.hijack(_content_type(request, tty))
+    connection = await request.hijack(stream_type(request.api_version, tty))
     handed_over = False
     try:
         if logs:
@@ -100,7 +96,7 @@ async def start(request: Request) -> Response | None:
         return empty(200)
     config = session.config
     keys = parse_detach_keys(config.detach_keys)
-    connection = await request.hijack(_content_type(request, tty))
+    connection = await request.hijack(stream_type(request.api_version, tty))
     attachment = Attachment(
         stdin=config.attach_stdin,
         stdout=config.attach_stdout,

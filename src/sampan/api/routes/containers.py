@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sampan.api import filters
+from sampan.api import filters, versions
 from sampan.api.routes.listing import choose, list_as_json, list_with_sizes, sizes_of
 from sampan.api.shapes import containers as shapes
 from sampan.engine import (
@@ -24,7 +24,6 @@ from sampan.engine.core import in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
 from sampan.http import Request, Response, Routes, dump_json, empty, json_response, stream
-from sampan.http.response import MULTIPLEXED_STREAM, RAW_STREAM
 from sampan.oci.platforms import from_text
 from sampan.oci.records import decode
 
@@ -39,20 +38,33 @@ async def create_container(request: Request) -> Response:
     if not isinstance(body, dict):
         raise InvalidParameter("config cannot be empty in order to create a container")
     body = dict(body)
-    host = body.pop("HostConfig", None) or {}
-    networking = body.pop("NetworkingConfig", None) or {}
-    for name in ("KernelMemory", "KernelMemoryTCP"):
-        host.pop(name, None)  # gone from the kernel; Docker ignores both
+    host = dict(_member(body, "HostConfig"))
+    networking = _member(body, "NetworkingConfig")
+    dropped = [name for name in ("KernelMemory", "KernelMemoryTCP") if host.pop(name, None)]
     config = decode(ContainerConfig, body)
     host_config = decode(HostConfig, host, "HostConfig")
     _take_endpoint(networking, config, host_config.network_mode)
-    text = request.query.get("platform")
+    versions.defaults(request.api_version, host_config)
+    text = request.query.get("platform") if request.api_version >= (1, 41) else ""
     platform = from_text(text) if text else None
     if platform is not None and platform.os != "linux":
         raise InvalidParameter(f"operating system is not supported: {text}")
     wanted_name = request.query.get("name") or None
     live, warnings = await create.create(engine, wanted_name, config, host_config, platform)
+    if dropped:  # gone from the kernel
+        warnings.append("Your kernel does not support kernel memory limits. Limitation discarded.")
     return json_response({"Id": live.id, "Warnings": warnings}, 201)
+
+
+def _member(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take an object out of the body; Go matches members without regard to case."""
+    found = next((key for key in body if key.lower() == name.lower()), name)
+    value = body.pop(found, None)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidParameter(f"{name}: expected an object")
+    return value
 
 
 def _take_endpoint(networking: dict[str, Any], config: ContainerConfig, mode: str) -> None:
@@ -60,10 +72,13 @@ def _take_endpoint(networking: dict[str, Any], config: ContainerConfig, mode: st
 
     Clients since API 1.44 give the MAC address here and not in the config.
     """
-    for network, settings in (networking.get("EndpointsConfig") or {}).items():
+    for name, value in networking.items():
+        if name.lower() != "endpointsconfig" and value:
+            raise InvalidParameter(f"NetworkingConfig.{name}: unknown field")
+    for network, settings in _member(dict(networking), "EndpointsConfig").items():
         if network not in (mode or "default", "default") and not (network == "bridge" and not mode):
             raise Unsupported(f"network {network}: joining user-defined networks is not offered yet")
-        for name, value in (settings or {}).items():
+        for name, value in _member({network: settings}, network).items():
             if name == "MacAddress":
                 config.mac_address = value or config.mac_address
             elif value not in (None, False, 0, "", [], {}):
@@ -97,6 +112,11 @@ async def start(request: Request) -> Response:
     for name in ("checkpoint", "checkpoint-dir"):
         if request.query.get(name):
             raise Unsupported(f"{name}: checkpoints are not offered")
+    if len(await request.read()) > len("null") + 3:  # as dockerd counts an empty object
+        raise InvalidParameter(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in "
+            "v1.24"
+        )
     await starting.start(engine, engine.get(request.params["id"]))
     return empty()
 
@@ -204,7 +224,8 @@ async def wait(request: Request) -> Response:
     """The exit code, once there is one; the head goes out at once, so that clients know that we wait."""
     engine: Engine = request.engine
     live = engine.get(request.params["id"])
-    condition = request.query.get("condition") or "not-running"
+    asked = request.query.get("condition") if request.api_version >= (1, 30) else ""
+    condition = asked or "not-running"
     if condition not in ("not-running", "next-exit", "removed"):
         raise InvalidParameter(f'invalid condition: "{condition}"')
     waiting = ending.wait(live, condition)
@@ -253,7 +274,7 @@ async def logs(request: Request) -> Response:
     )
     ended = live.ended if container.state.running else None
     pieces = stream_logs(engine.log_path(container), wanted, ended)
-    return stream(pieces, RAW_STREAM if container.config.tty else MULTIPLEXED_STREAM)
+    return stream(pieces, versions.stream_type(request.api_version, container.config.tty))
 
 
 def timestamp_ns(text: str) -> int:

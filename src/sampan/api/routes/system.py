@@ -198,6 +198,9 @@ async def info(request: Request) -> Response:
         }
     if request.api_version < (1, 42):
         shape |= {"KernelMemory": False, "KernelMemoryTCP": False}
+    if request.api_version < (1, 25):
+        names = [option.partition(",")[0].removeprefix("name=") for option in security]
+        shape |= {"SecurityOptions": names, "ExecutionDriver": "<not supported>"}
     return json_response(shape)
 
 

@@ -14,13 +14,21 @@ _UNOFFERED = (
     ("POST", "/grpc", "building images"),
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
+    ("GET", "/plugins/privileges", "plugins"),
+    ("GET", "/plugins/{name:path}/json", "plugins"),
+    ("DELETE", "/plugins/{name:path}", "plugins"),
+    *(
+        ("POST", f"/plugins/{{name:path}}/{verb}", "plugins")
+        for verb in ("enable", "disable", "upgrade", "push", "set")
+    ),
+    ("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
 )
 _SWARM = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 
 
 def _refuse(what: str) -> None:
     async def refused(_: Request) -> Response:
-        raise Unsupported(f"{what} is not offered yet")
+        raise Unsupported(f"{what} {'are' if what == 'plugins' else 'is'} not offered yet")
 
     for method, pattern, name in _UNOFFERED:
         if name == what:
@@ -36,9 +44,11 @@ async def _no_swarm(_: Request) -> Response:
 
 
 for _path in _SWARM:
-    for _method in ("GET", "POST"):
+    for _method in ("GET", "POST", "DELETE"):
         routes.route(_method, _path)(_no_swarm)
         routes.route(_method, f"{_path}/{{rest:path}}")(_no_swarm)
+
+routes.route("PUT", "/volumes/{name:path}")(_no_swarm)  # changes cluster volumes only
 
 
 @routes.get("/plugins")
