@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -44,9 +45,10 @@ class Recorder:
             except ValueError:
                 lines = True
                 value = [json.loads(line) for line in body.split(b"\n")[:-1] if line.strip()]
-        path = target.partition("?")[0]
-        last = path.rpartition("/")[2]
-        forms = self._seen.setdefault((f"{method} {path.count('/')} {last[:12]}", status), set())
+        path = target.partition("?")[0].removeprefix("/")
+        steps = path.split("/")
+        first = steps[1] if re.fullmatch(r"v[0-9.]+", steps[0]) and len(steps) > 1 else steps[0]
+        forms = self._seen.setdefault((f"{method} {first} {len(steps)} {steps[-1][:12]}", status), set())
         one = hash(repr(form(value)))
         if one in forms or len(forms) >= FORMS:
             return
