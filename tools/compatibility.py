@@ -75,6 +75,9 @@ def endpoints() -> Iterator[tuple[str, str]]:
         if found is None:
             yield one.name, "404: not offered yet"
             continue
+        if one.path.startswith("/plugins/{name}"):
+            yield one.name, '404: `plugin "…" not found`, as there are none'
+            continue
         try:
             asyncio.run(found[0](None))  # type: ignore[arg-type]
         except SampanError as error:  # refused, whatever was asked

@@ -120,6 +120,8 @@ def test_what_docker_has_and_we_do_not_is_refused_by_name(daemon: Daemon) -> Non
         answer = daemon.api(one.method, target)
         if one.name == "GET /plugins":
             assert (answer.status, answer.json()) == (200, [])
+        elif "{name}" in one.path and target.startswith("/plugins"):
+            assert (answer.status, answer.message) == (404, 'plugin "no-such-one" not found'), one.name
         elif target.startswith("/plugins"):
             assert (answer.status, answer.message) == (501, "plugins are not offered yet"), one.name
         else:

@@ -32,6 +32,7 @@ STATUSES: dict[str, dict[int, str]] = {
     "POST /images/load": {404: "the archive has no image for the platform"},
     "POST /containers/{id}/start": {409: "the container is being removed"},
     "POST /containers/{id}/attach": {409: "the container is paused or restarting"},
+    "POST /containers/{id}/resize": {409: "it does not run"},
     "POST /containers/{id}/pause": {409: "it does not run, or is paused already"},
     "POST /containers/{id}/unpause": {409: "it is not paused"},
 }

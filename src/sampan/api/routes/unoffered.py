@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.errors import Unavailable, Unsupported
+from sampan.errors import NotFound, Unavailable, Unsupported
 from sampan.http import Request, Response, Routes, json_response
 
 routes = Routes()
@@ -15,12 +15,6 @@ _UNOFFERED = (
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
     ("GET", "/plugins/privileges", "plugins"),
-    ("GET", "/plugins/{name:path}/json", "plugins"),
-    ("DELETE", "/plugins/{name:path}", "plugins"),
-    *(
-        ("POST", f"/plugins/{{name:path}}/{verb}", "plugins")
-        for verb in ("enable", "disable", "upgrade", "push", "set")
-    ),
     ("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
 )
 _SWARM = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
@@ -49,6 +43,16 @@ for _path in _SWARM:
         routes.route(_method, f"{_path}/{{rest:path}}")(_no_swarm)
 
 routes.route("PUT", "/volumes/{name:path}")(_no_swarm)  # changes cluster volumes only
+
+
+async def _no_plugin(request: Request) -> Response:
+    raise NotFound(f'plugin "{request.params["name"]}" not found')
+
+
+routes.get("/plugins/{name:path}/json")(_no_plugin)
+routes.delete("/plugins/{name:path}")(_no_plugin)
+for _verb in ("enable", "disable", "upgrade", "push", "set"):
+    routes.post(f"/plugins/{{name:path}}/{_verb}")(_no_plugin)
 
 
 @routes.get("/plugins")
