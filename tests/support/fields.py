@@ -254,8 +254,8 @@ FIELDS: tuple[Field, ...] = (
     _host("NetworkMode", "none", Inside("ls /sys/class/net", "lo")),
     _host(
         "PortBindings",
-        {"80/tcp": [{"HostPort": "8099"}]},
-        Refused(501, "publishing ports (--publish): not offered yet"),
+        {"80/tcp": [{"HostIp": "", "HostPort": "8099"}]},
+        Elsewhere("clients/test_publish.py::test_from_the_host_and_from_another_machine"),
     ),
     _host(
         "RestartPolicy",
@@ -291,7 +291,7 @@ FIELDS: tuple[Field, ...] = (
     _host("OomScoreAdj", 321, Inside("cat /proc/self/oom_score_adj", "321")),
     _host("PidMode", "host", Inside("test $$ -gt 1 && echo host", "host")),
     _host("Privileged", True, Elsewhere("clients/test_run_limits.py::test_privileged")),
-    _host("PublishAllPorts", True, Refused(501, "publishing all ports (--publish-all): not offered yet")),
+    _host("PublishAllPorts", True, Elsewhere("clients/test_publish.py::test_ranges_and_all_exposed")),
     _host("ReadonlyRootfs", True, Inside("touch /x 2>/dev/null || echo refused", "refused")),
     _host("SecurityOpt", ["no-new-privileges"], Inside("grep NoNewPrivs /proc/self/status | cut -f2", "1")),
     _host("StorageOpt", {"size": "1G"}, Refused(501, "storage options (--storage-opt): not offered yet")),
