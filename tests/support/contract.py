@@ -33,6 +33,7 @@ STATUSES: dict[str, dict[int, str]] = {
     "POST /containers/{id}/start": {409: "the container is being removed"},
     "POST /containers/{id}/attach": {409: "the container is paused or restarting"},
     "POST /containers/{id}/resize": {409: "it does not run"},
+    "POST /containers/{id}/update": {409: "the limits contradict those that are set already"},
     "POST /containers/{id}/pause": {409: "it does not run, or is paused already"},
     "POST /containers/{id}/unpause": {409: "it is not paused"},
 }
