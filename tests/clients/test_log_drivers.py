@@ -7,12 +7,14 @@ import json
 import os
 import re
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from support.certificates import Authority
 from support.cli import Cli
 from support.engine import Daemon, Engine
 from support.machine import eventually
@@ -120,6 +122,27 @@ def test_syslog_by_datagrams(engine: Engine, busybox: str, name: Names, tmp_path
         eventually(lambda receiver=receiver: receiver.packets)
         assert receiver.packets[0].endswith(b": hello\n") and receiver.packets[0].startswith(b"<30>")
         receiver.close()
+
+
+def test_syslog_over_tls(engine: Engine, busybox: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    own = authority.issue("server", "subjectAltName=IP:127.0.0.1\n")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own / "cert.pem", own / "key.pem")
+    server = Stream(tls=context)
+    address = f"tcp+tls://127.0.0.1:{server.port}"
+    flags = options("syslog", syslog_address=address, syslog_format="rfc5424", tag="t")
+    trusted = options("syslog", syslog_tls_ca_cert=str(authority.certificate))
+    engine.docker("run", "--rm", *flags, *trusted, busybox, "echo", "secret")
+    eventually(lambda: server.data)
+    length, _, message = server.data.partition(b" ")
+    assert int(length) == len(message) and message.endswith(b" t - secret\n")  # RFC 5425's frames
+    refused = engine.docker("run", "--rm", *flags, busybox, "true", code=None)
+    assert "certificate verify failed" in refused.err
+    skipped = options("syslog", syslog_tls_skip_verify="true")
+    engine.docker("run", "--rm", *flags, *skipped, busybox, "echo", "unverified")
+    eventually(lambda: b"unverified" in server.data)
+    server.close()
 
 
 # --- gelf ---

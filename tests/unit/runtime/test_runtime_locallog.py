@@ -13,6 +13,9 @@ from sampan.runtime.containerlog import open_log
 from sampan.runtime.logfile import PIECE_BYTES
 from sampan.runtime.protocol import LogSpec
 
+# A record as dockerd 20.10 wrote it: "err" to stderr at that time.
+DOCKERS = b"\x00\x00\x00\x17\n\x06stderr\x10\xed\xc6\xd0\xf4\xde\xa4\xce\xf5\x18\x1a\x03err\x00\x00\x00\x17"
+DOCKERS_TIME = 1795591711516533613
 NOW = 1_700_000_000_123_000_000
 
 
@@ -29,6 +32,10 @@ def spec(path: Path, size: int = 0, files: int = 5, compress: bool = False) -> L
 
 
 def test_a_record_is_dockers(tmp_path: Path) -> None:
+    log = open_log(spec(tmp_path / "dockers"))
+    log.write("stderr", b"err\n", DOCKERS_TIME)
+    log.finish(NOW)
+    assert (tmp_path / "dockers").read_bytes() == DOCKERS
     log = open_log(spec(tmp_path / "container.log"))
     log.write("stdout", b"hello\n", NOW)
     log.finish(NOW)

@@ -1,0 +1,118 @@
+"""Attached connections byte by byte: leaving HTTP both ways, frames, half-closing, logs before the stream."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from support.engine import Engine
+from support.machine import eventually
+
+Names = Callable[[], str]
+
+
+def attach(
+    engine: Engine, container: str, query: str, upgrade: bool = True
+) -> tuple[socket.socket, str, bytes]:
+    """Attach; the connection, the answer's head, and what came behind it already."""
+    end = socket.socket(socket.AF_UNIX)
+    end.settimeout(20)
+    end.connect(engine.socket)
+    lines = [
+        f"POST /v1.44/containers/{container}/attach?{query} HTTP/1.1",
+        "Host: docker",
+        "Content-Length: 0",
+    ]
+    if upgrade:
+        lines += ["Connection: Upgrade", "Upgrade: tcp"]
+    end.sendall("\r\n".join([*lines, "", ""]).encode())
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = end.recv(4096)
+        assert piece, data
+        data += piece
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return end, head.decode(), rest
+
+
+def read_all(end: socket.socket, data: bytes = b"") -> bytes:
+    """Everything up to the end."""
+    while piece := end.recv(65536):
+        data += piece
+    end.close()
+    return data
+
+
+def framed(text: bytes, stream: int = 1) -> bytes:
+    """As the server frames a piece of output."""
+    return bytes([stream, 0, 0, 0]) + len(text).to_bytes(4, "big") + text
+
+
+def make(engine: Engine, name: str, *words: str) -> str:
+    """A created container."""
+    engine.docker("create", "--name", name, *words)
+    return name
+
+
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_both_ways_to_leave_http(engine: Engine, busybox: str, name: Names, tty: bool, upgrade: bool) -> None:
+    one = make(engine, name(), *(["-t"] if tty else []), busybox, "echo", "hello")
+    end, head, rest = attach(engine, one, "stream=1&stdout=1&stderr=1", upgrade)
+    assert head.startswith("HTTP/1.1 101 " if upgrade else "HTTP/1.1 200 ")
+    assert ("Upgrade: tcp" in head) == upgrade
+    kind = "raw" if tty or not upgrade else "multiplexed"
+    assert kind == "raw" or f"Content-Type: application/vnd.docker.{kind}-stream" in head
+    engine.docker("start", one)
+    assert read_all(end, rest) == (b"hello\r\n" if tty else framed(b"hello\n"))
+
+
+def test_logs_come_before_the_stream(engine: Engine, busybox: str, name: Names) -> None:
+    one = name()
+    script = "echo early; echo wrong >&2; read x; echo late $x"
+    engine.docker("run", "-d", "-i", "--name", one, busybox, "sh", "-c", script)
+    eventually(lambda: engine.docker("logs", one).out == "early\n")
+    end, _, rest = attach(engine, one, "logs=1&stream=1&stdout=1&stdin=1")
+    end.sendall(b"input\n")
+    assert read_all(end, rest) == framed(b"early\n") + framed(b"late input\n")
+
+
+def test_half_closing_ends_the_input_and_not_the_output(engine: Engine, busybox: str, name: Names) -> None:
+    one = name()
+    command = ["sh", "-c", "cat; sleep 0.5; echo after"]
+    body = {"Image": busybox, "Cmd": command, "OpenStdin": True, "StdinOnce": True}
+    made = engine.api("POST", f"/containers/create?name={one}", body)
+    assert made.status == 201
+    end, _, rest = attach(engine, one, "stream=1&stdout=1&stdin=1")
+    engine.docker("start", one)
+    end.sendall(b"before\n")
+    end.shutdown(socket.SHUT_WR)
+    assert read_all(end, rest) == framed(b"before\n") + framed(b"after\n")
+
+
+def test_a_client_that_dies_costs_the_others_nothing(engine: Engine, busybox: str, name: Names) -> None:
+    one = make(engine, name(), busybox, "sh", "-c", "yes | head -c 20000000; echo end")
+    dead, _, _ = attach(engine, one, "stream=1&stdout=1")
+    alive, _, rest = attach(engine, one, "stream=1&stdout=1", upgrade=False)
+    engine.docker("start", one)
+    time.sleep(0.2)
+    dead.close()
+    data = read_all(alive, rest)
+    assert data.endswith(b"end\n") and len(data) > 20_000_000
+    assert engine.api.inspect(one)["State"]["ExitCode"] == 0
+
+
+def test_a_reader_of_logs_that_stops_reading_stops_no_container(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    one = name()
+    engine.docker("run", "-d", "--name", one, busybox, "sh", "-c", "yes | head -c 40000000; echo end >/end")
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(engine.socket)
+    end.sendall(f"GET /containers/{one}/logs?follow=1&stdout=1 HTTP/1.1\r\nHost: docker\r\n\r\n".encode())
+    eventually(lambda: engine.api.inspect(one)["State"]["Status"] == "exited", timeout=60)
+    end.close()
+    assert engine.api.inspect(one)["State"]["ExitCode"] == 0
