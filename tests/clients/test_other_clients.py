@@ -45,6 +45,24 @@ def test_docker_py_lifecycle(client: docker.DockerClient, busybox: str, name: Na
         container.start()
 
 
+def test_docker_py_leaves_the_terminal_to_the_creation(
+    client: docker.DockerClient, busybox: str, name: Names
+) -> None:
+    """The terminal is named when an exec is made, not again at its start: the output comes in frames."""
+    container = client.containers.run(busybox, ["sleep", "60"], detach=True, name=name())
+    made = client.api.exec_create(container.id, ["sh", "-c", "tty; echo b >&2"], tty=True)
+    assert client.api.exec_start(made, demux=True) == (b"/dev/pts/0\r\nb\r\n", None)
+
+
+def test_docker_py_commits_what_is_about_to_end(
+    client: docker.DockerClient, busybox: str, name: Names
+) -> None:
+    for _ in range(10):
+        container = client.containers.run(busybox, ["touch", "/test"], detach=True, name=name())
+        client.images.remove(container.commit().id)
+        container.remove(force=True)
+
+
 def test_docker_py_saves_and_loads(client: docker.DockerClient, busybox: str) -> None:
     image = client.images.get(busybox)
     (loaded,) = client.images.load(b"".join(image.save(named=True)))

@@ -62,7 +62,7 @@ class Session:
     Args:
         fd: its socket; owned from now on.
         attachment: what it takes part in.
-        terminal: the process has a terminal: there are no frames, and detach keys count.
+        terminal: the process has a terminal: detach keys count.
     """
 
     def __init__(self, fd: int, attachment: Attachment, terminal: bool) -> None:
@@ -72,7 +72,7 @@ class Session:
         self.wants = frozenset(
             name for name, wanted in (("stdout", attachment.stdout), ("stderr", attachment.stderr)) if wanted
         )
-        self.framed = attachment.framed and not terminal
+        self.framed = attachment.framed
         self.scanner = DetachScanner(attachment.detach_keys if terminal else b"")
         self.prefix = attachment.prefix
         self.pending = bytearray()

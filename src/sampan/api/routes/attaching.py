@@ -85,9 +85,9 @@ async def start(request: Request) -> Response | None:
     body = await request.json() or {}
     detach, tty = bool(body.get("Detach")), bool(body.get("Tty"))
     size = body.get("ConsoleSize") or session.config.console_size
-    terminal_size = (size[0], size[1]) if size and tty and len(size) == 2 else None
-    if tty != session.config.tty and not detach:
-        session.config.tty = tty
+    # Whether there is a terminal was said when it was made; here `Tty` only means output without frames.
+    terminal = session.config.tty
+    terminal_size = (size[0], size[1]) if size and terminal and len(size) == 2 else None
     execs.check_startable(live, session)
     if detach:
         if request.upgrade:
