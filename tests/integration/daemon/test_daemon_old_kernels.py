@@ -57,6 +57,19 @@ def test_a_life(old: Daemon, name: Names) -> None:
     docker("rm", "-f", one)
 
 
+def test_copies(old: Daemon, name: Names, tmp_path: Path) -> None:
+    """Volumes are in their places there too, and read-only ones stay so."""
+    one = name()
+    (tmp_path / "f").write_text("copied\n")
+    mounts = ["-v", "/vol", "-v", f"{tmp_path}:/ro:ro"]
+    old.docker("run", "-d", "--name", one, *mounts, old.busybox, "sleep", "600")
+    old.docker("cp", str(tmp_path / "f"), f"{one}:/vol/f")
+    assert old.docker("exec", one, "cat", "/vol/f").out == "copied\n"
+    old.docker("cp", f"{one}:/ro/f", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_text() == "copied\n"
+    assert "read-only" in old.docker("cp", str(tmp_path / "f"), f"{one}:/ro/", code=1).err
+
+
 def test_a_life_with_a_terminal(old: Daemon) -> None:
     command = ("run", "--rm", "-it", old.busybox, "sh", "-c", "tty; echo over")
     with old.docker.terminal(*command) as terminal:
