@@ -19,7 +19,6 @@ from typing import Any
 import sampan
 from sampan.errors import SampanError
 from sampan.logdrivers.job import Job, flag
-from sampan.logdrivers.senders import sender_for
 
 _BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.logdrivers.shipper import main; main({fd})"
 _AGAIN_S = 1.0
@@ -131,6 +130,8 @@ def probe(job: Job) -> None:
     """
     if flag(job.options, "fluentd-async"):
         return
+    from sampan.logdrivers.senders import sender_for  # only where a start needs it
+
     try:
         sender = sender_for(job)
         sender.connect()
