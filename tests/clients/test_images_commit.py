@@ -99,6 +99,36 @@ def test_a_new_entrypoint_drops_the_old_command(
     assert (second["Entrypoint"], second["Cmd"]) == (["/x"], ["/y"])
 
 
+@pytest.mark.parametrize("state", ["running", "paused", "stopped"])
+def test_every_instruction_in_every_state(
+    cli: Cli, engine: Engine, busybox: str, name: Names, image: str, state: str
+) -> None:
+    container = name()
+    engine.docker("run", "-d", "--name", container, busybox, "sleep", "600")
+    if state != "running":
+        engine.docker(*(("pause",) if state == "paused" else ("stop", "-t", "0")), container)
+    changes = (
+        'CMD ["a", "b"]', "ENTRYPOINT /bin/x y", "ENV one=1 two=2", "EXPOSE 80 53/udp", "LABEL l=m n=o",
+        "ONBUILD RUN true", "USER alice:staff", "VOLUME /one /two", "WORKDIR /home",
+        "HEALTHCHECK --retries=4 CMD test -e /x", "STOPSIGNAL SIGINT", 'SHELL ["/bin/ash", "-c"]',
+    )  # fmt: skip
+    cli("commit", *(word for change in changes for word in ("-c", change)), container, f"{image}:1")
+    config = inspect(engine, f"{image}:1")["Config"]
+    assert config["Cmd"] == ["a", "b"]
+    assert config["Entrypoint"] == ["/bin/sh", "-c", "/bin/x y"]
+    assert {"one=1", "two=2"} <= set(config["Env"])
+    assert set(config["ExposedPorts"]) == {"80/tcp", "53/udp"}
+    assert config["Labels"] == {"l": "m", "n": "o"}
+    assert config["OnBuild"] == ["RUN true"]
+    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("alice:staff", "/home", "SIGINT")
+    assert set(config["Volumes"]) == {"/one", "/two"}
+    health = config["Healthcheck"]
+    assert (health["Test"], health["Retries"]) == (["CMD-SHELL", "test -e /x"], 4)
+    assert config["Shell"] == ["/bin/ash", "-c"]
+    assert engine.api.inspect(container)["State"]["Paused"] == (state == "paused")
+    assert "bin/busybox" in members(cli("export", container).raw)
+
+
 def test_parents_and_children(cli: Cli, engine: Engine, busybox: str, name: Names, image: str) -> None:
     """An image that others were made from goes with the last of them, not before."""
     container = name()
