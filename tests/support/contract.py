@@ -23,8 +23,8 @@ SPEC = Path(__file__).parents[1] / "specs" / "docker-engine-api-v1.51.yaml"
 # Any operation may say that the request is wrong, that the daemon failed, or that something is not offered.
 ALWAYS = {400, 500, 501, 503}
 
-# Operations of ours, which Docker does not have.
-OURS = {"POST /exec/{id}/kill", "POST /sampan/check"}
+# Operations of ours, which Docker does not have, and those that dockerd has for people who debug it.
+OURS = {"GET /debug/stacks", "GET /debug/vars", "POST /exec/{id}/kill", "POST /sampan/check"}
 
 # Statuses that dockerd gives and its description leaves out.
 STATUSES: dict[str, dict[int, str]] = {
@@ -33,6 +33,7 @@ STATUSES: dict[str, dict[int, str]] = {
     "POST /containers/{id}/start": {409: "the container is being removed"},
     "POST /containers/{id}/attach": {409: "the container is paused or restarting"},
     "POST /containers/{id}/resize": {409: "it does not run"},
+    "POST /exec/{id}/resize": {409: "its container does not run"},
     "POST /containers/{id}/update": {409: "the limits contradict those that are set already"},
     "POST /containers/{id}/pause": {409: "it does not run, or is paused already"},
     "POST /containers/{id}/unpause": {409: "it is not paused"},
