@@ -210,6 +210,8 @@ class Follower:
                     return False
             except FileNotFoundError:
                 pass  # being rotated, or gone
+        if ours is not None and len(ours.head) < _HEAD_BYTES:
+            ours.head = ours.read_head()  # it was empty when it was opened, and may be packed by now
         newer = _open_all(self._path)
         index = next((n for n, file in enumerate(newer) if ours is not None and ours.same(file)), -1)
         for file in newer[: index + 1]:

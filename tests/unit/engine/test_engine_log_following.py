@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from pathlib import Path
@@ -71,3 +72,19 @@ def test_a_place_is_found_again_after_rotation_and_compression(tmp_path: Path) -
     rest = b"".join(iter(again.read, None))
     again.close()
     assert b"first" not in rest and [b"number %d\\n" % n in rest for n in range(2, 40)] == [True] * 38
+
+
+def test_a_file_that_was_opened_empty_is_known_again_once_it_is_packed(tmp_path: Path) -> None:
+    path = tmp_path / "x-json.log"
+    path.write_bytes(b"")
+    follower = Follower(path)
+    assert follower.read() is None
+    path.write_bytes(b"one\n")
+    follower._files[0].read()  # up to here, when it is rotated and packed at once
+    follower._files[0].head = b""
+    path.rename(tmp_path / "x-json.log.1")
+    (tmp_path / "x-json.log.1.gz").write_bytes(gzip.compress(b"one\n"))
+    (tmp_path / "x-json.log.1").unlink()
+    path.write_bytes(b"two\n")
+    assert follower.read() == b"two\n"
+    follower.close()
