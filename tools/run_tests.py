@@ -161,6 +161,8 @@ def fetch() -> None:
     code = "import sys; sys.path.insert(0, 'tests'); from support.images import debian_tar; debian_tar()"
     if shutil.which("debootstrap") is not None:
         subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
+    code = "import sys; sys.path.insert(0, 'tests'); from support import docker_py; docker_py.fetch()"
+    subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
     try:
         sshd.program()
     except machine.NoMachine as error:
