@@ -95,7 +95,7 @@ def test_field(daemon: Daemon, busybox: str, name: Names, tmp_path: Path, field:
     words: dict[str, Callable[[], str]] = {
         "DISK": lambda: disk()[0],
         "NUMBERS": lambda: disk()[1],
-        "PARENT": lambda: f"{TOKEN}-parent",
+        "PARENT": lambda: f"{TOKEN}/parent",
         "OTHER": other,
         "MISSING": lambda: str(tmp_path / "missing"),
         "UTS": lambda: os.readlink("/proc/self/ns/uts"),
@@ -132,6 +132,10 @@ def test_field(daemon: Daemon, busybox: str, name: Names, tmp_path: Path, field:
     if isinstance(outcome, Inside):
         assert api("POST", f"/containers/{one}/wait").json()["StatusCode"] in (0, 1)
         logs = api("GET", f"/containers/{one}/logs?stdout=1").body
+        if field.path == "HostConfig.CgroupParent":
+            api.remove(one)
+            for parent in Path("/sys/fs/cgroup").glob(f"**/{TOKEN}/parent"):
+                parent.rmdir()
         if not body.get("Tty"):
             logs = re.sub(rb"[\x01\x02]\0\0\0.{4}", b"", logs, flags=re.DOTALL)
         assert logs.decode().replace("\r", "").rstrip("\n") == filled(outcome.expected, words)

@@ -29,6 +29,10 @@ OURS = {"GET /debug/stacks", "GET /debug/vars", "POST /exec/{id}/kill", "POST /s
 # Statuses that dockerd gives and its description leaves out.
 STATUSES: dict[str, dict[int, str]] = {
     "GET /images/json": {404: "a filter names an image that there is not"},
+    **{
+        f"POST /{kind}/prune": {409: "another prune is running"}
+        for kind in ("containers", "images", "networks", "volumes")
+    },
     "POST /images/load": {404: "the archive has no image for the platform"},
 }
 
