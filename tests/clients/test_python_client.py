@@ -434,3 +434,23 @@ def test_the_daemon_dies_in_mid_call(make_daemon: Callable[..., object], busybox
         eventually(lambda: len(containers(daemon)) == len(before) + 1, what="the container is known again")
     finally:
         daemon.end()
+
+
+def test_files_in_and_out(engine: Engine, resident: str) -> None:
+    async def scenario(s: Session) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            member = tarfile.TarInfo("cargo")
+            member.size = 3
+            tar.addfile(member, io.BytesIO(b"tea"))
+        container = await s.containers.get(resident)
+        await container.put_archive("/tmp", packed.getvalue())
+        assert (await container.exec(["cat", "/tmp/cargo"])).stdout == b"tea"
+        taken = b"".join([piece async for piece in container.get_archive("/tmp/cargo")])
+        with tarfile.open(fileobj=io.BytesIO(taken)) as tar:
+            found = tar.extractfile("cargo")
+            assert found is not None and found.read() == b"tea"
+        with pytest.raises(NotFound):
+            await anext(container.get_archive("/no/such/file"))
+
+    play(engine, scenario)
