@@ -49,6 +49,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("zstd", ("zstd",)),
     ("openssl", ("openssl",)),
     ("docker-registry", ("docker-registry",)),
+    ("docker-compose", ("docker-compose",)),
     ("qemu-aarch64-static", ("qemu-user-static",)),
     ("qemu-system-x86_64", ("qemu-system-x86",)),  # other machines: see tools/machine.py
     ("depmod", ("kmod",)),

@@ -1,0 +1,125 @@
+"""Debian's docker-compose at our daemon: a project of several services, from `up` to `down`.
+
+Its services share the default bridge (`network_mode: bridge`): networks of a project's own are to come, and
+compose is told so by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.engine import Engine
+from support.machine import eventually
+from support.needs import program
+
+pytestmark = program("docker-compose")
+
+PROJECT = """
+version: "2.4"
+services:
+  web:
+    image: busybox
+    network_mode: bridge
+    command: [sh, -c, "echo web up; while :; do cat /data/page | nc -l -p 80; done"]
+    ports: ["80"]
+    environment: {COLOUR: green}
+    volumes: ["pages:/data"]
+    depends_on: [writer]
+    restart: unless-stopped
+    labels: {tier: front}
+  writer:
+    image: busybox
+    network_mode: bridge
+    command: [sh, -c, "echo hello from writer >/data/page; echo written; exec sleep 1000"]
+    volumes: ["pages:/data"]
+    mem_limit: 64m
+volumes:
+  pages:
+"""
+
+Compose = Callable[..., str]
+
+
+@pytest.fixture
+def compose(engine: Engine, busybox: str, tmp_path: Path) -> Compose:
+    """Runs docker-compose in the project's directory."""
+    project = tmp_path / "ahoy"
+    project.mkdir()
+    (project / "docker-compose.yml").write_text(PROJECT.replace("busybox", busybox))
+
+    def run(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            ["docker-compose", *words],
+            cwd=project,
+            env={"DOCKER_HOST": engine.host, "PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def _project(engine: Engine) -> dict[str, list[dict[str, str]]]:
+    services: dict[str, list[dict[str, str]]] = {}
+    for one in engine.api.containers():
+        if one["Labels"].get("com.docker.compose.project") == "ahoy":
+            services.setdefault(one["Labels"]["com.docker.compose.service"], []).append(one)
+    return services
+
+
+def test_a_project_from_up_to_down(compose: Compose, engine: Engine) -> None:
+    if shutil.which("docker-compose") is None:
+        pytest.skip("needs docker-compose")
+    compose("up", "-d")
+    try:
+        found = _project(engine)
+        assert {name: len(those) for name, those in found.items()} == {"web": 1, "writer": 1}
+        shown = compose("ps")
+        assert ("ahoy" in shown and "Up" in shown) or "running" in shown
+        web = engine.api.inspect(found["web"][0]["Id"])
+        assert web["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+        port = web["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+        page = ["busybox", "nc", "-w", "2", "127.0.0.1", port]
+        eventually(
+            lambda: (
+                subprocess.run(page, capture_output=True, text=True, check=False).stdout
+                == "hello from writer\n"
+            )
+        )
+        assert engine.api.inspect(found["writer"][0]["Id"])["HostConfig"]["Memory"] == 64 << 20
+        logs = compose("logs")
+        assert "web up" in logs and "written" in logs
+        assert compose("exec", "-T", "web", "sh", "-c", "echo $COLOUR").strip() == "green"
+        compose("exec", "-T", "web", "sh", "-c", "exit 7", code=7)
+        compose("restart", "-t", "0", "web")
+        eventually(lambda: _project(engine)["web"][0]["State"] == "running")
+        compose("up", "-d", "--scale", "writer=3")
+        assert len(_project(engine)["writer"]) == 3
+        compose("stop", "-t", "0")
+        assert {one["State"] for those in _project(engine).values() for one in those} == {"exited"}
+        compose("start")
+    finally:
+        compose("down", "-v", "-t", "0")
+    assert _project(engine) == {}
+    volumes = engine.api.get("/volumes")["Volumes"] or []
+    assert not [one for one in volumes if one["Name"] == "ahoy_pages"], json.dumps(volumes)
+
+
+def test_networks_of_its_own_are_refused_by_name(compose: Compose, engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "ahoy" / "docker-compose.yml"
+    file.write_text(file.read_text().replace("    network_mode: bridge\n", ""))
+    said = compose("up", "-d", code=1)
+    assert "not offered yet" in said
+    assert _project(engine) == {}
+    compose("down", "-v")
