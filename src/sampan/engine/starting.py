@@ -25,7 +25,7 @@ from sampan.engine.shipping import probe
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
-from sampan.network import write_hostname, write_hosts, write_resolv_conf
+from sampan.network import Sandbox, write_hostname, write_hosts, write_resolv_conf
 from sampan.runtime import LaunchError, LaunchRequest
 
 
@@ -219,6 +219,20 @@ def _network(core: Core, container: Container, joins: dict[str, Container]) -> s
     sandbox = core.networks.create_sandbox(
         container.id, mode, mac=container.config.mac_address or None, bindings=ports.bindings(container)
     )
+    _note(container, sandbox)
+    return sandbox.path
+
+
+def recall_network(core: Core, container: Container) -> None:
+    """Know again how a running container is connected: the daemon may have died before it wrote that down."""
+    if container.host_config.network_mode == "bridge":
+        sandbox = core.networks.recall_sandbox(container.id, container.config.mac_address or None)
+        if sandbox is not None:
+            container.networks = {}
+            _note(container, sandbox)
+
+
+def _note(container: Container, sandbox: Sandbox) -> None:
     container.sandbox_key = sandbox.path
     ports.record(container, sandbox.published)
     for name, endpoint in sandbox.endpoints.items():
@@ -230,7 +244,6 @@ def _network(core: Core, container: Container, joins: dict[str, Container]) -> s
             ip_prefix_len=endpoint.prefix_len,
             mac_address=endpoint.mac_address,
         )
-    return sandbox.path
 
 
 def _write_files(core: Core, container: Container, joins: dict[str, Container]) -> None:

@@ -328,7 +328,7 @@ class NetworkService:
         with ExitStack() as undo:
             address = pool.allocate()
             undo.callback(pool.release, address)
-            mac_address = mac_address or "02:42:" + address.packed.hex(":")
+            mac_address = mac_address or _mac_of(address)
             self._database.execute(
                 "INSERT INTO endpoints VALUES (?, ?, ?, ?)", (endpoint_id, container_id, str(address), veth)
             )
@@ -348,15 +348,43 @@ class NetworkService:
             undo.callback(namespace.remove, path)
             published = self._publish(container_id, address, bindings) if bindings else ()
             undo.pop_all()
+        return self._on_bridge(path, endpoint_id, mac_address, address, own, published)
+
+    def _on_bridge(
+        self,
+        path: Path,
+        endpoint_id: str,
+        mac_address: str,
+        address: ipaddress.IPv4Address,
+        own: ipaddress.IPv4Interface,
+        published: Sequence[Published],
+    ) -> Sandbox:
         endpoint = Endpoint(
             network_id=self._ids["bridge"][0],
             endpoint_id=endpoint_id,
-            mac_address=mac_address,
+            mac_address=mac_address or _mac_of(address),
             ip_address=str(address),
             prefix_len=own.network.prefixlen,
             gateway=str(own.ip),
         )
-        return Sandbox(str(path), {"bridge": endpoint}, published)
+        return Sandbox(str(path), {"bridge": endpoint}, tuple(published))
+
+    def recall_sandbox(self, container_id: str, mac: str | None = None) -> Sandbox | None:
+        """The sandbox on the bridge that an earlier daemon has made for a running container, if it has one.
+
+        Args:
+            mac: as for `create_sandbox`.
+        """
+        rows = self._database.execute(
+            "SELECT id, address FROM endpoints WHERE container_id = ?", (container_id,)
+        )
+        if not rows or self._address is None:
+            return None
+        endpoint_id, address = rows[-1]
+        return self._on_bridge(
+            self._netns_dir / container_id, endpoint_id, check_mac(mac) if mac else "",
+            ipaddress.IPv4Address(address), self._address, self._ports.all().get(container_id, ()),
+        )  # fmt: skip
 
     # --- published ports ---
 
@@ -542,6 +570,10 @@ def check_mac(mac: str) -> str:
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or not int(re.sub("[:-]", "", mac), 16):
         raise InvalidParameter(f"invalid MAC address: {mac}")
     return mac.replace("-", ":").lower()
+
+
+def _mac_of(address: ipaddress.IPv4Address) -> str:
+    return "02:42:" + address.packed.hex(":")
 
 
 def _redirect(address: ipaddress.IPv4Address, published: Iterable[Published]) -> list[nftmaps.Redirection]:
