@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,9 @@ from support.cli import Cli, docker_release  # noqa: E402  (the paths come first
 from support.contract import judge  # noqa: E402
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
+
+# A shell that runs us in the background lets us ignore it; clients under test are to take it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Quick and telling tiers first. Everything below these folders needs a daemon.
 TIERS = ("unit", "integration", "attack", "clients", "integration/daemon", "machines")

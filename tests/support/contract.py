@@ -33,6 +33,7 @@ STATUSES: dict[str, dict[int, str]] = {
         f"POST /{kind}/prune": {409: "another prune is running"}
         for kind in ("containers", "images", "networks", "volumes")
     },
+    "GET /distribution/{name}/json": {404: "the registry has no such image"},
     "POST /commit": {409: "the container is being removed, or is dead"},
     "POST /images/load": {404: "the archive has no image for the platform"},
 }

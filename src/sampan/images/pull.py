@@ -9,6 +9,7 @@ disk and content that is wrong give it up at once.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -360,11 +361,17 @@ class Pull:
             raise
         finally:
             if keep:
-                timer = threading.Timer(KEEP_S, self._let_go, (lease,))
+                timer = threading.Timer(KEEP_S, self._let_go_late, (lease,))
                 timer.daemon = True
                 timer.start()
             else:
                 self._let_go(lease)
+
+    def _let_go_late(self, lease: Lease) -> None:
+        with contextlib.suppress(
+            sqlite3.ProgrammingError
+        ):  # the database was closed: the next start clears up
+            self._let_go(lease)
 
     def _let_go(self, lease: Lease) -> None:
         lease.release()

@@ -17,7 +17,7 @@ from support.agreement import disagreements
 from support.engine import Daemon
 from support.machine import Snapshot, eventually
 
-KILLS = int(os.environ.get("SAMPAN_TEST_KILLS", "24"))  # 300 when there is time
+KILLS = int(os.environ.get("SAMPAN_TEST_KILLS", "18"))  # 300 when there is time
 SLOTS = 4
 
 
