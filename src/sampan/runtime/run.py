@@ -429,6 +429,14 @@ class Run:
             except OSError:
                 pass  # as above
             self._log = None
+        # A client learns of the end by its stream and asks the daemon next, which waits for our word: so
+        # both are on their way at once.
+        self._stop_listening()
+        for session in self._sessions:
+            session.reads = False
+            session.ending = True
+            session.flush()
+        self.tend()
         record = self._record(self._status, self._finished_at_ns)
         try:
             records.write_exit(self._rundir, record)
@@ -436,12 +444,6 @@ class Run:
             pass  # no room, or the directory is gone: a daemon that is there hears of it all the same
         self._tell({"event": "exited", **wire.encode_exit(record)})
         self._finished = True
-        self._stop_listening()
-        for session in self._sessions:
-            session.reads = False
-            session.ending = True
-            session.flush()
-        self.tend()
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
