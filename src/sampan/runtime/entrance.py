@@ -28,6 +28,7 @@ class CgroupEntry:
     directory: int | None
     tasks: tuple[str, ...]
     neighbour: int | None = None
+    opened: tuple[int, ...] = ()  # the same files, where the parent keeps them open for many children
 
     def close(self) -> None:
         if self.directory is not None:
@@ -64,7 +65,12 @@ class CgroupEntry:
         return child
 
     def join(self) -> None:
-        for path in self.tasks:
+        for fd in self.opened:
+            try:
+                os.write(fd, b"0")
+            except OSError as error:
+                raise Refused("cgroup", f"join cgroup: {error.strerror}", error.errno or 0) from None
+        for path in self.tasks if not self.opened else ():
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
                 try:

@@ -38,6 +38,7 @@ class ExecRun(Run):
         container_pid: the container's first process.
         where: what to join.
         daemon: the exec's own connection to the daemon that asked.
+        tasks: as for `begin_exec`.
         fds: the reaper's program, if it is asked for, and the clients'.
     """
 
@@ -48,6 +49,7 @@ class ExecRun(Run):
         container_pid: int,
         where: Target,
         daemon: socket.socket,
+        tasks: tuple[int, ...],
         fds: Sequence[int],
     ) -> None:
         super().__init__(
@@ -58,6 +60,7 @@ class ExecRun(Run):
         self._container_pid = container_pid
         self._where = where
         self._daemon = daemon
+        self._tasks = tasks
         self._reaper = fds[0] if request.reaped else None
         self._clients = list(fds[1:] if request.reaped else fds)
         self._ours: dict[str, int] = {}
@@ -79,6 +82,7 @@ class ExecRun(Run):
             self._newborn = begin_exec(
                 self.id, self._container_pid, self._where, self._load, stdio,
                 terminal_size=self._request.terminal_size, leaf=self.leaf, reaper=self._reaper,
+                tasks=self._tasks,
             )  # fmt: skip
             self._loop.watch(self._daemon.fileno(), select.EPOLLIN, self._on_word)
             self._loop.watch(self._newborn.channel.fileno(), select.EPOLLIN, self._on_newborn)

@@ -188,6 +188,7 @@ def joined(
     enter_cgroups: Callable[[], None],
     load: Callable[[], ProcessSpec],
     in_leaf: bool,
+    tasks: tuple[int, ...] = (),
 ) -> None:
     """Become one more process of a running container.
 
@@ -198,11 +199,13 @@ def joined(
     closed before anything else. One in a cgroup of its own sees that as the root of the hierarchy, and so
     finds the container's limits in /sys/fs/cgroup where it would without.
     """
-    stays = [entry.channel.fileno(), pidfd, *entry.stdio]
+    stays = [entry.channel.fileno(), pidfd, *entry.stdio, *tasks]
     process.close_all_but(stays if entry.reaper is None else [*stays, entry.reaper], entry.proc)
     entry._proc = None
     _start(entry)
     enter_cgroups()
+    for fd in tasks:
+        os.close(fd)
     if entry.channel.recv(16) != b"go":
         os._exit(1)  # the parent gave up; nobody listens
     entry.process = load()

@@ -29,6 +29,7 @@ def begin_exec(
     guarded: bool = True,
     leaf: cgroups.Leaf | None = None,
     reaper: int | None = None,
+    tasks: tuple[int, ...] = (),
 ) -> Newborn:
     """Make the process, which waits for "go".
 
@@ -41,6 +42,7 @@ def begin_exec(
         terminal_size: rows and columns.
         guarded: it is killed when this process dies.
         leaf: its own cgroup below the container's.
+        tasks: the `tasks` files of the container's v1 cgroups, opened by `open_tasks`.
         reaper: a descriptor of the program that is to be its parent and reaps what it leaves.
 
     Raises:
@@ -58,13 +60,14 @@ def begin_exec(
         join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
         entrance = cgroup_entry(manager, leaf)
         entrance.neighbour = container_pid
+        entrance.opened = tasks
         entry.steps_in = where.watched
         child = clone(0, entrance, join_pid if "pid" in kinds and not where.watched else None)
         if child[0] == 0:
             init.run(
                 entry,
                 lambda entry: init.joined(
-                    entry, container_pid, target, kinds, entrance.join, load, leaf is not None
+                    entry, container_pid, target, kinds, entrance.join, load, leaf is not None, tasks
                 ),
             )
         begun = True
@@ -79,6 +82,30 @@ def begin_exec(
         theirs.close()
         if not begun:
             ours.close()
+
+
+def open_tasks(cgroups_path: str) -> tuple[int, ...]:
+    """The `tasks` files of a container's v1 cgroups, for one who starts many processes in it.
+
+    Opening them anew costs each as much as joining. None where its own cgroup is among them (v1 alone, see
+    `cgroups.Leaf`), or where there is no v1.
+    """
+    if not cgroups_path:
+        return ()
+    manager = cgroups.manager_for(cgroups_path)
+    if manager.version == 2 or "" not in manager.paths():
+        return ()
+    opened: list[int] = []
+    try:
+        entrance = cgroup_entry(manager)
+        entrance.close()
+        for path in entrance.tasks:
+            opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        return ()  # each exec opens them, and says which is missing
+    return tuple(opened)
 
 
 def start_exec(

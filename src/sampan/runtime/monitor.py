@@ -24,6 +24,7 @@ from sampan.runtime.exec_run import ExecRun
 from sampan.runtime.external import Runtime, reap_strays, wake_at_children
 from sampan.runtime.external_exec import ExternalExec
 from sampan.runtime.init import Refused
+from sampan.runtime.joining import open_tasks
 from sampan.runtime.loop import Loop
 from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import ExitRecord, LaunchRequest
@@ -92,6 +93,7 @@ class Monitor(Run):
         self._execs: list[ExecRun | ExternalExec] = []
         self._leaves: list[cgroups.Leaf] = []
         self._uncollected = 0
+        self._tasks: tuple[int, ...] | None = None  # opened by the first exec, kept for those to come
 
     # --- the start ---
 
@@ -196,7 +198,9 @@ class Monitor(Run):
             run = ExternalExec(self._loop, request, self._runtime, daemon, fds[1:])
         else:
             where = make_target(self._spec, self._order.filters)
-            run = ExecRun(self._loop, request, self._pid, where, daemon, fds[1:])
+            if self._tasks is None:
+                self._tasks = open_tasks(self._spec.cgroups_path)
+            run = ExecRun(self._loop, request, self._pid, where, daemon, self._tasks, fds[1:])
         self._execs.append(run)
         run.begin()
         return ""
