@@ -63,6 +63,9 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
         restarting.schedule(core, live, ran_s)
     core.write_down(container)
     core.shipping.ended(live.id)
+    if container.ports:  # free for the next one before anybody hears of this end; the rest follows
+        with contextlib.suppress(OSError, SampanError):  # `release` tries again
+            core.networks.withdraw(container.id)
     live.tell_ended()
     for session in live.execs.values():
         if session.process is None:

@@ -409,7 +409,7 @@ class NetworkService:
             raise
         return tuple(published)
 
-    def _withdraw(self, container_id: str) -> None:
+    def withdraw(self, container_id: str) -> None:
         """Publish nothing of a container any more, before its address can be another's."""
         rows = self._database.execute("SELECT address FROM published WHERE container_id = ?", (container_id,))
         published = self._ports.release(container_id)
@@ -444,7 +444,7 @@ class NetworkService:
         Its veth goes with the namespace (the kernel waits about 20 ms for readers of it), or is deleted when
         a process keeps the namespace; the address is free again only then.
         """
-        self._withdraw(container_id)
+        self.withdraw(container_id)
         namespace.remove(self._netns_dir / container_id)
         rows = self._database.execute(
             "SELECT id, address, veth FROM endpoints WHERE container_id = ?", (container_id,)
