@@ -43,8 +43,8 @@ async def recover(core: Core) -> None:
     await in_thread(lambda: _sweep(core, running, ended))
     for container_id in running:
         container = core.containers[container_id].container
-        starting.recall_network(core, container)
-        core.store.save(container)
+        if starting.recall_network(core, container):
+            core.store.save(container)
     for live, record in gone:
         await ending.ended(core, live, None, record)
     rest = [

@@ -223,13 +223,17 @@ def _network(core: Core, container: Container, joins: dict[str, Container]) -> s
     return sandbox.path
 
 
-def recall_network(core: Core, container: Container) -> None:
-    """Know again how a running container is connected: the daemon may have died before it wrote that down."""
-    if container.host_config.network_mode == "bridge":
-        sandbox = core.networks.recall_sandbox(container.id, container.config.mac_address or None)
-        if sandbox is not None:
-            container.networks = {}
-            _note(container, sandbox)
+def recall_network(core: Core, container: Container) -> bool:
+    """Know again how a running container is connected; whether that was not written down yet."""
+    if container.host_config.network_mode != "bridge":
+        return False
+    sandbox = core.networks.recall_sandbox(container.id, container.config.mac_address or None)
+    if sandbox is None:
+        return False
+    before = container.networks, container.ports, container.sandbox_key
+    container.networks = {}
+    _note(container, sandbox)
+    return before != (container.networks, container.ports, container.sandbox_key)
 
 
 def _note(container: Container, sandbox: Sandbox) -> None:

@@ -368,9 +368,7 @@ class Pull:
                 self._let_go(lease)
 
     def _let_go_late(self, lease: Lease) -> None:
-        with contextlib.suppress(
-            sqlite3.ProgrammingError
-        ):  # the database was closed: the next start clears up
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile: the next start clears up
             self._let_go(lease)
 
     def _let_go(self, lease: Lease) -> None:

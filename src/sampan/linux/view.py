@@ -8,18 +8,17 @@ swaps links there meanwhile only misleads himself.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
-from sampan.linux import beneath, mounts, syscalls
+from sampan.linux import beneath, mounts, procfs, syscalls
 from sampan.linux.mounts import MountOptions
+from sampan.linux.threads import in_own_thread
 
 _CLONE_FS = 0x200
 _TMPFS = 0x01021994  # TMPFS_MAGIC of statfs(2)
@@ -63,7 +62,7 @@ class View:
     def __init__(self, rootfs: str, binds: Sequence[Bind], readonly: bool = False) -> None:
         self.root = self._namespace = -1
         try:
-            _in_thread(lambda: self._furnish(rootfs, binds, readonly))
+            in_own_thread(lambda: self._furnish(rootfs, binds, readonly))
         except BaseException:
             self.close()
             raise
@@ -142,7 +141,7 @@ class View:
             syscalls.setns(self._namespace, syscalls.CLONE_NEWNS)
             return work()
 
-        return _in_thread(inside)
+        return in_own_thread(inside)
 
     def close(self) -> None:
         """Let go of the mounts."""
@@ -198,37 +197,11 @@ def tmpfs_of(pid: int, path: str, belongs: Callable[[], bool]) -> int | None:
                 tree = mounts.clone_tree(syscalls.AT_FDCWD, path, recursive=False)
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            if _file_system(tree) == _TMPFS:
+            if procfs.filesystem_magic(tree) == _TMPFS:
                 return tree
             os.close(tree)
             return None
 
-        return _in_thread(clone)
+        return in_own_thread(clone)
     finally:
         os.close(namespace)
-
-
-def _file_system(fd: int) -> int:
-    answer = (ctypes.c_long * 64)()
-    if syscalls.libc.fstatfs(fd, ctypes.byref(answer)) < 0:
-        syscalls.raise_errno("fstatfs")
-    return int(answer[0])
-
-
-def _in_thread(work: Callable[[], T]) -> T:
-    """Run in a thread that ends afterwards, and with it what it did to its own view of the machine."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # raised again in the caller's thread
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="view")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]

@@ -11,14 +11,13 @@ import errno
 import ipaddress
 import os
 import socket
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, UMOUNT_NOFOLLOW, mount, umount2, unshare
+from sampan.linux.threads import in_own_thread
 
 INTERFACE = "eth0"
 
@@ -57,7 +56,7 @@ def create(path: Path, port: Port | None) -> None:
     os.close(fd)
     try:
         with Netlink() as host:  # bound to the caller's namespace for good
-            _in_new_thread(lambda: _build(host, path, port))
+            in_own_thread(lambda: _build(host, path, port))
     except BaseException:
         remove(path)
         raise
@@ -71,22 +70,6 @@ def remove(path: Path) -> None:
         if error.errno not in (errno.EINVAL, errno.ENOENT):  # not a mount; no such file
             raise
     path.unlink(missing_ok=True)
-
-
-def _in_new_thread(work: Callable[[], None]) -> None:
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="netns")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
 
 
 def _build(host: Netlink, path: Path, port: Port | None) -> None:

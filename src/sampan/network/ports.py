@@ -130,6 +130,11 @@ class PortTable:
             self._drop(published)
             return published
 
+    def of(self, owner: str) -> list[Published]:
+        """What a container has."""
+        with self._lock:
+            return list(self._owned.get(owner, ()))
+
     def all(self) -> dict[str, list[Published]]:
         """What is published, by owner."""
         with self._lock:

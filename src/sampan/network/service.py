@@ -239,7 +239,7 @@ class NetworkService:
             netlink.transact(
                 [rtnetlink.set_master(link.index, link.name, self._bridge_index)], tolerate=_NO_DEVICE
             )
-            isolated, hairpin = not self.options.icc, veths[link.name] in self._ports.all()
+            isolated, hairpin = not self.options.icc, bool(self._ports.of(veths[link.name]))
             if isolated or hairpin:
                 port = rtnetlink.set_port(link.index, link.name, isolated=isolated, hairpin=hairpin)
                 netlink.transact([port], tolerate=_NO_DEVICE)
@@ -383,7 +383,7 @@ class NetworkService:
         endpoint_id, address = rows[-1]
         return self._on_bridge(
             self._netns_dir / container_id, endpoint_id, check_mac(mac) if mac else "",
-            ipaddress.IPv4Address(address), self._address, self._ports.all().get(container_id, ()),
+            ipaddress.IPv4Address(address), self._address, self._ports.of(container_id),
         )  # fmt: skip
 
     # --- published ports ---

@@ -65,14 +65,9 @@ class CgroupEntry:
         return child
 
     def join(self) -> None:
-        for fd in self.opened:
+        for number, path in enumerate(self.tasks):
             try:
-                os.write(fd, b"0")
-            except OSError as error:
-                raise Refused("cgroup", f"join cgroup: {error.strerror}", error.errno or 0) from None
-        for path in self.tasks if not self.opened else ():
-            try:
-                fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                fd = self.opened[number] if self.opened else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
                 try:
                     os.write(fd, b"0")
                 finally:

@@ -11,35 +11,31 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from sampan.errors import SampanError
 from sampan.linux import cgroups, syscalls
-from sampan.runtime import bundle, wire
+from sampan.runtime import bundle
 from sampan.runtime.bundle import ProcessSpec
+from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.init import Refused
 from sampan.runtime.joining import begin_exec
 from sampan.runtime.loop import Loop
 from sampan.runtime.newborn import Newborn
 from sampan.runtime.protocol import ExecRequest, ExitRecord
-from sampan.runtime.run import Run
 from sampan.runtime.targets import Target
 
 TIMED_OUT = 124  # the exit code, as timeout(1) has it
 _REAPING_S = 2.0  # how long the reaper may take once all the others were killed
 
 
-class ExecRun(Run):
-    """One exec.
+class ExecRun(ExecBase):
+    """An exec that we make ourselves.
 
     Args:
-        loop: the monitor's.
-        request: what to run.
         container_pid: the container's first process.
         where: what to join.
-        daemon: the exec's own connection to the daemon that asked.
-        tasks: as for `begin_exec`.
         fds: the reaper's program, if it is asked for, and the clients'.
+        loop, request, daemon: as for `ExecBase`.
     """
 
     def __init__(
@@ -49,24 +45,14 @@ class ExecRun(Run):
         container_pid: int,
         where: Target,
         daemon: socket.socket,
-        tasks: tuple[int, ...],
         fds: Sequence[int],
     ) -> None:
-        super().__init__(
-            loop, "exec", request.id, request.rundir, terminal=request.terminal,
-            open_stdin=request.open_stdin, stdin_once=True,
-        )  # fmt: skip
-        self._request = request
+        super().__init__(loop, request, daemon, fds[1:] if request.reaped else fds)
         self._container_pid = container_pid
         self._where = where
-        self._daemon = daemon
-        self._tasks = tasks
         self._reaper = fds[0] if request.reaped else None
-        self._clients = list(fds[1:] if request.reaped else fds)
-        self._ours: dict[str, int] = {}
         self._newborn: Newborn | None = None
         self._written = False
-        self.leaf: cgroups.Leaf | None = None
         self._ends_at = float("inf")
         self._killed_at = float("inf")
         self._timed_out = False
@@ -82,9 +68,8 @@ class ExecRun(Run):
             self._newborn = begin_exec(
                 self.id, self._container_pid, self._where, self._load, stdio,
                 terminal_size=self._request.terminal_size, leaf=self.leaf, reaper=self._reaper,
-                tasks=self._tasks,
             )  # fmt: skip
-            self._loop.watch(self._daemon.fileno(), select.EPOLLIN, self._on_word)
+            self._await_word()
             self._loop.watch(self._newborn.channel.fileno(), select.EPOLLIN, self._on_newborn)
         except Refused as error:
             self._fail(error)
@@ -123,27 +108,11 @@ class ExecRun(Run):
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise Refused("config", f"exec.json: {type(error).__name__}: {error}") from None
 
-    def _on_word(self, _: int) -> None:
-        """The daemon has written the program down, or has given the exec up."""
+    def _written_down(self) -> None:
         assert self._newborn is not None
-        try:
-            message, _fds = wire.receive(self._daemon, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = None
-        self._loop.unwatch(self._daemon.fileno())
-        try:
-            if message is None:
-                raise Refused("config", "the daemon gave this exec up")
-            self._newborn.set_oom_score(self._load())
-            self._newborn.go()
-            self._written = True
-            self._prepare(self._newborn.pid)
-        except Refused as error:
-            self._fail(error)
-        except OSError as error:
-            self._fail(Refused("init", error.strerror or str(error), error.errno or 0))
+        self._newborn.go()
+        self._written = True
+        self._prepare(self._newborn.pid)
 
     def _on_newborn(self, _: int) -> None:
         """The process says something: its terminal, why it cannot start, or by closing, that it has."""
@@ -167,15 +136,11 @@ class ExecRun(Run):
         if self._pid != newborn.pid:
             self._pid = newborn.pid
             self._write_state()
-        clients = list(zip(self._clients, self._request.attachments, strict=True))
-        self._clients = []
-        self._begin(newborn.pidfd, newborn.terminal, self._ours, clients)
         if self._request.timeout_s:
             self._ends_at = time.monotonic() + self._request.timeout_s
-        self._connect(self._daemon, {})
+        self._serve(newborn.pidfd, newborn.terminal)
 
     def _fail(self, error: Refused) -> None:
-        """Leave nothing of it, and say why."""
         newborn, self._newborn = self._newborn, None
         if newborn is not None:
             self._loop.unwatch(newborn.channel.fileno())
@@ -184,13 +149,7 @@ class ExecRun(Run):
             if self.leaf is not None:
                 self.leaf.kill()
             self._pid, self._pidfd = newborn.pid, newborn.pidfd
-        self._loop.unwatch(self._daemon.fileno())
-        for fd in (*self._ours.values(), *self._clients):
-            os.close(fd)
-        self._ours, self._clients = {}, []
-        self._refuse(self._daemon, error)
-        self._daemon.close()
-        self._stop_listening()
+        super()._fail(error)
         if newborn is None:
             self._finished = True
         else:
@@ -221,16 +180,11 @@ class ExecRun(Run):
             return timeout
         return due - now if timeout < 0 else min(timeout, max(0.0, due - now))
 
-    def _obey(self, message: dict[str, Any], fds: list[int]) -> str:
-        if message["op"] != "signal":
-            return super()._obey(message, fds)
-        if self._status is not None:
-            return "is not running"
-        if message["signal"] == signal.SIGKILL:
+    def _signal(self, number: int) -> None:
+        if number == signal.SIGKILL:
             self._kill_all()
         else:
-            syscalls.pidfd_send_signal(self._pidfd, message["signal"])
-        return ""
+            syscalls.pidfd_send_signal(self._pidfd, number)
 
     def _kill_all(self) -> None:
         """End it and all that it started. A reaper is left to collect them, and ends then by itself."""

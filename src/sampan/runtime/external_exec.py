@@ -8,42 +8,33 @@ import select
 import signal
 import socket
 from collections.abc import Sequence
-from typing import Any
 
-from sampan.linux import cgroups, syscalls
-from sampan.runtime import wire
+from sampan.linux import syscalls
+from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.external import Console, Runtime
 from sampan.runtime.init import Refused
 from sampan.runtime.loop import Loop
 from sampan.runtime.protocol import ExecRequest
-from sampan.runtime.run import Run
 
 
-class ExternalExec(Run):
-    """One exec.
+class ExternalExec(ExecBase):
+    """An exec that the container's runtime makes; neither a time limit nor a reaper can be had here.
 
     Args:
-        loop: the monitor's.
-        request: what to run; neither a time limit nor a reaper can be had here.
         runtime: the container's.
-        daemon: the exec's own connection to the daemon that asked.
-        fds: the clients'.
+        loop, request, daemon, clients: as for `ExecBase`.
     """
 
-    leaf: cgroups.Leaf | None = None
-
     def __init__(
-        self, loop: Loop, request: ExecRequest, runtime: Runtime, daemon: socket.socket, fds: Sequence[int]
+        self,
+        loop: Loop,
+        request: ExecRequest,
+        runtime: Runtime,
+        daemon: socket.socket,
+        clients: Sequence[int],
     ) -> None:
-        super().__init__(
-            loop, "exec", request.id, request.rundir, terminal=request.terminal,
-            open_stdin=request.open_stdin, stdin_once=True,
-        )  # fmt: skip
-        self._request = request
+        super().__init__(loop, request, daemon, clients)
         self._runtime = runtime
-        self._daemon = daemon
-        self._clients = list(fds)
-        self._ours: dict[str, int] = {}
         self._console: Console | None = None
         self._caller = (0, -1)  # the runtime's pid and a pidfd of it, while it works
 
@@ -53,22 +44,13 @@ class ExternalExec(Run):
         return {self._pid, self._caller[0]}
 
     def begin(self) -> None:
-        """Wait for the daemon's word that the program is written down; the rest follows from the loop."""
-        self._loop.watch(self._daemon.fileno(), select.EPOLLIN, self._on_word)
+        """Wait until the program is written down."""
+        self._await_word()
 
-    def _on_word(self, _: int) -> None:
-        try:
-            message, _fds = wire.receive(self._daemon, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = None
-        self._loop.unwatch(self._daemon.fileno())
+    def _written_down(self) -> None:
+        self._write_process()
         stdio = (0, 0, 0)
         try:
-            if message is None:
-                raise Refused("config", "the daemon gave this exec up")
-            self._write_process()
             if self._terminal:
                 self._console = Console(self._path)
             else:
@@ -81,10 +63,6 @@ class ExternalExec(Run):
                 raise
             self._caller = (pid, syscalls.pidfd_open(pid))
             self._loop.watch(self._caller[1], select.EPOLLIN, self._on_made)
-        except Refused as error:
-            self._fail(error)
-        except OSError as error:
-            self._fail(Refused("monitor", error.strerror or str(error), error.errno or 0))
         finally:
             for fd in stdio:
                 if fd > 2:
@@ -118,20 +96,11 @@ class ExternalExec(Run):
             self._fail(error)
             return
         self._close_console()
-        clients = list(zip(self._clients, self._request.attachments, strict=True))
-        self._clients = []
-        self._begin(made.pidfd, made.terminal, self._ours, clients)
-        self._connect(self._daemon, {})
+        self._serve(made.pidfd, made.terminal)
 
     def _fail(self, error: Refused) -> None:
-        """Leave nothing of it, and say why."""
         self._close_console()
-        for fd in (*self._ours.values(), *self._clients):
-            os.close(fd)
-        self._ours, self._clients = {}, []
-        self._refuse(self._daemon, error)
-        self._daemon.close()
-        self._stop_listening()
+        super()._fail(error)
         self._finished = True
 
     def _close_console(self) -> None:
@@ -139,10 +108,5 @@ class ExternalExec(Run):
             self._console.close()
             self._console = None
 
-    def _obey(self, message: dict[str, Any], fds: list[int]) -> str:
-        if message["op"] != "signal":
-            return super()._obey(message, fds)
-        if self._status is not None:
-            return "is not running"
-        syscalls.pidfd_send_signal(self._pidfd, message["signal"])
-        return ""
+    def _signal(self, number: int) -> None:
+        syscalls.pidfd_send_signal(self._pidfd, number)

@@ -204,11 +204,10 @@ def joined(
     entry._proc = None
     _start(entry)
     enter_cgroups()
-    for fd in tasks:
-        os.close(fd)
     if entry.channel.recv(16) != b"go":
         os._exit(1)  # the parent gave up; nobody listens
     entry.process = load()
+    set_oom_score("self", entry.wanted)
     own_view = in_leaf and "cgroup" in kinds
     joined = {"pid"} if not entry.steps_in else set()  # what is not to be joined any more
     if own_view:
@@ -223,6 +222,33 @@ def joined(
     else:
         _take_stdio(entry.stdio)
     _become(entry)
+
+
+def set_oom_score(process_id: str, wanted: ProcessSpec) -> None:
+    """Set how soon the out-of-memory killer takes a process, where the host's /proc is seen.
+
+    Args:
+        process_id: its pid, or "self".
+
+    Raises:
+        Refused: that needs a right which we lack.
+    """
+    if wanted.oom_score_adj is None:
+        return
+    with open(f"/proc/{process_id}/oom_score_adj", "r+b", buffering=0) as file:
+        if int(file.read()) == wanted.oom_score_adj:
+            return
+        try:
+            file.seek(0)
+            file.write(b"%d" % wanted.oom_score_adj)
+        except PermissionError:
+            if wanted.oom_score_adj == 0:
+                return  # nobody asked; the daemon itself was raised, and may not lower it again
+            raise Refused(
+                "oom",
+                f"oom_score_adj {wanted.oom_score_adj}: lowering it needs CAP_SYS_RESOURCE",
+                errno.EPERM,
+            ) from None
 
 
 def _start(entry: Entry) -> None:

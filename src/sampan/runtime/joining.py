@@ -29,7 +29,6 @@ def begin_exec(
     guarded: bool = True,
     leaf: cgroups.Leaf | None = None,
     reaper: int | None = None,
-    tasks: tuple[int, ...] = (),
 ) -> Newborn:
     """Make the process, which waits for "go".
 
@@ -42,7 +41,6 @@ def begin_exec(
         terminal_size: rows and columns.
         guarded: it is killed when this process dies.
         leaf: its own cgroup below the container's.
-        tasks: the `tasks` files of the container's v1 cgroups, opened by `open_tasks`.
         reaper: a descriptor of the program that is to be its parent and reaps what it leaves.
 
     Raises:
@@ -60,14 +58,14 @@ def begin_exec(
         join_pid = partial(namespaces.join_process, container_pid, target, ["pid"])
         entrance = cgroup_entry(manager, leaf)
         entrance.neighbour = container_pid
-        entrance.opened = tasks
+        entrance.opened = where.tasks
         entry.steps_in = where.watched
         child = clone(0, entrance, join_pid if "pid" in kinds and not where.watched else None)
         if child[0] == 0:
             init.run(
                 entry,
                 lambda entry: init.joined(
-                    entry, container_pid, target, kinds, entrance.join, load, leaf is not None, tasks
+                    entry, container_pid, target, kinds, entrance.join, load, leaf is not None, where.tasks
                 ),
             )
         begun = True
@@ -125,7 +123,6 @@ def start_exec(
     newborn = begin_exec(identifier, container_pid, where, lambda: wanted, stdio, guarded=guarded)
     with newborn.channel:
         try:
-            newborn.set_oom_score(wanted)
             newborn.go()
             while not newborn.hear():
                 pass

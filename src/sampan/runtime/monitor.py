@@ -20,6 +20,7 @@ from sampan.linux import cgroups, syscalls
 from sampan.runtime import hooks, wire
 from sampan.runtime.bundle import ContainerSpec
 from sampan.runtime.containerlog import open_log
+from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.exec_run import ExecRun
 from sampan.runtime.external import Runtime, reap_strays, wake_at_children
 from sampan.runtime.external_exec import ExternalExec
@@ -30,7 +31,7 @@ from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import ExitRecord, LaunchRequest
 from sampan.runtime.run import Run
 from sampan.runtime.start import Timings, start_container
-from sampan.runtime.targets import Filters, make_target
+from sampan.runtime.targets import Filters, Target, make_target
 
 _EXECS_BETWEEN_COLLECTIONS = 32
 
@@ -90,10 +91,10 @@ class Monitor(Run):
         self._runtime = Runtime(request.runtime, request.id, request.rundir) if request.runtime else None
         if self._runtime is not None:
             wake_at_children(self._loop)
-        self._execs: list[ExecRun | ExternalExec] = []
+        self._execs: list[ExecBase] = []
         self._leaves: list[cgroups.Leaf] = []
         self._uncollected = 0
-        self._tasks: tuple[int, ...] | None = None  # opened by the first exec, kept for those to come
+        self._where: Target | None = None  # for execs; made by the first, kept for those to come
 
     # --- the start ---
 
@@ -193,14 +194,14 @@ class Monitor(Run):
             return "is not running"
         daemon = socket.socket(fileno=fds[0])
         request = wire.decode_exec(message["request"])
-        run: ExecRun | ExternalExec
+        run: ExecBase
         if self._runtime is not None:
             run = ExternalExec(self._loop, request, self._runtime, daemon, fds[1:])
         else:
-            where = make_target(self._spec, self._order.filters)
-            if self._tasks is None:
-                self._tasks = open_tasks(self._spec.cgroups_path)
-            run = ExecRun(self._loop, request, self._pid, where, daemon, self._tasks, fds[1:])
+            if self._where is None:
+                tasks = open_tasks(self._spec.cgroups_path)
+                self._where = make_target(self._spec, self._order.filters, tasks)
+            run = ExecRun(self._loop, request, self._pid, self._where, daemon, fds[1:])
         self._execs.append(run)
         run.begin()
         return ""

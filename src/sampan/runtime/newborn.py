@@ -5,7 +5,6 @@ It says on its channel what became of it; execve closes that, which is how its s
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ import socket
 from typing import Any
 
 from sampan.linux import syscalls
-from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.init import Refused
 
 
@@ -32,14 +30,6 @@ class Newborn:
         self.pid, self.pidfd = child
         self.channel = channel
         self.terminal: int | None = None
-
-    def set_oom_score(self, wanted: ProcessSpec) -> None:
-        """How soon the out-of-memory killer takes it.
-
-        Raises:
-            Refused: that needs a right which we lack.
-        """
-        _set_oom_score(self.pid, wanted)
 
     def go(self) -> None:
         """Let it go on, when all that its parent had to do is done."""
@@ -99,23 +89,3 @@ def _kill(pidfd: int) -> None:
         syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-
-
-def _set_oom_score(pid: int, wanted: ProcessSpec) -> None:
-    if wanted.oom_score_adj is None:
-        return
-    path = f"/proc/{pid}/oom_score_adj"
-    with open(path, "r+b", buffering=0) as file:
-        if int(file.read()) == wanted.oom_score_adj:
-            return
-        try:
-            file.seek(0)
-            file.write(b"%d" % wanted.oom_score_adj)
-        except PermissionError:
-            if wanted.oom_score_adj == 0:
-                return  # nobody asked; the daemon itself was raised, and may not lower it again
-            raise Refused(
-                "oom",
-                f"oom_score_adj {wanted.oom_score_adj}: lowering it needs CAP_SYS_RESOURCE",
-                errno.EPERM,
-            ) from None

@@ -138,7 +138,7 @@ def start_container(
         theirs.close()
         timings.mark("cloned")
         newborn = Newborn(child, ours)
-        newborn.set_oom_score(spec.process)
+        init.set_oom_score(str(newborn.pid), spec.process)
         timings.mark("parent done")
         state["pid"] = newborn.pid
         for name in ("prestart", "createRuntime"):

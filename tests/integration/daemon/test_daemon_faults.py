@@ -8,7 +8,7 @@ import random
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,15 +19,6 @@ from support.machine import Snapshot, eventually
 
 KILLS = int(os.environ.get("SAMPAN_TEST_KILLS", "18"))  # 300 when there is time
 SLOTS = 4
-
-
-@pytest.fixture
-def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
-    """A daemon for one test alone."""
-    made = make_daemon().start()
-    assert made.busybox
-    yield made
-    made.end()
 
 
 def _archive() -> bytes:

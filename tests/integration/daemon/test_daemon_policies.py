@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,6 @@ from support.machine import alive, eventually, mounts, status_field
 
 POLICIES = ("no", "on-failure", "always", "unless-stopped")
 LEAVE = {"SIGTERM": Daemon.stop, "SIGKILL": Daemon.kill9}
-
-
-@pytest.fixture
-def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
-    """A daemon for one test alone."""
-    made = make_daemon().start()
-    assert made.busybox
-    yield made
-    made.end()
 
 
 def state(own: Daemon, one: str) -> dict[str, Any]:

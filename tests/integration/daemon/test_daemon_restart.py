@@ -6,24 +6,13 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from support.engine import Daemon
 from support.machine import Snapshot, alive, eventually
 
 Names = Callable[[], str]
 KILLS = 8
-
-
-@pytest.fixture
-def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
-    """A daemon for one test alone."""
-    made = make_daemon().start()
-    assert made.busybox
-    yield made
-    made.end()
 
 
 def test_sigterm_leaves_containers_running_and_the_next_adopts_them(own: Daemon) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 
 from sampan.linux.cgroups import files
-from sampan.linux.cgroups.manager import Manager
+from sampan.linux.cgroups.manager import Manager, kill_each
 
 _FREEZING_S = 1.0
 
@@ -49,15 +48,7 @@ class Leaf:
             return
         frozen = self._freeze()
         try:
-            for _ in range(1 if frozen else 100):  # without a freezer: until none is left
-                pids = [pid for pid in self.pids() if pid != spared]
-                if not pids:
-                    break
-                for pid in pids:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+            kill_each(lambda: [pid for pid in self.pids() if pid != spared], frozen)
         finally:
             if frozen:
                 self._set_freezer(False)

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sampan.errors import InvalidParameter
@@ -168,15 +168,7 @@ class Manager(ABC):
             self.freeze()
         except OSError:
             frozen = False  # no freezer: repeat until none is left
-        for _ in range(1 if frozen else 100):
-            pids = self.pids()
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            if not pids:
-                break
+        kill_each(self.pids, frozen)
         if frozen:
             self.thaw()
 
@@ -197,6 +189,19 @@ class Manager(ABC):
 
     @abstractmethod
     def _set(self, resources: Resources, new: bool) -> list[str]: ...
+
+
+def kill_each(pids: Callable[[], Iterable[int]], frozen: bool) -> None:
+    """Send SIGKILL to processes that `pids` lists; while they are not frozen, until it lists none."""
+    for _ in range(1 if frozen else 100):
+        found = list(pids())
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if not found:
+            break
 
 
 def _descend(directory: str) -> Iterator[str]:
