@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sampan.cli.app import line, warn
 from sampan.cli.client import escape
+from sampan.cli.containers.config import HOST_PLAIN
 from sampan.cli.containers.limits import parse_restart
+from sampan.cli.containers.options import CREATE_FLAGS
 from sampan.cli.failures import ApiError, CommandError, Exit
 from sampan.cli.flags import Command, Flag
 
@@ -15,21 +17,17 @@ if TYPE_CHECKING:
     from sampan.cli.app import App
     from sampan.cli.flags import Values
 
-_MEMBERS = {
-    "blkio-weight": "BlkioWeight",
-    "cpu-period": "CpuPeriod",
-    "cpu-quota": "CpuQuota",
-    "cpu-rt-period": "CpuRealtimePeriod",
-    "cpu-rt-runtime": "CpuRealtimeRuntime",
-    "cpu-shares": "CpuShares",
-    "cpus": "NanoCpus",
-    "cpuset-cpus": "CpusetCpus",
-    "cpuset-mems": "CpusetMems",
-    "memory": "Memory",
-    "memory-reservation": "MemoryReservation",
-    "memory-swap": "MemorySwap",
-    "pids-limit": "PidsLimit",
-}
+_OWN = (
+    Flag("blkio-weight", "uint16", "Block I/O weight, 10 to 1000"),
+    Flag("restart", "string", "Restart policy after an exit"),
+)
+# Those that are the same as at `create`.
+_LIMITS = frozenset(
+    (
+        *("cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "cpu-shares", "cpus", "cpuset-cpus"),
+        *("cpuset-mems", "memory", "memory-reservation", "memory-swap", "pids-limit"),
+    )
+)
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
@@ -38,7 +36,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     if not given:
         raise CommandError("you must provide one or more flags when using this command")
     body: dict[str, Any] = {
-        _MEMBERS[flag]: values[flag] for flag in given if values[flag] and flag in _MEMBERS
+        HOST_PLAIN[flag]: values[flag] for flag in given if values[flag] and flag in HOST_PLAIN
     }
     if values.text("restart"):
         body["RestartPolicy"] = parse_restart(values.text("restart"))
@@ -65,22 +63,7 @@ COMMAND = Command(
     "update",
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
-    (
-        Flag("blkio-weight", "uint16", "Block I/O weight, 10 to 1000"),
-        Flag("cpu-period", "int", "Period of the CFS processor limit in microseconds"),
-        Flag("cpu-quota", "int", "Quota of the CFS processor limit in microseconds"),
-        Flag("cpu-rt-period", "int", "Period of the real-time limit in microseconds"),
-        Flag("cpu-rt-runtime", "int", "Run time of the real-time limit in microseconds"),
-        Flag("cpu-shares", "int", "Relative weight of processor time", "c"),
-        Flag("cpus", "decimal", "Number of processors"),
-        Flag("cpuset-cpus", "string", "Processors to run on (0-3, 0,1)"),
-        Flag("cpuset-mems", "string", "Memory nodes to use (0-3, 0,1)"),
-        Flag("memory", "bytes", "Memory limit", "m"),
-        Flag("memory-reservation", "bytes", "Soft memory limit"),
-        Flag("memory-swap", "bytes", "Limit of memory plus swap; '-1' for none", check="swap"),
-        Flag("pids-limit", "int", "Limit of processes (-1 for none)"),
-        Flag("restart", "string", "Restart policy after an exit"),
-    ),
+    (_OWN[0], *(flag for flag in CREATE_FLAGS if flag.name in _LIMITS), _OWN[1]),
     run,
     least=1,
     aliases=("container update", "update"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
 # flag -> member of HostConfig that takes its value as it is.
-_HOST_PLAIN = {
+HOST_PLAIN = {
     "blkio-weight": "BlkioWeight",
     "cap-add": "CapAdd",
     "cap-drop": "CapDrop",
@@ -158,9 +158,7 @@ def _pairs(path: str, from_environment: bool) -> list[str]:
 
 
 def _host(values: Values) -> dict[str, Any]:
-    host: dict[str, Any] = {
-        member: values[flag] for flag, member in _HOST_PLAIN.items() if values.given(flag)
-    }
+    host: dict[str, Any] = {member: values[flag] for flag, member in HOST_PLAIN.items() if values.given(flag)}
     host["RestartPolicy"] = parse_restart(values.text("restart"))
     host["LogConfig"] = {"Type": values.text("log-driver"), "Config": _map(values.items("log-opt"))}
     if values.text("log-driver") == "none" and values.items("log-opt"):
