@@ -41,13 +41,13 @@ async def events(request: Request) -> Response:
     return stream(lines())
 
 
-_lines: dict[tuple[int, str], bytes] = {}
+_lines: dict[tuple[int, str, str], bytes] = {}
 _LINES_KEPT = 512
 
 
 def _line(event: Event) -> bytes:
     """The event as JSON, made once for all who listen."""
-    key = event.time_ns, event.actor_id
+    key = event.time_ns, event.actor_id, event.action
     line = _lines.get(key)
     if line is None:
         if len(_lines) >= _LINES_KEPT:
