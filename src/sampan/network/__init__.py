@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.network.files import write_hostname, write_hosts, write_resolv_conf
 from sampan.network.model import BridgeOptions, Endpoint, Network, Sandbox, describe
+from sampan.network.names import Member, Names
 from sampan.network.ports import Binding, Published
 from sampan.network.service import NetworkService, check_mac
 
@@ -11,6 +12,8 @@ __all__ = [
     "Binding",
     "BridgeOptions",
     "Endpoint",
+    "Member",
+    "Names",
     "Network",
     "NetworkService",
     "Published",
