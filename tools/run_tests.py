@@ -54,6 +54,9 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qemu-system-x86_64", ("qemu-system-x86",)),  # other machines: see tools/machine.py
     ("depmod", ("kmod",)),
     ("mkfs.ext4", ("e2fsprogs",)),
+    ("mkfs.xfs", ("xfsprogs",)),
+    ("mkfs.btrfs", ("btrfs-progs",)),
+    ("fuse-overlayfs", ("fuse-overlayfs",)),
     ("apparmor_parser", ("apparmor",)),
     ("ssh", ("openssh-client",)),  # the server is only unpacked: see tools/sshd.py
 )

@@ -1,6 +1,6 @@
 """Boots Debian's stock kernel under emulation, and runs tests inside: see tools/machine.py.
 
-What runs there is what differs between machines: cgroup v2, v1 and both, AppArmor, an older kernel.
+What runs there is what differs between machines: cgroup v2, v1 and both, AppArmor, quotas, an older kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INSIDE = "tests/machines/inside"
 LINUX = "tests/integration/linux"
 ATTACK = "tests/attack/test_runtime_confinement.py"
 LIMITS = "tests/clients/test_run_limits.py"
-CHOSEN = "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter"
+CHOSEN = "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter or quota"
 # Each is one boot: layout of cgroups, options for the kernel, what to run.
 MACHINES = {
     "v2": (

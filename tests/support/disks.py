@@ -1,0 +1,66 @@
+"""Small disks of a file system of one's own: a sparse file behind a loop device (mount(8), -o loop)."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_MAKERS = {
+    "ext4": ("mkfs.ext4", "e2fsprogs", ("-q", "-O", "quota,project", "-E", "quotatype=prjquota,nodiscard")),
+    "xfs": ("mkfs.xfs", "xfsprogs", ("-q", "-K")),
+    "btrfs": ("mkfs.btrfs", "btrfs-progs", ("-q", "-K")),
+}
+
+
+@contextlib.contextmanager
+def disk(kind: str, place: Path, mebibytes: int = 320, options: str = "") -> Iterator[Path]:
+    """A mounted disk in a directory; it is gone afterwards. What is missing is skipped by name.
+
+    Args:
+        kind: ext4 (made for project quotas), xfs or btrfs.
+        place: an existing directory for the file and the mount point.
+        mebibytes: the size; XFS wants 300.
+        options: more options of mount(8).
+    """
+    maker, package, arguments = _MAKERS[kind]
+    if shutil.which(maker) is None:
+        pytest.skip(f"needs the program {maker} (Debian: {package})")
+    for module in ("loop", kind):  # for a kernel that has them apart; the mount says what is missing
+        with contextlib.suppress(FileNotFoundError):
+            command = (_module_loader(), module)
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    image, point = place / f"{kind}.image", place / kind
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(mebibytes << 20)
+    _run(maker, *arguments, str(image))
+    mounted = _try(
+        "mount", "-t", kind, "-o", ",".join(filter(None, ("loop", options))), str(image), str(point)
+    )
+    if mounted:
+        image.unlink()
+        pytest.skip(f"this kernel does not mount {kind} with {options or 'no options'}: {mounted}")
+    try:
+        yield point
+    finally:
+        _run("umount", "--lazy", "--recursive", str(point))
+        image.unlink()
+
+
+def _module_loader() -> str:
+    return Path("/proc/sys/kernel/modprobe").read_text().strip()
+
+
+def _try(*command: str) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[0]
+
+
+def _run(*command: str) -> None:
+    problem = _try(*command)
+    assert not problem, f"{command[0]}: {problem}"
