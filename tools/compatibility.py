@@ -119,7 +119,8 @@ CLIENT = {
     "help": "honoured by the client",
     "env-file": "honoured: the file's lines become `Env`",
     "label-file": "honoured: the file's lines become `Labels`",
-    "disable-content-trust": "accepted: there is no content trust (Notary), which docker itself retires",
+    "disable-content-trust": "true is taken; false is refused: there is no content trust (Notary)",
+    "use-api-socket": "honoured: `HostConfig.Mounts`, `Env`, and a file copied in before the start",
 }
 BESIDE = {"health-": ["--health-cmd", "true"], "log-opt": ["--log-driver", "json-file"]}
 

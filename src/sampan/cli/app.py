@@ -22,11 +22,13 @@ from sampan.cli.tree import ALIASES, GROUPS, TOP
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sampan.cli.client import Client
 
 GLOBAL_FLAGS = (
     Flag("config", "string", "Directory of the client's own files", shown='"~/.docker"'),
+    Flag("context", "string", "Name of the context to use to connect to the daemon", "c"),
     Flag("debug", "bool", "Enable debug mode", "D"),
     Flag("host", "list", "Daemon socket to connect to", "H"),
     Flag("log-level", "string", 'Logging level ("debug", "info", "warn", "error", "fatal")', "l", "info"),
@@ -41,11 +43,24 @@ _ROOT_USAGE = "[OPTIONS] COMMAND [ARG...]"
 
 
 class App:
-    """What every command is given: the global options and, once asked for, the daemon."""
+    """What every command is given: the global options; when asked, docker's config.json and the daemon."""
 
     def __init__(self, options: Values) -> None:
         self.options = options
         self._client: Client | None = None
+        self._config: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Docker's own config.json; empty where there is none."""
+        if self._config is None:
+            folder = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
+            self._config = {}
+            if os.path.exists(os.path.join(folder, "config.json")):
+                from sampan.cli.docker_config import settings
+
+                self._config = settings()
+        return self._config
 
     @property
     def client(self) -> Client:
@@ -54,8 +69,18 @@ class App:
             from sampan.cli.client import Client
             from sampan.cli.hosts import chosen_host
 
-            self._client = Client(chosen_host(self.options))
+            host = chosen_host(self.options, self.config)
+            host.headers = self._headers()
+            self._client = Client(host)
         return self._client
+
+    def _headers(self) -> dict[str, str]:
+        """What the user adds to each request: DOCKER_CUSTOM_HEADERS, else HttpHeaders of config.json."""
+        if os.environ.get("DOCKER_CUSTOM_HEADERS") or self.config.get("HttpHeaders"):
+            from sampan.cli.docker_config import headers
+
+            return headers(self.config, os.environ.get("DOCKER_CUSTOM_HEADERS", ""))
+        return {}
 
 
 def out(text: str) -> None:

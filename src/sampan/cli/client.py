@@ -267,7 +267,7 @@ class Client:
         target = f"/v{self.version}{path}"
         if query:
             target = f"{target}?{encode_query(query)}"
-        fields = {"Host": "sampan", "User-Agent": f"sampan-cli/{NEWEST}"}
+        fields = {"Host": "sampan", **self.host.headers, "User-Agent": f"sampan-cli/{NEWEST}"}
         payload: bytes | None = b""
         if isinstance(body, bytes):
             payload = body

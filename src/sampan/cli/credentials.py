@@ -66,6 +66,35 @@ def stored(server: str) -> dict[str, str]:
     return _decoded(entry, server) if isinstance(entry, dict) else {}
 
 
+def plain_entries() -> dict[str, dict[str, str]]:
+    """All credentials that the user has, as `auths` of a config.json has them without helpers."""
+    config = docker_config.load()
+    servers = [*(config.get("auths") or {}), *(config.get("credHelpers") or {})]
+    if config.get("credsStore"):
+        servers += _listed(str(config["credsStore"]))
+    found = {}
+    for server in dict.fromkeys(servers):
+        known = stored(server)
+        entry = {key: known[key] for key in ("identitytoken", "registrytoken") if known.get(key)}
+        if known.get("username"):
+            pair = f"{known['username']}:{known.get('password', '')}"
+            entry["auth"] = binascii.b2a_base64(pair.encode(), newline=False).decode()
+        if entry:
+            found[server] = entry
+    return found
+
+
+def _listed(helper: str) -> list[str]:
+    """The servers that a helper knows; none when it cannot tell."""
+    from sampan.cli.jsontext import parse
+
+    code, output = _run(helper, "list", b"")
+    try:
+        return list(parse(output.encode())) if code == 0 else []
+    except ValueError:
+        return []
+
+
 def store(credentials: dict[str, str]) -> str:
     """Keep credentials.
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.app import App
+    from sampan.cli.flags import Values
+
 DEFAULT = "ctrl-p,ctrl-q"
 _SPECIAL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
@@ -25,6 +30,14 @@ def parse_keys(text: str) -> bytes:
         else:
             raise ValueError(f"invalid escape keys ({text}): Unknown character: '{key}'")
     return bytes(found)
+
+
+def chosen_keys(app: App, values: Values) -> str:
+    """What --detach-keys says, else `detachKeys` of docker's config.json; "" for the default."""
+    keys = values.text("detach-keys") or str(app.config.get("detachKeys") or "")
+    if keys:
+        parse_keys(keys)
+    return keys
 
 
 class Watcher:

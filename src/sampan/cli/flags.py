@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from sampan.cli.app import App
 
 # Kinds whose values add up; each occurrence is kept as text once it was checked.
-REPEATED = frozenset(("list", "map", "filter", "mount", "ulimit", "strings", "network", "gpu-request"))
+REPEATED = frozenset(
+    ("list", "map", "filter", "mount", "ulimit", "strings", "stringToString", "network", "gpu-request")
+)
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
@@ -304,6 +306,10 @@ def _convert(flag: Flag, text: str) -> Any:
         return text
     if kind == "strings":
         return _Several(text.split(",") if text else [])
+    if kind == "stringToString":
+        from sampan.cli.values import pairs
+
+        return _Several(pairs(text))
     from sampan.cli.values import KINDS
 
     return KINDS[kind](text)

@@ -1,4 +1,5 @@
-"""Where the daemon is: `-H`, SAMPAN_HOST, DOCKER_HOST, else the socket of the machine's own daemon.
+"""Where the daemon is: --context, `-H`, SAMPAN_HOST, DOCKER_HOST, DOCKER_CONTEXT, the current context of
+docker's config.json, else the socket of the machine's own daemon; the first that is there counts.
 
 DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH mean what they mean to docker.
 """
@@ -11,6 +12,8 @@ from sampan.cli.failures import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.cli.flags import Values
 
 DEFAULT_SOCKET = "/run/sampan/sampan.sock"
@@ -43,9 +46,10 @@ class Host:
         tls: for a TCP host that speaks TLS, else None.
         ssh: whether the system's ssh is the way to it.
         automatic: nobody chose it, so the daemon may be started.
+        headers: what the user adds to each request.
     """
 
-    __slots__ = ("address", "automatic", "path", "ssh", "tls", "url")
+    __slots__ = ("address", "automatic", "headers", "path", "ssh", "tls", "url")
 
     def __init__(self, url: str, automatic: bool = False) -> None:
         self.url = url
@@ -54,6 +58,7 @@ class Host:
         self.tls: Tls | None = None
         self.ssh = False
         self.automatic = automatic
+        self.headers: dict[str, str] = {}
         scheme, separator, rest = url.partition("://")
         if not separator:
             scheme, rest = ("unix", url) if url.startswith("/") else ("tcp", url)
@@ -74,21 +79,82 @@ class Host:
             )
 
 
-def chosen_host(options: Values) -> Host:
-    """The daemon that the global options and the environment name."""
+DEFAULT_CONTEXT = "default"
+
+
+def chosen_context(options: Values, config: dict[str, Any]) -> str:
+    """The name of the context in use.
+
+    Args:
+        config: docker's config.json.
+
+    Raises:
+        CommandError: flags that exclude each other.
+    """
+    named = options.text("context")
+    if named and options.given("host"):
+        raise CommandError("conflicting options: cannot specify both --host and --context")
+    if named:
+        return named
+    if options.given("host") or environment_host():
+        return DEFAULT_CONTEXT
+    return os.environ.get("DOCKER_CONTEXT") or config.get("currentContext") or DEFAULT_CONTEXT
+
+
+def environment_host() -> str:
+    """The host that the environment names, or ""."""
+    return os.environ.get("SAMPAN_HOST") or os.environ.get("DOCKER_HOST", "")
+
+
+def default_url(options: Values) -> str:
+    """The daemon of the context `default`."""
     given = options.items("host")
     if len(given) > 1:
         raise CommandError("specify only one -H")
-    url = given[0] if given else os.environ.get("SAMPAN_HOST") or os.environ.get("DOCKER_HOST", "")
-    if not url:
-        return Host(f"unix://{DEFAULT_SOCKET}", automatic=True)
+    return given[0] if given else environment_host() or f"unix://{DEFAULT_SOCKET}"
+
+
+def chosen_host(options: Values, config: dict[str, Any]) -> Host:
+    """The daemon that the global options, the environment and docker's config.json name."""
+    name = chosen_context(options, config)
+    if name != DEFAULT_CONTEXT:
+        return _host_of(name, options)
+    url = default_url(options)
+    if url == f"unix://{DEFAULT_SOCKET}":
+        return Host(url, automatic=not (options.given("host") or environment_host()))
     host = Host(url)
     if host.address is not None:
-        host.tls = _tls(options)
+        host.tls = default_tls(options)
     return host
 
 
-def _tls(options: Values) -> Tls | None:
+def _host_of(name: str, options: Values) -> Host:
+    """The daemon of a context of docker's store."""
+    from sampan.cli.contexts.store import ENDPOINT, load, tls_folder
+
+    wrong = "Failed to initialize: unable to resolve docker endpoint"
+    try:
+        context = load(name)
+    except CommandError as error:
+        raise CommandError(f"{wrong}: {error.message}") from None
+    if ENDPOINT not in context.endpoints:
+        raise CommandError(f'{wrong}: context "{name}" has no {ENDPOINT} endpoint')
+    if not context.host:
+        return Host(f"unix://{DEFAULT_SOCKET}", automatic=True)
+    host = Host(context.host)
+    files = context.tls.get(ENDPOINT) or []
+    if host.address is not None and (files or context.skips_verification):
+        folder = os.path.join(tls_folder(name), ENDPOINT)
+        ca, cert, key = (
+            os.path.join(folder, one) if one in files else "" for one in ("ca.pem", "cert.pem", "key.pem")
+        )
+        if not (cert and key):
+            cert = key = ""
+        host.tls = Tls(not context.skips_verification, ca, cert, key)
+    return host
+
+
+def default_tls(options: Values) -> Tls | None:
     """What flags and environment say of TLS; --tlsverify, whatever its value, switches it on."""
     environment = os.environ
     verify = (

@@ -133,6 +133,20 @@ def ellipsis(text: str, most: int) -> str:
     return "".join(cut) + "…"
 
 
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """Numbers by their value, the rest as text."""
+    parts: list[tuple[bool, int, str]] = []
+    at = 0
+    while at < len(text):
+        end = at + 1
+        while end < len(text) and text[end].isdecimal() == text[at].isdecimal():
+            end += 1
+        piece = text[at:end]
+        parts.append((not piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece))
+        at = end
+    return parts
+
+
 def short_id(identifier: str) -> str:
     """The twelve characters that stand for an id."""
     return identifier.removeprefix("sha256:")[:12]

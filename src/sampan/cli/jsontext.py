@@ -61,6 +61,11 @@ def parse_at(text: str, start: int) -> tuple[Any, int]:
         return _scan(text, start)
     except StopIteration as stop:
         raise ValueError(f"unexpected end of JSON input at character {stop.value}") from None
+    except SystemError:  # the scanner looks its exception up in a module that nobody has imported yet
+        import json.decoder
+
+        _ = json.decoder.JSONDecodeError
+        return _scan(text, start)
 
 
 def parse(text: str | bytes) -> Any:
@@ -81,6 +86,11 @@ def dump(value: Any) -> str:
 def pretty(value: Any, indent: str = "    ", prefix: str = "") -> str:
     """`value` over several lines, as Go's MarshalIndent lays it out."""
     return _write(value, indent, "\n" + prefix, ",", ": ")
+
+
+def html_safe(text: str) -> str:
+    """JSON as Go's encoder escapes it unless told otherwise."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def number(value: int | float) -> str:

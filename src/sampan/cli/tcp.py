@@ -65,8 +65,10 @@ def _context(tls: Tls) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     path = tls.ca
     try:
-        if tls.verify:
+        if tls.verify and tls.ca:
             context.load_verify_locations(tls.ca)
+        elif tls.verify:
+            context.load_default_certs()
         if tls.cert:
             path = f"{tls.cert}, {tls.key}"
             for path in (tls.cert, tls.key):

@@ -80,6 +80,20 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "wait": "wait",
         },
     ),
+    "context": (
+        "Manage contexts",
+        {
+            "create": "context_store:create",
+            "export": "context_store:export",
+            "import": "context_store:import",
+            "inspect": "context_show:inspect",
+            "ls": "context_show:ls",
+            "rm": "context_store:rm",
+            "show": "context_show:show",
+            "update": "context_store:update",
+            "use": "context_store:use",
+        },
+    ),
     "image": (
         "Manage images",
         {
@@ -133,6 +147,7 @@ HIDDEN = {"system": ("dial-stdio",)}
 # Other names of subcommands.
 ALIASES: dict[str, dict[str, str]] = {
     "container": {"list": "ls", "ps": "ls", "remove": "rm"},
+    "context": {"list": "ls", "remove": "rm"},
     "image": {"list": "ls", "remove": "rm"},
     "network": {"list": "ls"},
     "volume": {"list": "ls", "remove": "rm"},

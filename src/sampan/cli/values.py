@@ -295,6 +295,21 @@ def condition(text: str) -> str:
     return text
 
 
+def pairs(text: str) -> list[str]:
+    """NAME=VALUE pairs as a line of CSV; with one `=` alone, commas are the value's."""
+    if "=" not in text:
+        raise ValueError(f"{text} must be formatted as key=value")
+    if text.count("=") == 1:
+        return [text.strip('"')]
+    import csv
+
+    found = next(csv.reader([text]), [])
+    for one in found:
+        if "=" not in one:
+            raise ValueError(f"{one} must be formatted as key=value")
+    return found
+
+
 KINDS: dict[str, Callable[[str], Any]] = {
     "int": integer,
     "uint": lambda text: integer(text, 0, 2**64 - 1, "ParseUint"),

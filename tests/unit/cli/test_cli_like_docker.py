@@ -37,7 +37,6 @@ NEVER = {
     "checkpoint": "experimental in docker",
     "compose": "a plugin",
     "config": "Swarm",
-    "context": "one host is named by -H, SAMPAN_HOST or DOCKER_HOST",
     "manifest": "experimental in docker",
     "node": "Swarm",
     "plugin": "engine plugins",
@@ -54,13 +53,7 @@ MISSING_COMMANDS = {
     *(f"network {name}" for name in ("connect", "create", "disconnect", "rm")),
     "volume update",  # Swarm's cluster volumes
 }
-MISSING_FLAGS = {
-    "": {"context"},
-    "pull": {"disable-content-trust"},  # Notary, see above
-    "image pull": {"disable-content-trust"},
-    "push": {"disable-content-trust"},
-    "image push": {"disable-content-trust"},
-}
+MISSING_FLAGS: dict[str, set[str]] = {}
 
 # What docker does not have.
 UNHEALTHY = {"health-on-failure": "what to do with a container that has turned unhealthy, as podman's"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.client import escape
 from sampan.cli.containers.attached import exit_code, need_terminal, open_attach, session, wait_for
+from sampan.cli.detach import chosen_keys
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
 
@@ -31,7 +32,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     tty = bool(config.get("Tty"))
     stdin = bool(config.get("OpenStdin")) and not values.on("no-stdin")
     need_terminal(stdin, tty)
-    keys = values.text("detach-keys")
+    keys = chosen_keys(app, values)
     undo: list[Callable[[], None]] = []
     if values.on("sig-proxy") and not tty:
         from sampan.cli.signals import forward_to

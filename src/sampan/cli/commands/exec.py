@@ -6,6 +6,7 @@ import sys
 
 from sampan.cli.client import escape
 from sampan.cli.containers.attached import need_terminal, session
+from sampan.cli.detach import chosen_keys
 from sampan.cli.failures import CommandError, UsageError
 from sampan.cli.flags import Command, Flag
 
@@ -22,7 +23,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     container, command = arguments[0], arguments[1:]
     detached, tty = values.on("detach"), values.on("tty")
     stdin = values.on("interactive") and not detached
-    keys = values.text("detach-keys")
+    keys = chosen_keys(app, values)
     env = []
     for path in values.items("env-file"):
         from sampan.cli.containers.files import read_pairs

@@ -25,7 +25,8 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     if arguments:
         chosen.setdefault("reference", {})[arguments[0]] = True
     images = app.client.call("GET", "/images/json", {"all": values.on("all"), "filters": chosen})
-    digests = values.on("digests") or ".Digest" in values.text("format")
+    form = values.text("format") or ("" if values.on("quiet") else str(app.config.get("imagesFormat") or ""))
+    digests = values.on("digests") or ".Digest" in form
     columns = ["Repository", "Tag", "ID", "CreatedSince", "Size"]
     if values.on("digests"):
         columns.insert(2, "Digest")
@@ -33,7 +34,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         rows(images, digests, bool(chosen.get("dangling"))),
         fields(not values.on("no-trunc")),
         columns,
-        values.text("format"),
+        form,
         "ID" if values.on("quiet") else "",
         "*formatter.imageContext",
         "template parsing error",

@@ -6,6 +6,7 @@ from sampan import __version__
 from sampan.cli.app import out, warn
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
+from sampan.cli.hosts import chosen_context
 from sampan.cli.human import binary_size
 
 TYPE_CHECKING = False
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Show the client and, when it answers, the engine."""
     debug = app.options.on("debug")
-    client = {"Debug": debug, "Version": __version__, "Context": "default", "Plugins": [], "Warnings": None}
+    context = chosen_context(app.options, app.config)
+    client = {"Debug": debug, "Version": __version__, "Context": context, "Plugins": [], "Warnings": None}
     failure = None
     info: dict[str, Any] = {}
     try:
@@ -35,7 +37,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
             merged["ServerErrors"] = [failure.message]
         object_template(form, merged)
         return 0
-    lines = ["Client:", f" Version:    {__version__}", " Context:    default"]
+    lines = ["Client:", f" Version:    {__version__}", f" Context:    {context}"]
     lines += [f" Debug Mode: {str(debug).lower()}", "", "Server:"]
     if failure is None:
         lines += server_lines(info)

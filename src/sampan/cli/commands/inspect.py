@@ -59,13 +59,17 @@ def get(
     return client.call("GET", path, {**(query or {}), "size": sized})
 
 
-def show(form: str, names: list[str], fetch: Callable[[str], Any]) -> int:
-    """Print objects as JSON or by a template; what could not be found is told at the end."""
+def show(form: str, names: list[str], fetch: Callable[[str], Any], type_name: str = "") -> int:
+    """Print objects as JSON or by a template; what could not be found is told at the end.
+
+    Args:
+        type_name: how Go calls such an object, where it is not the daemon's JSON but the client's own.
+    """
     render = None
     if form and form != "json":
         from sampan.cli.template import inspect_template
 
-        render = inspect_template(form)
+        render = inspect_template(form, type_name)
     found, failures = [], []
     for name in names:
         try:
@@ -82,9 +86,10 @@ def show(form: str, names: list[str], fetch: Callable[[str], Any]) -> int:
         if not found:
             out("\n")
     else:
-        from sampan.cli.jsontext import dump, pretty
+        from sampan.cli.jsontext import dump, html_safe, pretty
 
-        out((dump(found) if form == "json" else pretty(found)) + "\n")
+        text = dump(found) if form == "json" else pretty(found)
+        out((html_safe(text) if type_name else text) + "\n")
     if failures:
         warn("\n".join(failures))
         return 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from sampan.cli.app import line
 from sampan.cli.client import escape
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command
+from sampan.cli.human import natural
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def run(app: App, _: Values, arguments: list[str]) -> int:
         texts = [_address(one) for one in bindings]
     else:
         texts = [f"{name} -> {_address(one)}" for name, found in known.items() for one in found or ()]
-    for text in sorted(texts, key=_natural):
+    for text in sorted(texts, key=natural):
         line(text)
     return 0
 
@@ -39,12 +38,6 @@ def run(app: App, _: Values, arguments: list[str]) -> int:
 def _address(binding: dict[str, str]) -> str:
     host = binding.get("HostIp", "")
     return f"[{host}]:{binding['HostPort']}" if ":" in host else f"{host}:{binding['HostPort']}"
-
-
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """Numbers by their value, the rest as text."""
-    parts = re.split(r"(\d+)", text)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 COMMAND = Command(

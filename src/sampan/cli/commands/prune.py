@@ -66,15 +66,26 @@ _KINDS = {
 }
 
 
+def _chosen(app: App, values: Values) -> dict[str, Any]:
+    """The filters given, and those of `pruneFilters` in docker's config.json that do not contradict them."""
+    chosen: dict[str, Any] = filters(values.items("filter"))
+    for text in app.config.get("pruneFilters") or ():
+        name, equals, value = str(text).partition("=")
+        opposite = name.removesuffix("!") if name.endswith("!") else f"{name}!"
+        if equals and value not in chosen.get(opposite, {}):
+            chosen.setdefault(name, {})[value] = True
+    return chosen
+
+
 def _containers(app: App, values: Values, arguments: list[str]) -> int:
     if not values.on("force"):
         confirm("This will remove all stopped containers.")
-    _reclaimed(_prune(app, "container", filters(values.items("filter"))))
+    _reclaimed(_prune(app, "container", _chosen(app, values)))
     return 0
 
 
 def _images(app: App, values: Values, arguments: list[str]) -> int:
-    chosen = filters(values.items("filter"))
+    chosen = _chosen(app, values)
     chosen["dangling"] = {"false" if values.on("all") else "true": True}
     if not values.on("force"):
         confirm(
@@ -87,7 +98,7 @@ def _images(app: App, values: Values, arguments: list[str]) -> int:
 
 
 def _networks(app: App, values: Values, arguments: list[str]) -> int:
-    chosen = filters(values.items("filter"))
+    chosen = _chosen(app, values)
     if not values.on("force"):
         confirm("This will remove all custom networks not used by at least one container.")
     _prune(app, "network", chosen)
@@ -95,7 +106,7 @@ def _networks(app: App, values: Values, arguments: list[str]) -> int:
 
 
 def _volumes(app: App, values: Values, arguments: list[str]) -> int:
-    chosen = filters(values.items("filter"))
+    chosen = _chosen(app, values)
     if values.on("all"):
         if "all" in chosen:
             raise CommandError("conflicting options: cannot specify both --all and --filter all=1")
@@ -108,7 +119,7 @@ def _volumes(app: App, values: Values, arguments: list[str]) -> int:
 
 
 def _builder(app: App, values: Values, arguments: list[str]) -> int:
-    chosen = filters(values.items("filter"))
+    chosen = _chosen(app, values)
     if not values.on("force"):
         confirm(f"This will remove all {'' if values.on('all') else 'dangling '}build cache.")
     _reclaimed(_prune(app, "build cache", chosen))
@@ -116,7 +127,7 @@ def _builder(app: App, values: Values, arguments: list[str]) -> int:
 
 
 def _system(app: App, values: Values, arguments: list[str]) -> int:
-    chosen = filters(values.items("filter"))
+    chosen = _chosen(app, values)
     everything, volumes = values.on("all"), values.on("volumes")
     if volumes and "until" in chosen:
         raise CommandError('ERROR: The "until" filter is not supported with "--volumes"')

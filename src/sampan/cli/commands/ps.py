@@ -18,7 +18,7 @@ _COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the containers that the flags choose."""
-    form = values.text("format")
+    form = values.text("format") or ("" if values.on("quiet") else str(app.config.get("psFormat") or ""))
     sized = values.on("size") or ".Size" in form or "json .}}" in form
     limit = 1 if values.on("latest") else max(values.number("last"), 0)
     chosen = filters(values.items("filter"))

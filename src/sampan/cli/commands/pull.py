@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import trust
 from sampan.cli.app import line
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Pull one tag or digest, or every tag, and print the full name."""
+    trust.need_none(values)
     image, every, quiet = arguments[0], values.on("all-tags"), values.on("quiet")
     name, tag, digest = split(image)
     if every and (tag or digest):
@@ -35,6 +37,7 @@ COMMAND = Command(
     "Download an image from a registry",
     (
         Flag("all-tags", "bool", "Download all tagged images in the repository", "a"),
+        trust.FLAG,
         Flag("platform", "string", "Platform of the image, where there are several"),
         Flag("quiet", "bool", "Show no progress", "q"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import trust
 from sampan.cli.app import line
 from sampan.cli.client import escape
 from sampan.cli.credentials import header_for
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Push, and show how far it is."""
+    trust.need_none(values)
     if is_id(arguments[0]):
         raise CommandError(
             f"invalid repository name ({arguments[0]}), cannot specify 64-byte hexadecimal strings"
@@ -68,6 +70,7 @@ COMMAND = Command(
     (
         Flag("all-tags", "bool", "Push all tags of an image to the repository", "a"),
         Flag("compression", "string", 'Compress layers that are not yet: "gzip" or "zstd"'),
+        trust.FLAG,
         Flag("platform", "string", 'Push only when the image is for this platform ("os/arch[/variant]")'),
         Flag("quiet", "bool", "Show no progress", "q"),
     ),

@@ -14,6 +14,7 @@ from sampan.cli.containers.attached import (
 )
 from sampan.cli.containers.creating import create
 from sampan.cli.containers.options import RUN_FLAGS
+from sampan.cli.detach import chosen_keys
 from sampan.cli.failures import ApiError, CommandError
 from sampan.cli.flags import Command
 
@@ -28,11 +29,7 @@ if TYPE_CHECKING:
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Run a container; its exit code is ours."""
     detached, tty = values.on("detach"), values.on("tty")
-    keys = values.text("detach-keys")
-    if keys:
-        from sampan.cli.detach import parse_keys
-
-        parse_keys(keys)
+    keys = chosen_keys(app, values)
     if not detached:
         need_terminal(values.on("interactive"), tty)
     container, body = create(app, values, arguments, detached)

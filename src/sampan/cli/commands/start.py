@@ -12,6 +12,7 @@ from sampan.cli.containers.attached import (
     session,
     wait_for,
 )
+from sampan.cli.detach import chosen_keys
 from sampan.cli.failures import ApiError, CommandError
 from sampan.cli.flags import Command, Flag
 
@@ -51,7 +52,7 @@ def _attached(app: App, values: Values, container: str) -> int:
     tty = bool(config.get("Tty"))
     stdin = values.on("interactive") and bool(config.get("OpenStdin"))
     need_terminal(stdin, tty)
-    keys = values.text("detach-keys")
+    keys = chosen_keys(app, values)
     undo: list[Callable[[], None]] = []
     if not tty:
         from sampan.cli.signals import forward_to

@@ -40,7 +40,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     """Show the containers that were named, or all that run."""
     everything = values.on("all")
     streaming = not values.on("no-stream")
-    form = values.text("format")
+    form = values.text("format") or str(app.config.get("statsFormat") or "")
     shown = fields(not values.on("no-trunc"))
     rows: dict[str, Entry] = {}
     host = app.client.host

@@ -10,6 +10,7 @@ from sampan.cli.app import out
 from sampan.cli.client import NEWEST
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
+from sampan.cli.hosts import chosen_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         "PythonVersion": sys.version.split()[0],
         "Os": "linux",
         "Arch": _MACHINES.get(os.uname().machine, os.uname().machine),
-        "Context": "default",
+        "Context": chosen_context(app.options, app.config),
     }
     form = values.text("format")
     if form:

@@ -99,8 +99,6 @@ def _mac_address(text: str) -> str:
 
 
 def _check(values: Values) -> None:
-    if values.on("use-api-socket"):
-        raise CommandError("--use-api-socket is not supported by this version")
     for flag, (name, allowed) in _MODES.items():
         if not allowed(values.text(flag)):
             raise CommandError(f"--{flag}: invalid {name} mode")

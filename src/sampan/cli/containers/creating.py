@@ -7,6 +7,7 @@ import os
 from sampan.cli.app import warn
 from sampan.cli.containers.config import create_body
 from sampan.cli.failures import ApiError, CommandError
+from sampan.cli.trust import need_none
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 def create(app: App, values: Values, arguments: list[str], detached: bool) -> tuple[str, dict[str, Any]]:
     """Create what the flags describe; returns its id and the request's body."""
     image, command = arguments[0], arguments[1:]
+    need_none(values)
     body = create_body(values, image, command, detached)
+    _proxies(app, body)
+    if values.on("use-api-socket"):
+        from sampan.cli.containers.api_socket import add
+
+        add(app, body)
     if not _is_id_like(image):
         from sampan.cli.reference import split
 
@@ -48,6 +55,10 @@ def create(app: App, values: Values, arguments: list[str], detached: bool) -> tu
             warn(f"Unable to find image '{familiar(image)}' locally")
         _pull(app, values, image, quiet)
         answer = app.client.call("POST", "/containers/create", query, body)
+    if values.on("use-api-socket"):
+        from sampan.cli.containers.api_socket import copy_credentials
+
+        copy_credentials(app, answer["Id"])
     for warning in answer.get("Warnings") or ():
         warn(f"WARNING: {warning}")
     if cidfile:
@@ -60,6 +71,34 @@ def create(app: App, values: Values, arguments: list[str], detached: bool) -> tu
                 f"failed to create the container ID file: open {cidfile}: {(error.strerror or '').lower()}"
             ) from None
     return answer["Id"], body
+
+
+_PROXIES = {
+    "HTTP_PROXY": "httpProxy",
+    "HTTPS_PROXY": "httpsProxy",
+    "NO_PROXY": "noProxy",
+    "FTP_PROXY": "ftpProxy",
+    "ALL_PROXY": "allProxy",
+}
+
+
+def _proxies(app: App, body: dict[str, Any]) -> None:
+    """Give the container the proxies of docker's config.json: those of this daemon, else the default ones.
+
+    A variable that the user sets, or unsets, is left alone.
+    """
+    proxies = app.config.get("proxies") or {}
+    if not proxies:
+        return
+    config = proxies.get(app.client.host.url) or proxies.get("default") or {}
+    env = body.get("Env") or []
+    given = {pair.partition("=")[0] for pair in env}
+    for variable, member in _PROXIES.items():
+        if config.get(member):
+            for name in (variable, variable.lower()):
+                if name not in given:
+                    env.append(f"{name}={config[member]}")
+    body["Env"] = env
 
 
 def _lacks_image(detail: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.flags import Flag
+from sampan.cli.trust import FLAG
 
 _WINDOWS = "Windows only"
 
@@ -49,7 +50,7 @@ CREATE_FLAGS = (
     Flag(
         "device-write-iops", "list", "Limit the writes per second to a device", check="rate-count", shown="[]"
     ),
-    Flag("disable-content-trust", "bool", "Skip image verification", default=True),
+    FLAG,
     Flag("dns", "list", "DNS servers", check="address"),
     Flag("dns-opt", "list", "DNS options", hidden=True),
     Flag("dns-option", "list", "DNS options"),

@@ -45,6 +45,7 @@ class Evaluator:
         nodes: what the parser made.
         functions: by name; called with evaluated arguments.
         fields: looks a name up in an object that is no JSON value; raises UnknownField.
+        type_name: how Go calls the type of the data, where it is no map.
     """
 
     def __init__(
@@ -52,10 +53,13 @@ class Evaluator:
         nodes: Sequence[Node],
         functions: Mapping[str, Callable[..., Any]],
         fields: Callable[[Any, str], Any] | None = None,
+        type_name: str = "",
     ) -> None:
         self._nodes = nodes
         self._functions = functions
         self._fields = fields
+        self._type_name = type_name
+        self._data: Any = None
         self._out: list[str] = []
 
     def render(self, data: Any) -> str:
@@ -65,6 +69,7 @@ class Evaluator:
             TemplateError: in Go's words, with the place.
         """
         self._out = []
+        self._data = data
         self._walk(self._nodes, data, [("$", data)])
         return "".join(self._out)
 
@@ -226,6 +231,8 @@ class Evaluator:
                 return value.get(name, NO_VALUE)
             if name in value or name in OPTIONAL:
                 return _typed(value.get(name), name)
+            if self._type_name and value is self._data:
+                raise UnknownField(f"can't evaluate field {name} in type {self._type_name}")
             raise UnknownField(f'map has no entry for key "{name}"')
         if value is None or value is NO_VALUE:
             raise UnknownField(f"nil pointer evaluating interface {{}}.{name}")

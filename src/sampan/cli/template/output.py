@@ -39,10 +39,9 @@ class Row:
 
     def as_text(self) -> str:
         """All columns as one line of JSON, as Go escapes it."""
-        from sampan.cli.jsontext import dump
+        from sampan.cli.jsontext import dump, html_safe
 
-        line = dump({name: self.get(name) for name in sorted(self.fields)})
-        return line.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+        return html_safe(dump({name: self.get(name) for name in sorted(self.fields)}))
 
 
 def _row_field(value: Any, name: str) -> Any:
@@ -104,14 +103,17 @@ class _Titles(Row):
         return self.row[name]
 
 
-def inspect_template(form: str) -> Callable[[Any], str]:
+def inspect_template(form: str, type_name: str = "") -> Callable[[Any], str]:
     """A renderer of inspected objects.
+
+    Args:
+        type_name: how Go calls an object whose members are a struct's.
 
     Raises:
         CommandError: the template cannot be parsed (now) or rendered (then).
     """
     try:
-        evaluator = Evaluator(Parser(form, FUNCTIONS).parse(), FUNCTIONS)
+        evaluator = Evaluator(Parser(form, FUNCTIONS).parse(), FUNCTIONS, type_name=type_name)
     except TemplateError as error:
         raise CommandError(f"template parsing error: {error}", 64) from None
 

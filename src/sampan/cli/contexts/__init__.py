@@ -1,0 +1,1 @@
+"""Docker's contexts: named daemons, kept in docker's own store so that both programs share them."""
