@@ -32,6 +32,7 @@ LONGEST_WAIT_S = 60.0
 SMALL_ATTEMPTS = 3
 _TOKEN_ANSWER_LIMIT_BYTES = 1 << 20
 _MOVED = frozenset((301, 302, 303, 307, 308))
+_MOVED_AS_IT_IS = frozenset((307, 308))  # with method and body: RFC 9110, sections 15.4.8 and 15.4.9
 _AGAIN = frozenset((408, 429, 500, 502, 503, 504))
 _PORTS = {"http": 80, "https": 443}
 
@@ -93,7 +94,7 @@ class HostClient:
         Args:
             path: below `/v2`, beginning with a slash; or a whole URL (a `Location` that the registry gave).
             scopes: what the token must allow, such as "repository:library/busybox:pull".
-            body: makes the body, anew for each attempt; a body is not sent along with a redirect.
+            body: makes the body, for each attempt and redirect anew.
             attempts: how often to try at most.
             on_retry: told the seconds before each further attempt; what it raises ends the request.
 
@@ -168,14 +169,14 @@ class HostClient:
     ) -> Answer:
         answer = self._once(method, path, authorization, headers, body)
         hops = 0
-        while answer.status in _MOVED and method in ("GET", "HEAD"):
+        while answer.status in (_MOVED if method in ("GET", "HEAD") else _MOVED_AS_IT_IS):
             hops += 1
             if hops > REDIRECTS:
                 answer.close()
                 raise InvalidAnswer(f"{shown(answer.url)}: stopped after {REDIRECTS} redirects")
             target = self.location(answer)
             answer.finish()
-            answer = self._once(method, target, authorization, headers, None)
+            answer = self._once(method, target, authorization, headers, body)
         return answer
 
     def location(self, answer: Answer) -> str:

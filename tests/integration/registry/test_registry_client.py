@@ -1,9 +1,12 @@
 """The client against real registries: plain, with passwords, with TLS, behind mirrors."""
 
+import contextlib
 import io
 import json
 import os
 import shutil
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,8 @@ from sampan.registry import (
     RegistryUnauthorized,
     RegistryUnreachable,
 )
+from support.hostile import Hostile, reply
+from support.own_registry import OwnRegistry
 from support.registry import PASSWORD, USER, Authority, Registry, digest_of, free_port
 
 ME = Credentials(USER, PASSWORD)
@@ -123,6 +128,94 @@ def test_upload_in_one_piece(plain, size):
     repository.uploads.upload(digest_of(blob), size, lambda: io.BytesIO(blob), sent.append)
     assert plain.has_blob("up", digest_of(blob))
     assert sent[-1:] == ([size] if size else [])
+
+
+class Cutter:
+    """A way to a registry that breaks off `cuts` connections after `limit` bytes of the client's."""
+
+    def __init__(self, port: int, limit: int, cuts: int = 1) -> None:
+        self._target, self._limit, self._cuts = port, limit, cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                registry = socket.create_connection(("127.0.0.1", self._target))
+                threading.Thread(target=self._serve, args=(client, registry), daemon=True).start()
+
+    def _serve(self, client, registry):
+        back = threading.Thread(target=self._carry, args=(registry, client), daemon=True)
+        with client, registry:
+            back.start()
+            self._carry(client, registry, ups=True)
+            back.join()
+
+    def _carry(self, source, target, ups=False):
+        carried = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+                carried += len(data)
+                if ups and self._cuts and carried > self._limit:
+                    self._cuts -= 1
+                    break
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(params=["docker-registry", "ours"])
+def either(request, tmp_path):
+    """Debian's registry and ours."""
+    if request.param == "docker-registry":
+        yield request.getfixturevalue("plain")
+        return
+    with OwnRegistry(tmp_path) as own:
+        yield own
+
+
+def test_an_upload_that_breaks_off_goes_on(either):
+    blob = os.urandom(40_000_000)
+    asked = []
+    with Cutter(either.port, 20_000_000, cuts=2) as cutter:
+        repository = open_repository(cutter, "broken/off")
+        whole = repository.uploads._client.request
+
+        def request(method, path, scopes=(), headers=None, *arguments, **named):
+            asked.append((method, dict(headers or {})))
+            return whole(method, path, scopes, headers, *arguments, **named)
+
+        repository.uploads._client.request = request
+        repository.uploads.upload(digest_of(blob), len(blob), lambda: io.BytesIO(blob))
+    assert either.has_blob("broken/off", digest_of(blob))
+    chunks = [headers["Content-Range"] for method, headers in asked if method == "PATCH"]
+    if not isinstance(either, OwnRegistry):  # Debian's forgets what a broken PUT has brought
+        return
+    assert chunks
+    assert all(1_000_000 < int(chunk.partition("-")[0]) < len(blob) for chunk in chunks), chunks
+    assert [method for method, _ in asked].count("POST") == 1, asked  # the first session was gone on with
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_an_upload_that_is_sent_elsewhere(status):
+    blob = os.urandom(3_000_000)
+    with Hostile() as storage, Hostile() as registry:
+        registry.on("POST", ".*", reply(202, headers={"Location": "/v2/a/blobs/uploads/1"}))
+        registry.on("PUT", ".*", reply(status, headers={"Location": f"{storage.url}/kept?signature=x"}))
+        storage.on("PUT", ".*", reply(201))
+        open_repository(registry, "a").uploads.upload(digest_of(blob), len(blob), lambda: io.BytesIO(blob))
+    assert [(one.path, one.body) for one in storage.asked] == [("/kept?signature=x", blob)]
+    assert "authorization" not in storage.asked[0].headers
 
 
 def test_upload_as_a_stream(plain):
