@@ -12,6 +12,7 @@ from support.engine import Engine
 from support.machine import eventually
 
 Names = Callable[[], str]
+LINES = "yes $(head -c 999 /dev/zero | tr '\\0' y)"  # without end, 1000 bytes each
 
 
 def attach(
@@ -40,10 +41,11 @@ def attach(
 
 def read_all(end: socket.socket, data: bytes = b"") -> bytes:
     """Everything up to the end."""
+    pieces = [data]
     while piece := end.recv(65536):
-        data += piece
+        pieces.append(piece)
     end.close()
-    return data
+    return b"".join(pieces)
 
 
 def framed(text: bytes, stream: int = 1) -> bytes:
@@ -94,7 +96,7 @@ def test_half_closing_ends_the_input_and_not_the_output(engine: Engine, busybox:
 
 
 def test_a_client_that_dies_costs_the_others_nothing(engine: Engine, busybox: str, name: Names) -> None:
-    one = make(engine, name(), busybox, "sh", "-c", "yes | head -c 20000000; echo end")
+    one = make(engine, name(), busybox, "sh", "-c", f"{LINES} | head -c 20000000; echo end")
     dead, _, _ = attach(engine, one, "stream=1&stdout=1")
     alive, _, rest = attach(engine, one, "stream=1&stdout=1", upgrade=False)
     engine.docker("start", one)
@@ -109,10 +111,33 @@ def test_a_reader_of_logs_that_stops_reading_stops_no_container(
     engine: Engine, busybox: str, name: Names
 ) -> None:
     one = name()
-    engine.docker("run", "-d", "--name", one, busybox, "sh", "-c", "yes | head -c 40000000; echo end >/end")
+    engine.docker(
+        "run", "-d", "--name", one, busybox, "sh", "-c", f"{LINES} | head -c 40000000; echo end >/end"
+    )
     end = socket.socket(socket.AF_UNIX)
     end.connect(engine.socket)
     end.sendall(f"GET /containers/{one}/logs?follow=1&stdout=1 HTTP/1.1\r\nHost: docker\r\n\r\n".encode())
     eventually(lambda: engine.api.inspect(one)["State"]["Status"] == "exited", timeout=60)
     end.close()
     assert engine.api.inspect(one)["State"]["ExitCode"] == 0
+
+
+def test_a_client_that_attached_and_stops_reading_is_let_go(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    """One that came before the start may hold the container back, as a pipe does: it wants every byte."""
+    late, early = name(), name()
+    script = f"{LINES} | head -c 20000000; echo end >/end"
+    engine.docker("create", "--name", early, busybox, "sh", "-c", script)
+    waited_for, _, rest = attach(engine, early, "stream=1&stdout=1", upgrade=False)
+    engine.docker("start", early)
+    engine.docker(
+        "run", "-d", "--name", late, busybox, "sh", "-c", f"while ! test -e /go; do :; done; {script}"
+    )
+    stuck, _, _ = attach(engine, late, "stream=1&stdout=1")
+    engine.docker("exec", late, "touch", "/go")
+    eventually(lambda: engine.api.inspect(late)["State"]["Status"] == "exited", timeout=40)
+    stuck.close()
+    assert engine.api.inspect(late)["State"]["ExitCode"] == 0
+    assert engine.api.inspect(early)["State"]["Status"] == "running"
+    assert read_all(waited_for, rest).count(b"y\n") == 20_000

@@ -164,7 +164,7 @@ class Run:
             self._loop.watch(fd, select.EPOLLIN, partial(self._on_output, stream, fd))
         self._loop.watch(self._pidfd, select.EPOLLIN, self._on_exit)
         for fd, attachment in clients:
-            self._attach(fd, attachment)
+            self._attach(fd, attachment, patient=True)
 
     def _refuse(self, daemon: socket.socket, error: Refused) -> None:
         """Tell the daemon that nothing was started; when there is none, the next finds it in the record."""
@@ -195,11 +195,19 @@ class Run:
         if self._log is not None and self._log.busy:
             timeout = 0
             self._log.work()
+        for session in self._sessions:
+            patience = session.patience_s()
+            if patience == 0:
+                session.dead = True
+                timeout = 0
+            elif patience > 0:
+                timeout = patience if timeout < 0 else min(timeout, patience)
         if self._status is not None and not self._finished:
             if not self._outputs or self._drained_enough():
                 self._finish()
                 return 0
-            timeout = max(0.0, self._deadline - time.monotonic()) if timeout < 0 else timeout
+            left = max(0.0, self._deadline - time.monotonic())
+            timeout = left if timeout < 0 else min(timeout, left)
         return timeout
 
     # --- output ---
@@ -259,8 +267,8 @@ class Run:
 
     # --- clients ---
 
-    def _attach(self, fd: int, attachment: Attachment) -> None:
-        session = Session(fd, attachment, self._terminal)
+    def _attach(self, fd: int, attachment: Attachment, patient: bool = False) -> None:
+        session = Session(fd, attachment, self._terminal, patient)
         if session.reads and self._stdin is None:
             session.reads = False
         self._sessions.append(session)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 from sampan.runtime.protocol import Attachment
 
 READ_BYTES = 65536
+STALLED_S = 10.0  # a client that takes nothing for so long is as good as gone
 STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
@@ -63,9 +65,10 @@ class Session:
         fd: its socket; owned from now on.
         attachment: what it takes part in.
         terminal: the process has a terminal: detach keys count.
+        patient: it may keep the process waiting for as long as it reads nothing.
     """
 
-    def __init__(self, fd: int, attachment: Attachment, terminal: bool) -> None:
+    def __init__(self, fd: int, attachment: Attachment, terminal: bool, patient: bool) -> None:
         self.sock = socket.socket(fileno=fd)
         self.fd = fd
         self.reads = attachment.stdin
@@ -78,6 +81,8 @@ class Session:
         self.pending = bytearray()
         self.ending = False  # gets what is pending, then is closed
         self.dead = False
+        self._patient = patient
+        self._taken_at = 0.0  # when it last took bytes, while some are pending
         self.half_closed = False  # it will send nothing more, which says nothing of what it still reads
 
     def send(self, stream: str, data: bytes) -> None:
@@ -92,11 +97,21 @@ class Session:
         sent = self._try(data)
         if sent < len(data) and not self.dead:
             self.pending += memoryview(data)[sent:]
+            self._taken_at = time.monotonic()
 
     def flush(self) -> None:
         """Send what is pending, as far as the client takes it."""
         if self.pending and not self.dead:
-            del self.pending[: self._try(self.pending)]
+            taken = self._try(self.pending)
+            if taken:
+                self._taken_at = time.monotonic()
+                del self.pending[:taken]
+
+    def patience_s(self) -> float:
+        """How long the process may still be kept waiting for it; negative for no limit."""
+        if self._patient or not self.pending or self.dead:
+            return -1.0
+        return max(0.0, self._taken_at + STALLED_S - time.monotonic())
 
     def _try(self, data: bytes | bytearray) -> int:
         try:

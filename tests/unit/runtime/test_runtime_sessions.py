@@ -45,7 +45,7 @@ def test_detach_keys(keys: bytes, typed: list[bytes], passed: bytes, detached: b
 
 def test_a_session_keeps_what_does_not_fit_and_notices_death() -> None:
     mine, theirs = socket.socketpair()
-    session = Session(theirs.detach(), Attachment(False, True, False, True), terminal=False)
+    session = Session(theirs.detach(), Attachment(False, True, False, True), terminal=False, patient=True)
     session.send("stderr", b"not wanted")
     session.send("stdout", b"x" * 4_000_000)
     assert session.pending
@@ -59,7 +59,7 @@ def test_a_session_keeps_what_does_not_fit_and_notices_death() -> None:
     assert got == frame("stdout", b"x" * 4_000_000)
     mine.close()
     mine, theirs = socket.socketpair()
-    session = Session(theirs.detach(), Attachment(False, True, True, False), terminal=True)
+    session = Session(theirs.detach(), Attachment(False, True, True, False), terminal=True, patient=True)
     mine.close()
     session.send("stdout", b"x")
     assert session.dead
