@@ -14,6 +14,8 @@ TOP: dict[str, tuple[str, str]] = {
     "commit": ("commit", "Create a new image from a container's changes"),
     "cp": ("cp", "Copy files/folders between a container and the local filesystem"),
     "create": ("create", "Create a new container"),
+    "check-config": ("doctor:check-config", "Examine whether this machine can run containers"),
+    "doctor": ("doctor:doctor", "Examine whether this machine can run containers"),
     "diff": ("diff", "Inspect changes to files or directories on a container's filesystem"),
     "events": ("events", "Get real time events from the server"),
     "export": ("export", "Export a container's filesystem as a tar archive"),

@@ -219,7 +219,7 @@ def table_messages(name: str, chains: tuple[Chain, ...], contents: tuple[Message
         ours + text(1, name) + be32(2, 0),
         f"create nftables table {name}",
     )
-    messages = [made, _delete(name), made, *contents]
+    messages = [made, delete_message(name), made, *contents]
     for chain in chains:
         hook = nested(4, be32(1, chain.hook), be32(2, chain.priority))
         body = ours + text(1, name) + text(3, chain.name) + hook + be32(5, _NF_ACCEPT) + text(7, chain.kind)
@@ -235,7 +235,8 @@ def table_messages(name: str, chains: tuple[Chain, ...], contents: tuple[Message
     return messages
 
 
-def _delete(name: str) -> Message:
+def delete_message(name: str) -> Message:
+    """Delete a table of family ip."""
     return Message(
         _DELTABLE, NLM_F_ACK, head(socket.AF_INET) + text(1, name), f"delete nftables table {name}"
     )
@@ -262,7 +263,7 @@ def delete_table(name: str) -> None:
     """Delete our table; one that is not there is fine."""
     made = table_messages(name, ())[0]  # so that deleting never fails for want of it
     with Netlink(NETLINK_NETFILTER) as netlink:
-        netlink.transact(batch([made, _delete(name)]))
+        netlink.transact(batch([made, delete_message(name)]))
 
 
 def table_exists(name: str) -> bool:

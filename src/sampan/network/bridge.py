@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, Unavailable
-from sampan.linux import nftables, nftmaps, rtnetlink
+from sampan.linux import features, nftables, nftmaps, nftprobe, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network.model import BridgeOptions
 
@@ -40,22 +40,34 @@ def check_name(name: str) -> None:
         raise InvalidParameter(f"bridge: {name!r} is not an interface name (1 to 15 bytes, no space, / or :)")
 
 
+def supports(kind: str) -> bool:
+    """Whether the kernel can make links of a kind, as "veth"; nothing is made.
+
+    Raises:
+        OSError: it refuses to say, for want of rights.
+    """
+    try:
+        with Netlink() as netlink:
+            netlink.transact([rtnetlink.probe_kind(kind)])
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise
+    return True
+
+
 def missing_support() -> list[str]:
     """What stands in the way of any bridge network on this machine, one line each."""
-    wanted = {"veth": "CONFIG_VETH", "bridge": "CONFIG_BRIDGE"}
     lines = []
-    for kind, option in wanted.items():
+    for kind in ("veth", "bridge"):
         try:
-            with Netlink() as netlink:
-                netlink.transact([rtnetlink.probe_kind(kind)])
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                what = f"this kernel has no {kind} support ({option})"
-            elif error.errno in (errno.EPERM, errno.EACCES):
-                what = "network interfaces may not be made here (CAP_NET_ADMIN is missing)"
-            else:
+            if supports(kind):
                 continue
-            lines.append(f"{what}: containers can run with --network none or host")
+            what = features.lacking(kind)
+        except OSError:
+            what = "network interfaces may not be made here (CAP_NET_ADMIN is missing)"
+        lines.append(f"{what}; containers can run with --network none or host")
     return list(dict.fromkeys(lines))
 
 
@@ -203,9 +215,10 @@ def put_firewall(
         )
         others = nftables.dropping_forward_chains()
     except OSError as error:
+        why = "; ".join(features.lacking(part) for part in nftprobe.missing())
         return False, [
-            f"no nftables table could be made ({error.strerror}; CONFIG_NF_TABLES, CONFIG_NFT_MASQ, "
-            "CONFIG_NFT_NAT, CONFIG_NFT_FIB_IPV4): containers have no outbound NAT and publish no ports"
+            f"no nftables table could be made ({error.strerror}{'; ' + why if why else ''}): "
+            "containers have no outbound NAT and publish no ports"
         ]
     return True, [
         f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "

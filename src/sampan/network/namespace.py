@@ -14,7 +14,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.linux import rtnetlink
+from sampan.linux import features, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, UMOUNT_NOFOLLOW, mount, umount2, unshare
 from sampan.linux.threads import in_own_thread
@@ -73,7 +73,13 @@ def remove(path: Path) -> None:
 
 
 def _build(host: Netlink, path: Path, port: Port | None) -> None:
-    unshare(CLONE_NEWNET)
+    try:
+        unshare(CLONE_NEWNET)
+    except OSError as error:
+        found = features.namespace_refusal(["network"], error.errno or 0)
+        if found is None:
+            raise
+        raise OSError(error.errno, f"no network namespace: {found.cause}; {found.remedy}") from None
     mount("/proc/thread-self/ns/net", str(path), None, MS_BIND)
     if port is None:
         with Netlink() as inside:

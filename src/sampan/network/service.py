@@ -344,7 +344,12 @@ class NetworkService:
                 isolated=not self.options.icc,
                 hairpin=bool(bindings),
             )
-            namespace.create(path, port)
+            try:
+                namespace.create(path, port)
+            except OSError as error:
+                if error.errno == errno.EOPNOTSUPP and (missing := bridge.missing_support()):
+                    raise Unavailable(missing[0]) from error
+                raise
             undo.callback(namespace.remove, path)
             published = self._publish(container_id, address, bindings) if bindings else ()
             undo.pop_all()

@@ -131,7 +131,10 @@ def start_container(
         joined = spec.namespaces.get("pid")
         join_pid = partial(namespaces.join_path, "pid", joined) if joined else None
         entrance = cgroup_entry(manager)
-        child = clone(flags, entrance, join_pid)
+        try:
+            child = clone(flags, entrance, join_pid)
+        except OSError as error:
+            raise _not_born(spec, error) from None
         if child[0] == 0:
             ours.close()
             init.run(entry, lambda entry: init.container(entry, spec, rootfs, steps, entrance.join))
@@ -162,6 +165,15 @@ def start_container(
     finally:
         ours.close()
         theirs.close()
+
+
+def _not_born(spec: ContainerSpec, error: OSError) -> OSError:
+    """Why the container's namespaces could not be made, where the kernel's word alone would be a riddle."""
+    from sampan.linux import features  # only here: the launcher stays small
+
+    kinds = [kind for kind, path in spec.namespaces.items() if not path]
+    found = features.namespace_refusal(kinds, error.errno or 0)
+    return OSError(error.errno, f"{error.strerror}: {found.cause}; {found.remedy}") if found else error
 
 
 def _undo(action: Callable[[], None], cause: BaseException) -> None:

@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.linux import syscalls
+from sampan.linux import features, syscalls
 from sampan.storage import changes, overlay_mount
 from sampan.storage.base import DirectoryDriver, LayerRecord, Prepared, remove_tree
 from sampan.storage.copy_tree import TreeCopy
@@ -333,7 +333,9 @@ def probe(home: Path) -> None:
         except DriverError as error:
             kind = backing_file_system(home)
             hint = "; an overlay cannot stand on an overlay" if kind == "overlay" else ""
-            raise DriverError(f"{where} ({kind}{hint}): {error.message}") from error
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENODEV:
+                hint = f"; {features.lacking('overlay')}"
+            raise DriverError(f"{where} ({kind}{hint}): {error.message}") from (error.__cause__ or error)
         mounted = True
         (merged / "gone").unlink()
     except OSError as error:

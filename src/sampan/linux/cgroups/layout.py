@@ -65,7 +65,9 @@ def parse(mountinfo: str) -> Layout:
         return Layout(1, unified, hierarchies)
     if unified is not None:
         return Layout(2, unified)
-    raise FileNotFoundError(2, "no cgroup file system is mounted", "/sys/fs/cgroup")
+    raise FileNotFoundError(
+        2, "no cgroup file system is mounted: `mount -t cgroup2 cgroup2 /sys/fs/cgroup`", "/sys/fs/cgroup"
+    )
 
 
 def _unescape(text: str) -> str:

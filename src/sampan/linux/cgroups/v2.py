@@ -121,6 +121,12 @@ class ManagerV2(Manager):
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             device_filter.attach(fd, rules)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            from sampan.linux import features
+
+            raise OSError(error.errno, f"{error.strerror}: {features.lacking('cgroup_bpf')}") from None
         finally:
             os.close(fd)
 

@@ -1,0 +1,125 @@
+"""The bridge network, made in a network namespace of its own by the daemon's own code."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from sampan.doctor.trials.place import Place
+from sampan.doctor.trials.running import Fails, NotTried, Trial
+from sampan.linux import features, nftables, nftprobe, rtnetlink, syscalls
+from sampan.linux.netlink import Netlink
+from sampan.network import BridgeOptions, bridge, namespace
+
+_APART = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS
+_ADDRESS = ipaddress.IPv4Interface("198.18.0.1/24")  # RFC 2544: for trying things
+_BRIDGE = "sampan-doctor"
+_BRIDGES = "bridge networks; --network none and host will"
+_OUTSIDE = "published ports, and connections from containers to other machines"
+
+
+def _kind(kind: str) -> Callable[[Place], None]:
+    def work(_: Place) -> None:
+        if not bridge.supports(kind):
+            found = features.diagnose(kind)
+            raise Fails(f"operation not supported: {found.cause}", found.remedy)
+
+    return work
+
+
+def _container(place: Place) -> None:
+    """A bridge, and a namespace that hangs on it, with address and route."""
+    with Netlink() as netlink:
+        index = bridge.raise_bridge(netlink, BridgeOptions(name=_BRIDGE), _ADDRESS)
+    port = namespace.Port(
+        veth="vethdoctor",
+        bridge_index=index,
+        mtu=1500,
+        mac_address="02:42:c6:12:00:02",
+        address=ipaddress.IPv4Interface("198.18.0.2/24"),
+        gateway=_ADDRESS.ip,
+        isolated=True,
+        hairpin=True,
+    )
+    path = place.make("netns") / "ns"
+    namespace.create(path, port)
+    with Netlink() as netlink:
+        made = {link.name: link for link in rtnetlink.links(netlink)}
+    if made["vethdoctor"].master != index or not made["vethdoctor"].up:
+        raise Fails("the veth pair was made, but is not up or not a port of the bridge")
+    namespace.remove(path)
+
+
+def _nftables(_: Place) -> None:
+    missing = nftprobe.missing()
+    if not missing:
+        return
+    parts = [(features.FEATURES[name].title, features.diagnose(name)) for name in missing]
+    words = "; ".join(f"no {title}: {found.cause}" for title, found in parts)
+    said = next(iter(missing.values())).strerror
+    raise Fails(f"{said}: {words}", "; ".join(dict.fromkeys(found.remedy for _, found in parts)))
+
+
+def _firewall(_: Place) -> None:
+    made, warnings = bridge.put_firewall(BridgeOptions(name=_BRIDGE), _ADDRESS.network)
+    if not made:
+        raise Fails(warnings[0])
+
+
+def _foreign(_: Place) -> None:
+    try:
+        found = nftables.dropping_forward_chains()
+    except OSError as error:
+        raise NotTried(f"nf_tables cannot be asked: {error.strerror}") from None
+    if found:
+        names = ", ".join(f"{chain.table} {chain.name}" for chain in found)
+        raise Fails(
+            f"chains that drop what is forwarded: {names}",
+            "allow the interface sampan0 there (ufw: `ufw route allow in on sampan0`; firewalld: put it into "
+            "the zone trusted; Docker: an accept in the chain DOCKER-USER)",
+        )
+
+
+def _forwarding(_: Place) -> str:
+    if bridge.IP_FORWARD.read_text().strip() == "1":
+        return "on"
+    try:
+        with open(bridge.IP_FORWARD, "a"):
+            pass
+    except OSError as error:
+        if os.geteuid() != 0:
+            raise NotTried("off, and only root can switch it on, as the daemon does") from None
+        raise Fails(f"off, and cannot be switched on: {error.strerror}") from None
+    return "off; the daemon switches it on"
+
+
+def _sysctl(_: Place) -> None:
+    switch = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    try:
+        switch.write_text("0")
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise Fails(
+                f"/proc/sys cannot be written: {error.strerror}", "`mount -o remount,rw /proc/sys`"
+            ) from None
+        raise
+
+
+TRIALS = (
+    Trial("bridge", _kind("bridge"), _BRIDGES, "bridge", True,
+          apart=_APART),
+    Trial("veth", _kind("veth"), _BRIDGES, "veth", True, apart=_APART),
+    Trial("container on a bridge", _container, _BRIDGES, needed=True,
+          apart=_APART),
+    Trial("nftables", _nftables, _OUTSIDE, "nf_tables",
+          True, apart=_APART),
+    Trial("firewall table with NAT", _firewall,
+          _OUTSIDE, "nf_tables", True, apart=_APART),
+    Trial("somebody else's firewall", _foreign, "connections from containers to other machines"),
+    Trial("IPv4 forwarding", _forwarding, "connections from containers to other machines",
+          remedy="`sysctl -w net.ipv4.ip_forward=1`", needed=True, rootless=True, here=True),
+    Trial("sysctl", _sysctl, "--sysctl", apart=syscalls.CLONE_NEWNET),
+)  # fmt: skip
