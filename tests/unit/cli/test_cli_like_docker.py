@@ -57,7 +57,14 @@ MISSING_FLAGS: dict[str, set[str]] = {}
 
 # What docker does not have.
 UNHEALTHY = {"health-on-failure": "what to do with a container that has turned unhealthy, as podman's"}
+DOCTOR = {
+    "config": "a file instead of the machine",
+    "data-root": "where to try",
+    "json": "for programs",
+}
 OURS = {
+    "doctor": DOCTOR,
+    "check-config": DOCTOR,
     "run": UNHEALTHY,
     "container run": UNHEALTHY,
     "create": UNHEALTHY,

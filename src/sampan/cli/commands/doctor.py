@@ -38,7 +38,7 @@ def _named(name: str) -> Command:
         "[OPTIONS]",
         "Examine whether this machine can run containers",
         (
-            Flag("config", "string", "Judge this kernel configuration (plain or gzip), try nothing"),
+            Flag("config", "string", "Judge this kernel configuration, plain or gzip"),
             Flag("data-root", "string", "Data root to try things in (default: the daemon's)"),
             Flag("json", "bool", "Show the report as JSON"),
         ),
@@ -47,8 +47,8 @@ def _named(name: str) -> Command:
         aliases=("doctor", "check-config"),
         failure=125,
         details=(
-            "Reads the kernel's configuration, then tries what a container's start does: namespaces, mounts,\n"
-            "cgroups, bridge, firewall, system call filter. It needs no daemon and leaves nothing behind.\n"
+            "Reads the kernel's configuration, then tries what a container's start does: namespaces,\n"
+            "mounts, cgroups, bridge, firewall, seccomp. It needs no daemon and leaves nothing behind.\n"
             "Exits with 0 when the machine is fit, with 1 when it is not, with 125 when it cannot tell."
         ),
     )
