@@ -88,6 +88,24 @@ def endpoints() -> Iterator[tuple[str, str]]:
             yield one.name, "answered"
 
 
+OURS = (
+    ("HealthcheckOnFailureAction", "what to do with a container that has turned unhealthy, as podman's"),
+    (
+        "HostConfig.Mounts[].IDMap",
+        "`match-user`, `UID:GID` or `UID`: as whom the container's user reads and writes this bind or volume "
+        "(`--mount …,idmap=…`); see [volumes.md](volumes.md)",
+    ),
+    (
+        "HostConfig.Mounts[].Chown",
+        "give the files of this bind or volume to the container's user, as podman's option U (`--mount …,U`)",
+    ),
+    (
+        "HostConfig.Binds[]",
+        "the words `idmap`, `idmap=UID`, `idmap=UID-GID` and `U` in the mode, for clients that check "
+        "the keys of `--mount`: docker's passes modes on as they are",
+    ),
+)
+
 # A word for each type of flag, and for those that want a particular one.
 WORDS = {
     "bool": "true", "int": "7", "uint": "7", "uint16": "70", "int64": "7", "decimal": "1.5", "bytes": "64m",
@@ -204,6 +222,8 @@ def render() -> str:
         "A member that is in no line here is refused: 400, `unknown field`. `KernelMemory` of clients before "
         "API 1.42 is treated as `KernelMemoryTCP`.\n",
         table("member", fields),
+        "### What Docker does not have\n",
+        table("member", iter(OURS), right="what it does"),
         "## Flags of `run` and `create`\n",
         "Where a flag becomes members of the body, these are named. How other commands\n"
         "differ from docker's is listed in `tests/unit/cli/test_cli_like_docker.py`.\n",

@@ -90,7 +90,6 @@ def _later(name: str, value: Any) -> Field:
 
 WINDOWS = "HostConfig.{}: unknown field"
 ISOLATION = "Invalid isolation: \"hyperv\" - linux only supports 'default'"
-IMAGE_MOUNT = 'invalid mount config for type "image": mount type unknown (not bind, volume, tmpfs)'
 KERNEL_MEMORY = "Your kernel does not support kernel memory limits. Limitation discarded."
 
 FIELDS: tuple[Field, ...] = (
@@ -309,7 +308,7 @@ FIELDS: tuple[Field, ...] = (
     _mount("Target", "/elsewhere", Inside("grep -c ' /elsewhere ' /proc/mounts", "1")),
     _mount("Source", "/etc", Inside("test -f /m/passwd && echo yes", "yes"), Type="bind"),
     _mount("Type", "tmpfs", Inside("grep -c '^tmpfs /m ' /proc/mounts", "1")),
-    _mount("ReadOnly", True, Inside("touch /m/x 2>/dev/null || echo refused", "refused")),
+    _mount("ReadOnly", True, Inside("touch /m/x 2>/dev/null || echo refused", "refused"), Type="tmpfs"),
     _mount("Consistency", "cached", Shown("of Docker Desktop; dockerd on Linux keeps it too")),
     _mount(
         "BindOptions.Propagation",
@@ -364,8 +363,19 @@ FIELDS: tuple[Field, ...] = (
         {"Name": "nfs"},
         Refused(501, "volume driver 'nfs': only local is offered"),
     ),
-    _mount("VolumeOptions.Subpath", "a", Refused(501, "volume-subpath is not offered yet")),
-    _mount("ImageOptions.Subpath", "a", Refused(400, IMAGE_MOUNT), Type="image", Source="busybox"),
+    _mount(
+        "VolumeOptions.Subpath",
+        "a",
+        Elsewhere("clients/test_mounts.py::test_part_of_a_volume"),
+        Source="some-volume",
+    ),
+    _mount(
+        "ImageOptions.Subpath",
+        "etc",
+        Elsewhere("clients/test_mounts.py::test_image_and_a_part_of_it"),
+        Type="image",
+        Source="busybox",
+    ),
     _mount(
         "TmpfsOptions.SizeBytes",
         MIB,

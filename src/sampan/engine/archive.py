@@ -22,8 +22,8 @@ from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.metrics import timed
 from sampan.engine.model import MountPoint
 from sampan.engine.mountpoints import tmpfs_points
+from sampan.engine.sources import Sources
 from sampan.engine.spec.users import lookup_user
-from sampan.engine.starting import ready_source
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.linux import beneath
 from sampan.linux.view import Bind, View, tmpfs_of
@@ -91,6 +91,7 @@ def _binds(core: Core, live: Live, rootfs: str) -> Iterator[list[Bind]]:
     points = [*container.mounts, *tmpfs_points(host_config)]
     descriptors: list[int] = []
     binds: list[Bind] = []
+    sources = Sources(core, container, rootfs)
     try:
         for point in sorted(points, key=lambda point: point.destination.count("/")):
             if point.type == "tmpfs":
@@ -99,11 +100,11 @@ def _binds(core: Core, live: Live, rootfs: str) -> Iterator[list[Bind]]:
                     descriptors.append(fd)
                     binds.append(Bind(fd, point.destination))
                 continue
-            ready_source(core, point, rootfs)
+            source = sources.ready(point, owners=False).source
             recursive = "non-recursive" not in point.options
             binds.append(
                 Bind(
-                    point.source,
+                    source,
                     point.destination,
                     recursive,
                     readonly=not point.rw,
@@ -112,11 +113,12 @@ def _binds(core: Core, live: Live, rootfs: str) -> Iterator[list[Bind]]:
             )
         taken = {point.destination for point in points}
         for name, place in _FILES:
-            source = core.directory(container.id) / name
-            if place not in taken and Path(source).exists():
-                binds.append(Bind(str(source), place, readonly=host_config.readonly_rootfs))
+            file = core.directory(container.id) / name
+            if place not in taken and file.exists():
+                binds.append(Bind(str(file), place, readonly=host_config.readonly_rootfs))
         yield binds
     finally:
+        sources.close()
         for fd in descriptors:
             os.close(fd)
 

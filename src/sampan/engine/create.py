@@ -20,6 +20,7 @@ from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoi
 from sampan.engine.names import check_name, random_name
 from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
+from sampan.engine.sources import image_of
 from sampan.engine.spec import validate_host_config
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.images import Image
@@ -34,6 +35,7 @@ async def create(
     config: ContainerConfig,
     host_config: HostConfig,
     platform: Platform | None = None,
+    caller: mountpoints.Caller | None = None,
 ) -> tuple[Live, list[str]]:
     """Make a container.
 
@@ -42,6 +44,7 @@ async def create(
         config: as the client sent it; it is completed in place from the image.
         host_config: as the client sent it; defaults are filled in.
         platform: what the image must be for, when that matters.
+        caller: uid and gid of who asks, where they are known.
 
     Returns:
         The container, and warnings for the user.
@@ -71,7 +74,12 @@ async def create(
     )
     try:
         warnings = _complete(core, container)
-        container.mounts = mountpoints.collect(config, host_config, lambda text: core.get(text).container)
+        container.mounts = mountpoints.collect(
+            config, host_config, lambda text: core.get(text).container, caller
+        )
+        for point in container.mounts:
+            if point.type == "image" and not point.image_id:
+                point.image_id = point.source = image_of(core, point)
     except NotFound as error:  # clients take a 404 here for a missing image, and go to pull it
         raise InvalidParameter(error.message) from None
     host = Platform("linux", local_architecture())
@@ -190,19 +198,28 @@ def _make(core: Core, container: Container, image: Image) -> None:
         directory = core.directory(container.id)
         directory.mkdir(mode=0o710, parents=True)
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
+        undo.callback(core.volumes.forget, container.id)
         for point in container.mounts:
-            if point.type == "volume" and not point.source:
-                _give_volume(core, point, undo)
+            if point.type == "volume":
+                _give_volume(core, container, point, undo)
         _record(core, container)
         undo.pop_all()
 
 
-def _give_volume(core: Core, point: MountPoint, undo: ExitStack) -> None:
+def _give_volume(core: Core, container: Container, point: MountPoint, undo: ExitStack) -> None:
+    """Find or make the volume of a mount point, and let the container refer to it."""
+    if point.source:  # of another container's, by --volumes-from
+        core.volumes.refer(point.name, container.id)
+        return
     anonymous = not point.name
-    volume = core.volumes.create(point.name or None, driver=point.driver, options={}, labels=point.labels)
+    volume, new = core.volumes.create(
+        point.name or None, point.driver, point.driver_options, point.labels, container.id
+    )
     if anonymous:
-        undo.callback(core.volumes.remove, volume.name)
-    point.name, point.source = volume.name, str(core.volumes.mountpoint(volume.name))
+        undo.callback(core.volumes.remove, volume.name, but_for=container.id)
+    if new:
+        core.events.publish("volume", "create", volume.name, {"driver": volume.driver})
+    point.name, point.source = volume.name, str(volume.mountpoint)
 
 
 def _record(core: Core, container: Container) -> None:

@@ -95,6 +95,7 @@ def release(core: Core, container: Container) -> None:
     clear_run(core.rundir(container.id), core.cgroups_path(container))
     core.networks.remove_sandbox(container.id)
     core.driver.unmount(container.id)
+    core.volumes.let_go(container.id)
 
 
 def clear_run(rundir: Path, cgroups_path: str) -> None:

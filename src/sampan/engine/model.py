@@ -128,6 +128,13 @@ class VolumeOptions:
 
 
 @dataclass(slots=True)
+class ImageOptions:
+    """Options of `--mount type=image`."""
+
+    subpath: str = ""
+
+
+@dataclass(slots=True)
 class TmpfsOptions:
     """Options of `--mount type=tmpfs`."""
 
@@ -138,7 +145,7 @@ class TmpfsOptions:
 
 @dataclass(slots=True)
 class Mount:
-    """One `--mount`."""
+    """One `--mount`. `id_map` and `chown` are ours, not Docker's (docs/volumes.md)."""
 
     type: str = ""
     source: str = ""
@@ -147,8 +154,10 @@ class Mount:
     consistency: str = ""
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
-    image_options: dict[str, Any] | None = None
+    image_options: ImageOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    id_map: str | None = field(default=None, metadata={"json": "IDMap"})
+    chown: bool | None = None
 
 
 @dataclass(slots=True)
@@ -228,7 +237,15 @@ class HostConfig:
 
 @dataclass(slots=True)
 class MountPoint:
-    """A mount that the container has, as inspect shows it."""
+    """A mount that the container has, as inspect shows it, and what the engine knows of it beside.
+
+    Attributes:
+        options: of a tmpfs, for mount(8); else as `mountpoints` says.
+        labels, driver_options: of a volume, should it have to be made.
+        subpath: what of the volume or image is shown, when not all.
+        image_id: of an image mount.
+        disk_owner: `UID:GID`, as whom the container's user reads and writes there; "" for as itself.
+    """
 
     type: str = ""
     name: str = ""
@@ -238,8 +255,12 @@ class MountPoint:
     mode: str = ""
     rw: bool = field(default=True, metadata={"json": "RW"})
     propagation: str = ""
-    options: list[str] = field(default_factory=list)  # of a tmpfs, for mount(8); else as mountpoints says
-    labels: dict[str, str] = field(default_factory=dict)  # of a volume, should it have to be made
+    options: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    driver_options: dict[str, str] = field(default_factory=dict)
+    subpath: str = ""
+    image_id: str = ""
+    disk_owner: str = ""
 
 
 @dataclass(slots=True)

@@ -8,10 +8,10 @@ import logging
 import shutil
 import time
 
-from sampan.engine import ending, execs, health, oom, removal, restarting, starting
+from sampan.engine import ending, execs, health, oom, removal, restarting, sources, starting
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.shipping import owes
-from sampan.errors import NotModified, SampanError
+from sampan.errors import NotFound, NotModified, SampanError
 from sampan.linux.cgroups import manager_for
 from sampan.runtime import ExitRecord, Process, adopt
 
@@ -24,6 +24,10 @@ async def recover(core: Core) -> None:
     for container in core.store.load():
         core.containers[container.id] = live = Live(container)
         live.ended.set()
+        for point in container.mounts:
+            if point.type == "volume":
+                with contextlib.suppress(NotFound):  # told when it is started
+                    core.volumes.refer(point.name, container.id)
     running: set[str] = set()
     gone: list[tuple[Live, ExitRecord]] = []
     for live in list(core.containers.values()):
@@ -156,6 +160,9 @@ def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
     core.driver.repair(known)
     for container_id in core.driver.mounted() - running:
         core.driver.unmount(container_id)
+    sources.sweep(core)
+    mounts = {container_id: core.containers[container_id].container.mounts for container_id in running}
+    core.volumes.adopt({owner: [point.name for point in points] for owner, points in mounts.items()})
     core.networks.start(running)
 
 
@@ -163,3 +170,4 @@ def _clear_store(core: Core) -> None:
     """Free what only the file systems held that were just dropped, and empty the trash."""
     core.images.collect_garbage()
     core.driver.purge_trash()
+    core.volumes.purge_trash()

@@ -103,6 +103,7 @@ async def _forget(core: Core, live: Live, volumes: bool) -> None:
             await live.settled  # the volumes are in use until then
         await in_thread(lambda: _remove_anonymous_volumes(core, live.container))
     core.store.delete(live.id)
+    core.volumes.forget(live.id)
     del core.containers[live.id]
     live.removed.set()
     live.tell_ended()
@@ -129,6 +130,7 @@ def discard(core: Core, container: Container) -> None:
     core.driver.remove_container(container.id)
     shutil.rmtree(core.directory(container.id), ignore_errors=True)
     core.driver.purge_trash()
+    core.volumes.purge_trash()
     try:
         core.images.resolve(container.image_id)
     except NotFound:
@@ -137,10 +139,11 @@ def discard(core: Core, container: Container) -> None:
 
 def _remove_anonymous_volumes(core: Core, container: Container) -> None:
     """Remove the nameless volumes that were made for this container and that no other one uses."""
-    others = [live.container for live in list(core.containers.values()) if live.id != container.id]
     for point in container.mounts:
-        used = any(point.name == theirs.name for other in others for theirs in other.mounts)
-        if point.type == "volume" and not used:
-            with contextlib.suppress(Conflict, NotFound):
-                if core.volumes.get(point.name).anonymous:
-                    core.volumes.remove(point.name)
+        if point.type != "volume":
+            continue
+        with contextlib.suppress(Conflict, NotFound):
+            volume = core.volumes.get(point.name)
+            if volume.anonymous:
+                core.volumes.remove(volume.name, but_for=container.id)
+                core.events.publish("volume", "destroy", volume.name, {"driver": volume.driver})

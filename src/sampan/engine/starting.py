@@ -7,9 +7,9 @@ gateway), then the process in its namespaces and cgroup. A failure unwinds what 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-import os
 import shutil
 from contextlib import ExitStack
 from typing import Any
@@ -22,6 +22,7 @@ from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.options import runtime_words
 from sampan.engine.shipping import probe
+from sampan.engine.sources import Sources
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
@@ -74,7 +75,7 @@ async def start_locked(core: Core, live: Live) -> None:
             await in_thread(lambda: probe(job))
         runtime = runtime_words(core.options, container.host_config.runtime)
         joins = _joins(core, container)
-        live.process_spec = await in_thread(lambda: _prepare(core, container, joins))
+        live.process_spec, sources = await in_thread(lambda: _prepare(core, container, joins))
     except (SampanError, OSError) as error:
         await _failed(core, live, error, exit_code=128)
         raise
@@ -93,10 +94,12 @@ async def start_locked(core: Core, live: Live) -> None:
     try:
         process = await core.launcher.launch(request, [connection.fileno() for connection in connections])
     except (SampanError, OSError) as error:
-        await in_thread(lambda: _undo_start(core, container))
+        await in_thread(lambda: _undo_start(core, container, sources))
         await _failed(core, live, error, exit_code=getattr(error, "exit_code", 128))
         raise
     live.drop_parked()  # the monitor has its own copies of the descriptors now
+    if sources is not None and sources.temporary:
+        core.spawn(asyncio.ensure_future(in_thread(sources.close)))
     live.process = process
     live.ended.clear()
     state = container.state
@@ -155,8 +158,10 @@ def _joins(core: Core, container: Container) -> dict[str, Container]:
     return joins
 
 
-def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> dict[str, Any]:
-    """Make all ready but the process; returns the configuration's `process`."""
+def _prepare(
+    core: Core, container: Container, joins: dict[str, Container]
+) -> tuple[dict[str, Any], Sources | None]:
+    """Make all ready but the process; returns the `process` of its configuration, and what to close then."""
     with ExitStack() as undo:
         rundir = core.rundir(container.id)
         if rundir.exists():
@@ -168,9 +173,11 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> d
         undo.callback(core.networks.remove_sandbox, container.id)
         netns_path = _network(core, container, joins)
         _write_files(core, container, joins)
-        points = [*container.mounts, *tmpfs_points(container.host_config)]
-        for point in points:
-            ready_source(core, point, rootfs)
+        points, sources = tmpfs_points(container.host_config), None
+        if container.mounts:
+            undo.callback(core.volumes.let_go, container.id)
+            sources = undo.enter_context(Sources(core, container, rootfs, container.id))
+            points = [*map(sources.ready, container.mounts), *points]
         shm = _shared_memory(core, container, joins, undo)
         if shm is not None:
             points.append(shm)
@@ -193,14 +200,17 @@ def _prepare(core: Core, container: Container, joins: dict[str, Container]) -> d
         (rundir / "config.json").write_text(json.dumps(spec))
         undo.pop_all()
         process: dict[str, Any] = spec["process"]
-        return process
+        return process, sources
 
 
-def _undo_start(core: Core, container: Container) -> None:
+def _undo_start(core: Core, container: Container, sources: Sources | None) -> None:
+    if sources is not None:
+        sources.close()
     core.networks.remove_sandbox(container.id)
     container.networks, container.sandbox_key, container.ports = {}, "", {}
     ending.clear_run(core.rundir(container.id), core.cgroups_path(container))
     core.driver.unmount(container.id)
+    core.volumes.let_go(container.id)
 
 
 def _network(core: Core, container: Container, joins: dict[str, Container]) -> str | None:
@@ -281,21 +291,6 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         options=host_config.dns_options or ([] if on_host else options.dns_opts),
         host_mode=on_host,
     )
-
-
-def ready_source(core: Core, point: MountPoint, rootfs: str) -> None:
-    """See that a mount's source is there: made for `-v`, demanded for `--mount`, filled for a new volume."""
-    if point.type == "volume":
-        point.source = str(core.volumes.mountpoint(point.name))
-        if "nocopy" not in point.options:
-            core.volumes.populate(point.name, rootfs, point.destination)
-    elif point.type == "bind":
-        if "create-source" in point.options and not os.path.lexists(point.source):
-            os.makedirs(point.source, exist_ok=True)
-        if not os.path.exists(point.source):
-            raise InvalidParameter(
-                f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
-            )
 
 
 def _shared_memory(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -140,6 +141,15 @@ class Connection(asyncio.Protocol):
         """The client's address and port, "" for a unix socket."""
         name = self._transport.get_extra_info("peername")
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
+    @property
+    def caller(self) -> tuple[int, int] | None:
+        """The uid and gid of the process at the other end of a unix socket (SO_PEERCRED); None for TCP."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            return None
+        _, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return uid, gid
 
     # --- time ---
 

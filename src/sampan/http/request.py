@@ -175,6 +175,11 @@ class Request:
         return self._connection.peer
 
     @property
+    def caller(self) -> tuple[int, int] | None:
+        """The client's uid and gid on this machine; None when it does not come by a unix socket."""
+        return self._connection.caller
+
+    @property
     def gone(self) -> bool:
         """Whether the client has closed its side."""
         return self._connection.gone.is_set()

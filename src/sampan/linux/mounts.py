@@ -6,6 +6,7 @@ by descriptors needs kernel 5.2, changing attributes of a whole tree 5.12 (mount
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ PROPAGATION = {
     "unbindable": (sys.MS_UNBINDABLE, False),
     "runbindable": (sys.MS_UNBINDABLE, True),
 }
+_OTHERS = ("bind", "rbind", "tmpcopyup", "idmap", "ridmap", "defaults")
 _LEGACY_FLAGS = {
     sys.MOUNT_ATTR_RDONLY: sys.MS_RDONLY,
     sys.MOUNT_ATTR_NOSUID: sys.MS_NOSUID,
@@ -75,6 +77,8 @@ class MountOptions:
         propagation: `MS_…` kind and whether it goes for the whole tree, in order.
         data: what is left: options of the file system.
         copy_up: fill a new tmpfs with what it covers.
+        id_map: a user namespace through whose map the files' owners are seen; None for none.
+        id_map_tree: the same for the mounts below.
     """
 
     bind: bool = False
@@ -86,6 +90,8 @@ class MountOptions:
     propagation: list[tuple[int, bool]] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
     copy_up: bool = False
+    id_map: int | None = None
+    id_map_tree: bool = False
 
 
 def parse_options(names: Iterable[str]) -> MountOptions:
@@ -107,6 +113,8 @@ def parse_options(names: Iterable[str]) -> MountOptions:
             options.tree_clear = options.tree_clear & ~given | cleared
         elif name == "tmpcopyup":
             options.copy_up = True
+        elif name in ("idmap", "ridmap"):
+            options.id_map_tree = name == "ridmap"
         elif name not in ("", "defaults"):
             options.data.append(name)
     return options
@@ -157,6 +165,23 @@ def change(mount_fd: int, options: MountOptions) -> None:
     if options.tree_set or options.tree_clear:
         whole = sys.AT_EMPTY_PATH | sys.AT_RECURSIVE
         sys.mount_setattr(mount_fd, "", whole, set_=options.tree_set, clear=options.tree_clear)
+    if options.id_map is not None:
+        _map_ids(mount_fd, options.id_map, options.id_map_tree)
+
+
+def _map_ids(mount_fd: int, user_namespace: int, tree: bool) -> None:
+    flags = sys.AT_EMPTY_PATH | (sys.AT_RECURSIVE if tree else 0)
+    try:
+        sys.mount_setattr(mount_fd, "", flags, set_=sys.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        below = ", or one that is mounted below it," if tree else ""
+        raise OSError(
+            error.errno,
+            f"its file system{below} offers no id-mapped mounts in this kernel (or is id-mapped already); "
+            "the option U changes the files' owners instead",
+        ) from None
 
 
 def change_propagation(mount_fd: int, propagation: Iterable[tuple[int, bool]]) -> None:
@@ -241,4 +266,6 @@ def _unescape(text: str) -> str:
 
 def option_names() -> list[str]:
     """Every mount option that is understood here, not by a file system."""
-    return sorted({*_ATTRIBUTES, *_RECURSIVE, *PROPAGATION, "bind", "rbind", "tmpcopyup", "defaults"})
+    return sorted(
+        {*_ATTRIBUTES, *_RECURSIVE, *PROPAGATION, "bind", "rbind", "tmpcopyup", "idmap", "ridmap", "defaults"}
+    )

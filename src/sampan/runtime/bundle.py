@@ -46,6 +46,14 @@ class ProcessSpec:
     apparmor_profile: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class IdMappings:
+    """Lines of uid_map and gid_map (user_namespaces(7)): first id inside, first id outside, how many."""
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+
+
 @dataclass(slots=True)
 class MountSpec:
     """One entry of `mounts`."""
@@ -54,6 +62,7 @@ class MountSpec:
     type: str = ""
     source: str = ""
     options: list[str] = field(default_factory=list)
+    id_mappings: IdMappings | None = None
 
 
 @dataclass(slots=True)
@@ -181,11 +190,10 @@ def parse_config(value: dict[str, Any]) -> ContainerSpec:
         raise InvalidParameter("config.json: root.path is missing")
     mounts = []
     for entry in value.get("mounts") or []:
-        _refuse(entry, "mounts", "uidMappings", "gidMappings")
         mounts.append(
             MountSpec(
                 entry["destination"], entry.get("type") or "", entry.get("source") or "",
-                entry.get("options") or [],
+                entry.get("options") or [], _id_mappings(entry),
             )
         )  # fmt: skip
     if (value.get("hostname") or value.get("domainname")) and "uts" not in namespaces:
@@ -260,6 +268,21 @@ def load_json(path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidParameter(f"{path}: expected an object")
     return value
+
+
+def _id_mappings(entry: dict[str, Any]) -> IdMappings | None:
+    wanted = {"idmap", "ridmap"} & set(entry.get("options") or ())
+    given = [entry.get(name) or [] for name in ("uidMappings", "gidMappings")]
+    if not wanted and not any(given):
+        return None
+    if not all(given):
+        raise InvalidParameter(
+            f"config.json: mounts: {entry['destination']}: id-mapped without uidMappings and gidMappings"
+        )
+    uids, gids = (
+        tuple((line["containerID"], line["hostID"], line["size"]) for line in lines) for lines in given
+    )
+    return IdMappings(uids, gids)
 
 
 def _device(entry: dict[str, Any]) -> DeviceSpec:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from sampan.linux import syscalls
 from sampan.linux.mounts import MountOptions
-from sampan.runtime.bundle import DeviceSpec
+from sampan.runtime.bundle import DeviceSpec, IdMappings
 
 
 class Root(Protocol):
@@ -139,12 +139,16 @@ def _is_there(root: Root, path: str) -> bool:
 
 @dataclass(slots=True)
 class BindMount:
-    """Show a file or directory of the host in the container."""
+    """Show a file or directory of the host in the container, its owners mapped if there are `id_mappings`.
+
+    Whoever carries it out has put a user namespace with these into the options before.
+    """
 
     source: str
     destination: str
     names: list[str]
     options: MountOptions
+    id_mappings: IdMappings | None = None
 
     def execute(self, root: Root) -> None:
         if stat.S_ISDIR(os.stat(self.source).st_mode):

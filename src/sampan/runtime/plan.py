@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sampan.errors import Unsupported
 from sampan.linux.mounts import MountOptions, parse_options
 from sampan.runtime.bundle import ContainerSpec, DeviceSpec, MountSpec
 from sampan.runtime.operations import (
@@ -57,7 +58,11 @@ def build_plan(spec: ContainerSpec, cgroup_paths: Mapping[str, str], cgroup_vers
         if options.bind or mount.type == "bind":
             if not options.bind:
                 options.recursive = True
-            steps.append(BindMount(mount.source, mount.destination, mount.options, options))
+            steps.append(
+                BindMount(mount.source, mount.destination, mount.options, options, mount.id_mappings)
+            )
+        elif mount.id_mappings is not None:
+            raise Unsupported(f"config.json: mounts: {mount.destination}: only bind mounts can be id-mapped")
         else:
             plain = mount.type in ("proc", "sysfs")
             steps.append(

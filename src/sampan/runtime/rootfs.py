@@ -94,7 +94,7 @@ class MountedRoot:
             os.close(mount_fd)
 
     def bind(self, source: str | int, target: int, options: MountOptions) -> None:
-        if self._legacy:
+        if self._legacy and options.id_map is None:
             self._bind_by_path(source, target, options)
             return
         directory, path = (source, "") if isinstance(source, int) else (syscalls.AT_FDCWD, source)
@@ -103,8 +103,8 @@ class MountedRoot:
             try:
                 mounts.change(tree, options)
             except OSError as error:
-                if error.errno != errno.ENOSYS:  # mount_setattr came with kernel 5.12
-                    raise
+                if error.errno != errno.ENOSYS or options.id_map is not None:
+                    raise  # mount_setattr came with kernel 5.12
                 self._legacy = True
                 self._bind_by_path(source, target, options)
                 return

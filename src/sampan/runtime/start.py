@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from sampan.errors import SampanError
-from sampan.linux import cgroups, namespaces
+from sampan.linux import cgroups, idmaps, namespaces
 from sampan.runtime import hooks, init
-from sampan.runtime.bundle import ContainerSpec
+from sampan.runtime.bundle import ContainerSpec, IdMappings
 from sampan.runtime.entrance import cgroup_entry, clone
 from sampan.runtime.init import Entry, Refused
 from sampan.runtime.newborn import Newborn
-from sampan.runtime.operations import Plan
+from sampan.runtime.operations import BindMount, Plan
 from sampan.runtime.plan import build_plan
 from sampan.runtime.targets import Filters
 
@@ -112,6 +112,7 @@ def start_container(
         announce if wait is not None else None, kept, state,
     )  # fmt: skip
     newborn: Newborn | None = None
+    maps: list[int] = []
     try:
         if manager is not None:
             try:
@@ -123,6 +124,7 @@ def start_container(
                 raise Refused("cgroup", error.message) from None
         timings.mark("cgroups made")
         steps = plan or plan_container(spec)
+        maps = _make_id_maps(steps)
         rootfs = os.path.join(bundle, spec.rootfs)
         flags = 0
         for kind, path in spec.namespaces.items():
@@ -165,6 +167,28 @@ def start_container(
     finally:
         ours.close()
         theirs.close()
+        for fd in maps:
+            os.close(fd)
+
+
+def _make_id_maps(plan: Plan) -> list[int]:
+    """Give the steps for id-mapped mounts their user namespaces, which the child inherits."""
+    made: dict[IdMappings, int] = {}
+    for step in plan.steps:
+        if not isinstance(step, BindMount) or step.id_mappings is None:
+            continue
+        wanted = step.id_mappings
+        if wanted not in made:
+            try:
+                made[wanted] = idmaps.user_namespace(wanted.uids, wanted.gids)
+            except OSError as error:
+                raise Refused(
+                    "mount",
+                    f"{step.describe()}: an id-mapped mount needs a user namespace: {error.strerror}",
+                    error.errno or 0,
+                ) from None
+        step.options.id_map = made[wanted]
+    return list(made.values())
 
 
 def _not_born(spec: ContainerSpec, error: OSError) -> OSError:

@@ -200,6 +200,9 @@ class Overlay2(DirectoryDriver):
         with self._lock_of(layer_id):
             if not self._references.get(layer_id):
                 lowers, links = self._stack(layer_id)
+                # Two directories it must be, without an upper one; what only containers have is not shown.
+                lowers[-1] = links[-1] = "none"
+                (self.home / "none").mkdir(exist_ok=True)
                 target.mkdir(exist_ok=True)
                 overlay_mount.mount_overlay(self.home, lowers, links, target, None)
                 self._references[layer_id] = 0
@@ -217,6 +220,10 @@ class Overlay2(DirectoryDriver):
             _detach(target)
             with contextlib.suppress(FileNotFoundError):
                 target.rmdir()
+
+    def used_layers(self) -> set[str]:
+        viewed = {key for key in list(self._references) if key.startswith("sha256:")}
+        return super().used_layers() | viewed
 
     def mounted(self) -> set[str]:
         containers = self.home / "containers"

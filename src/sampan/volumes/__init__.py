@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.volumes.service import Volume, VolumeService, describe, size_bytes
+from sampan.volumes.ownership import Translation, give
+from sampan.volumes.service import VolumeService
+from sampan.volumes.volume import Volume, describe, disk_bytes
 
-__all__ = ["Volume", "VolumeService", "describe", "size_bytes"]
+__all__ = ["Translation", "Volume", "VolumeService", "describe", "disk_bytes", "give"]

@@ -18,43 +18,38 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 1 << 24
 
 
-def copy_up(rootfs: str, path: str, target: Path) -> bool:
-    """Copy the directory `path` of a root file system into the empty directory `target`.
+def open_source(rootfs: str, path: str) -> int | None:
+    """A descriptor of the directory `path` of a root file system; None when there is no such directory."""
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        return openat2(root, path, flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    finally:
+        os.close(root)
+
+
+def copy_tree(source: int, target: Path) -> None:
+    """Copy the directory `source` into the empty directory `target`.
 
     Owners, modes, extended attributes, hard links, device nodes and times (nanoseconds) come along, those of
     the directory itself too.
 
-    Returns:
-        False when the image has no such directory.
-
     Raises:
-        OSError: when something cannot be copied; `target` is emptied again.
+        OSError: when something cannot be copied; the caller empties the target again.
     """
-    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    destination = os.open(target, _DIRECTORY)
     try:
-        flags = os.O_RDONLY | os.O_DIRECTORY
-        source = openat2(root, path, flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return False
-        raise
+        _Copy(destination).directory(source, destination)
     finally:
-        os.close(root)
-    try:
-        destination = os.open(target, _DIRECTORY)
-        try:
-            _Copy(destination).directory(source, destination)
-        except BaseException:
-            _empty(target)
-            raise
-        finally:
-            os.close(destination)
-    finally:
-        os.close(source)
-    return True
+        os.close(destination)
 
 
-def _empty(target: Path) -> None:
+def empty(target: Path) -> None:
+    """Delete what is in a directory."""
     for entry in list(os.scandir(target)):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)

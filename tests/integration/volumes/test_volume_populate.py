@@ -42,7 +42,7 @@ def rootfs(tmp_path: Path) -> Path:
 
 
 def test_everything_comes_along(volumes: VolumeService, rootfs: Path) -> None:
-    target = volumes.create("data").mountpoint
+    target = volumes.create("data")[0].mountpoint
     assert volumes.populate("data", str(rootfs), "/srv/data")
     file = (target / "file").stat()
     assert (target / "file").read_text() == "hello"
@@ -60,11 +60,11 @@ def test_everything_comes_along(volumes: VolumeService, rootfs: Path) -> None:
 
 
 def test_a_volume_is_filled_once_and_only_when_empty(volumes: VolumeService, rootfs: Path) -> None:
-    used = volumes.create("used").mountpoint
+    used = volumes.create("used")[0].mountpoint
     (used / "own").write_text("mine")
     assert not volumes.populate("used", str(rootfs), "/srv/data")
     assert [entry.name for entry in used.iterdir()] == ["own"]
-    emptied = volumes.create("emptied").mountpoint
+    emptied = volumes.create("emptied")[0].mountpoint
     assert volumes.populate("emptied", str(rootfs), "/srv")
     for entry in (emptied / "data").iterdir():
         if not entry.is_dir():
@@ -74,6 +74,6 @@ def test_a_volume_is_filled_once_and_only_when_empty(volumes: VolumeService, roo
 
 @pytest.mark.parametrize("path", ["/nowhere", "/srv/data/file", "/srv/data/link"])
 def test_what_is_no_directory_fills_nothing(volumes: VolumeService, rootfs: Path, path: str) -> None:
-    target = volumes.create("data").mountpoint
+    target = volumes.create("data")[0].mountpoint
     assert not volumes.populate("data", str(rootfs), path)
     assert list(target.iterdir()) == []

@@ -9,6 +9,7 @@ import pytest
 from sampan.database import Database
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
 from sampan.volumes import VolumeService, describe
+from sampan.volumes.options import size_bytes, without_password
 
 
 @pytest.fixture
@@ -18,10 +19,11 @@ def volumes(tmp_path: Path) -> VolumeService:
 
 @pytest.mark.parametrize("name", ["data", "a1", "A_b.c-d", "0x"])
 def test_a_named_volume_is_a_directory(volumes: VolumeService, name: str, tmp_path: Path) -> None:
-    volume = volumes.create(name, labels={"k": "v"})
+    volume, new = volumes.create(name, labels={"k": "v"})
+    assert new
     assert volume.mountpoint == tmp_path / "volumes" / name / "_data"
     assert volume.mountpoint.stat().st_mode & 0o777 == 0o755
-    assert volumes.create(name) == volume == volumes.get(name)
+    assert volumes.create(name) == (volume, False) and volumes.get(name) == volume
     assert describe(volume)["Labels"] == {"k": "v"}
 
 
@@ -41,38 +43,43 @@ def test_a_single_letter_is_too_short(volumes: VolumeService) -> None:
 
 
 def test_an_anonymous_volume_says_so(volumes: VolumeService) -> None:
-    volume = volumes.create(None)
+    volume = volumes.create(None)[0]
     assert len(volume.name) == 64 and volume.anonymous
-    assert not volumes.create("named").anonymous
+    assert not volumes.create("named")[0].anonymous
 
 
 def test_what_is_not_offered_is_refused_by_name(volumes: VolumeService) -> None:
-    with pytest.raises(Unsupported, match="device"):
-        volumes.create("nfs", options={"type": "nfs", "device": ":/x"})
     with pytest.raises(Unsupported, match="rexray"):
         volumes.create("far", driver="rexray")
     assert volumes.list() == []
 
 
 def test_removal(volumes: VolumeService) -> None:
-    volume = volumes.create("data")
+    volume, _ = volumes.create("data", container_id="c2")
+    volumes.refer("data", "c1")
     (volume.mountpoint / "file").write_text("x")
     with pytest.raises(Conflict) as refused:
-        volumes.remove("data", in_use=["c1", "c2"])
+        volumes.remove("data")
     assert refused.value.message == "remove data: volume is in use - [c1, c2]"
-    volumes.remove("data")
+    volumes.forget("c1")
+    assert volumes.remove("data", but_for="c2")
     assert not volume.mountpoint.parent.exists()
+    assert len(list(volume.mountpoint.parent.parent.iterdir())) == 1  # in the trash
+    volumes.purge_trash()
+    assert list(volume.mountpoint.parent.parent.iterdir()) == []
     with pytest.raises(NotFound, match="no such volume"):
         volumes.remove("data")
-    volumes.remove("data", force=True)
+    assert not volumes.remove("data", force=True)
+    with pytest.raises(NotFound, match="no such volume"):
+        volumes.refer("data", "c1")
 
 
 def test_filters(volumes: VolumeService) -> None:
     volumes.create("web-data", labels={"tier": "front"})
-    volumes.create("db-data", labels={"tier": "back", "keep": ""})
+    volumes.create("db-data", labels={"tier": "back", "keep": ""}, container_id="c1")
 
     def names(**filters: list[str]) -> list[str]:
-        return [volume.name for volume in volumes.list(filters, used=["db-data"])]
+        return [volume.name for volume in volumes.list(filters)]
 
     assert names() == ["db-data", "web-data"]
     assert names(name=["web", "nothing"]) == ["web-data"]
@@ -86,10 +93,84 @@ def test_filters(volumes: VolumeService) -> None:
 
 
 def test_prune_takes_anonymous_ones_and_all_when_asked(volumes: VolumeService) -> None:
-    used, unused = volumes.create(None), volumes.create(None)
+    used, unused = volumes.create(None, container_id="c1")[0], volumes.create(None)[0]
     volumes.create("named")
     (unused.mountpoint / "file").write_bytes(b"x" * 10000)
-    removed, freed_bytes = volumes.prune([used.name])
+    removed, freed_bytes = volumes.prune()
     assert removed == [unused.name] and freed_bytes >= 10000
-    assert volumes.prune([used.name], {"all": ["true"]})[0] == ["named"]
+    assert volumes.prune({"all": ["true"]})[0] == ["named"]
     assert [volume.name for volume in volumes.list()] == [used.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"colour": "red"}, 'create data: invalid option: "colour"'),
+        ({"type": "tmpfs"}, 'create data: missing required option: "device"'),
+        ({"device": "/x"}, 'create data: missing required option: "type"'),
+        ({"o": "bind"}, 'create data: missing required option: "device"'),
+        ({"size": "abc"}, "create data: invalid size: 'abc'"),
+        ({"type": "none", "device": "/x", "o": "ro,remount"}, "remount"),
+        ({"type": "none", "device": "/x", "size": "1m"}, "size limits what lies on the engine's own disk"),
+        (
+            {"type": "cifs", "device": "//host:1445/share", "o": ""},
+            "create data: port not allowed in CIFS device URL, include 'port' in 'o='",
+        ),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    volumes: VolumeService, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        volumes.create("data", options=options)
+    assert message in refused.value.message
+    assert volumes.list() == []
+
+
+def test_options_are_kept_and_shown(volumes: VolumeService) -> None:
+    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}
+    volumes.create("data", options=options)
+    assert describe(volumes.get("data"))["Options"] == options
+
+
+@pytest.mark.parametrize(("text", "size"), [("", 0), ("7", 7), ("64m", 64 << 20), ("1.5GiB", 3 << 29)])
+def test_sizes(text: str, size: int) -> None:
+    assert size_bytes({"size": text}) == size
+
+
+def test_passwords_are_not_shown() -> None:
+    text = "addr=192.0.2.7,username=u,password=geheim,vers=3"
+    assert without_password(text) == "addr=192.0.2.7,username=u,password=********,vers=3"
+
+
+def test_the_table_of_an_older_release_gets_its_new_column(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db")
+    database.script(
+        "CREATE TABLE volumes (name TEXT PRIMARY KEY, created_ns INTEGER NOT NULL, labels TEXT NOT NULL,"
+        " populated INTEGER NOT NULL);"
+    )
+    database.execute("INSERT INTO volumes VALUES ('old', 7, '{}', 1)")
+    volume = VolumeService(tmp_path / "volumes", database).get("old")
+    assert (volume.name, volume.options) == ("old", {})
+
+
+def test_what_a_crash_cut_short(tmp_path: Path) -> None:
+    database = Database(tmp_path / "db")
+    before = VolumeService(tmp_path / "volumes", database)
+    for name in ("removed", "filled-half", "kept"):
+        before.create(name)
+        (before.get(name).mountpoint / "file").write_text(name)
+    root = tmp_path / "volumes"
+    before.remove("removed")
+    database.execute("INSERT INTO volumes VALUES ('removed', 7, '{}', 0, '{}')")  # as if not committed
+    database.execute("UPDATE volumes SET populated = 2 WHERE name = 'filled-half'")
+    (root / "about-to-be" / "_data").mkdir(parents=True)
+    (root / "forgotten" / "_data").mkdir(parents=True)
+    (root / "forgotten" / "_data" / "file").write_text("precious")
+    after = VolumeService(root, database)
+    after.purge_trash()
+    assert [volume.name for volume in after.list()] == ["filled-half", "forgotten", "kept"]
+    assert sorted(path.name for path in root.iterdir()) == ["filled-half", "forgotten", "kept"]
+    assert list(after.get("filled-half").mountpoint.iterdir()) == []
+    assert (after.get("kept").mountpoint / "file").read_text() == "kept"
+    assert (after.get("forgotten").mountpoint / "file").read_text() == "precious"

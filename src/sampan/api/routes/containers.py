@@ -50,7 +50,7 @@ async def create_container(request: Request) -> Response:
     if platform is not None and platform.os != "linux":
         raise InvalidParameter(f"operating system is not supported: {text}")
     wanted_name = request.query.get("name") or None
-    live, warnings = await create.create(engine, wanted_name, config, host_config, platform)
+    live, warnings = await create.create(engine, wanted_name, config, host_config, platform, request.caller)
     if dropped:  # gone from the kernel
         warnings.append("Your kernel does not support kernel memory limits. Limitation discarded.")
     return json_response({"Id": live.id, "Warnings": warnings}, 201)

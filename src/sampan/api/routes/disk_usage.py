@@ -6,12 +6,11 @@ from typing import Any
 
 from sampan.api.routes.image_listing import list_images
 from sampan.api.routes.listing import choose, list_with_sizes
-from sampan.api.routes.volumes import uses
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter
 from sampan.http import Request, Response, Routes, json_response
-from sampan.volumes import describe, size_bytes
+from sampan.volumes import describe, disk_bytes
 
 routes = Routes()
 
@@ -43,19 +42,15 @@ async def disk_usage(request: Request) -> Response:
     if "container" in wanted:
         shape["Containers"] = await list_with_sizes(engine, choose(engine, True, 0, {}))
     if "volume" in wanted:
-        used = uses(engine)
-        shape["Volumes"] = await in_thread(lambda: _volumes(engine, used))
+        shape["Volumes"] = await in_thread(lambda: _volumes(engine))
     return json_response(shape)
 
 
-def _volumes(engine: Engine, used: dict[str, list[str]]) -> list[dict[str, Any]]:
+def _volumes(engine: Engine) -> list[dict[str, Any]]:
     return [
         {
             **describe(volume),
-            "UsageData": {
-                "RefCount": len(set(used.get(volume.name, ()))),
-                "Size": size_bytes(volume.mountpoint),
-            },
+            "UsageData": {"RefCount": len(engine.volumes.users(volume.name)), "Size": disk_bytes(volume)},
         }
         for volume in engine.volumes.list()
     ]

@@ -26,8 +26,9 @@ routes = Routes()
 def users_of(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
     """Who uses an image; looked up in a copy, as threads may ask."""
     known = [
-        (live.container.image_id, live.id, live.container.state.running)
+        (image, live.id, live.container.state.running)
         for live in engine.containers.values()
+        for image in {live.container.image_id, *(point.image_id for point in live.container.mounts)}
     ]
     return lambda image_id: [(owner, running) for image, owner, running in known if image == image_id]
 

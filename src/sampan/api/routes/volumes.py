@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sampan.api.filters import boolean, check, one_prune
 from sampan.engine import Engine
 from sampan.engine.core import in_thread
-from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.errors import InvalidParameter, Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response
-from sampan.volumes import Volume, describe
+from sampan.volumes import describe
 
 routes = Routes()
 
 GO_BOOLEANS = frozenset("1 t T true TRUE True 0 f F false FALSE False".split())
 
 
-def uses(engine: Engine) -> dict[str, list[str]]:
-    """Container ids by the volume they refer to."""
-    uses: dict[str, list[str]] = {}
-    for live in engine.containers.values():
-        for mount in live.container.mounts:
-            if mount.type == "volume":
-                uses.setdefault(mount.name, []).append(live.id)
-    return uses
-
-
 @routes.get("/volumes")
 async def list_volumes(request: Request) -> Response:
     """The volumes."""
     engine: Engine = request.engine
-    filters, used = request.query.filters(), uses(engine)
+    filters = request.query.filters()
     check(filters, {"dangling", "driver", "label", "name"})
     boolean(filters, "dangling", False)
-    volumes = await in_thread(lambda: engine.volumes.list(filters, used))
+    volumes = await in_thread(lambda: engine.volumes.list(filters))
     return json_response({"Volumes": [describe(volume) for volume in volumes], "Warnings": None})
 
 
@@ -52,17 +44,7 @@ async def create_volume(request: Request) -> Response:
         if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
             raise InvalidParameter(f"{field}: expected an object of texts")
 
-    def work() -> tuple[Volume, bool]:
-        try:
-            if name:
-                return engine.volumes.get(name), False
-        except NotFound:
-            pass
-        return engine.volumes.create(name or None, driver, options, labels), True
-
-    if driver != "local":
-        raise Unsupported(f"create {name or 'volume'}: volume driver {driver!r} is not offered; use local")
-    volume, new = await in_thread(work)
+    volume, new = await in_thread(lambda: engine.volumes.create(name or None, driver, options, labels))
     if new:
         engine.events.publish("volume", "create", volume.name, {"driver": volume.driver})
     return json_response(describe(volume), 201)
@@ -80,9 +62,9 @@ async def remove_volume(request: Request) -> Response:
     """Delete a volume that no container refers to."""
     engine: Engine = request.engine
     name, force = request.params["name"], request.query.flag("force")
-    in_use = uses(engine).get(name, [])
-    await in_thread(lambda: engine.volumes.remove(name, force, in_use))
-    engine.events.publish("volume", "destroy", name, {"driver": "local"})
+    if await in_thread(lambda: engine.volumes.remove(name, force)):
+        engine.events.publish("volume", "destroy", name, {"driver": "local"})
+        _purge_later(engine)
     return empty()
 
 
@@ -93,7 +75,6 @@ async def prune_volumes(request: Request) -> Response:
     filters = request.query.filters()
     if request.api_version < (1, 42):
         filters["all"] = ["true"]
-    used = uses(engine)
     check(filters, {"all", "label", "label!"})
     if len(everything := filters.get("all", [])) > 1:
         raise InvalidParameter(f"invalid filter 'all=[{' '.join(everything)}]': only one value is expected")
@@ -102,6 +83,15 @@ async def prune_volumes(request: Request) -> Response:
             f"invalid filter 'all': strconv.ParseBool: parsing \"{everything[0]}\": invalid syntax"
         )
     with one_prune(engine, "volumes"):
-        removed, freed_bytes = await in_thread(lambda: engine.volumes.prune(used, filters))
+        removed, freed_bytes = await in_thread(lambda: engine.volumes.prune(filters))
+    for name in removed:
+        engine.events.publish("volume", "destroy", name, {"driver": "local"})
+    if removed:
+        _purge_later(engine)
     engine.events.publish("volume", "prune", "", {"reclaimed": str(freed_bytes)})
     return json_response({"VolumesDeleted": removed, "SpaceReclaimed": freed_bytes})
+
+
+def _purge_later(engine: Engine) -> None:
+    """Delete the files with nobody waiting."""
+    engine.spawn(asyncio.ensure_future(in_thread(engine.volumes.purge_trash)))

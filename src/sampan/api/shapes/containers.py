@@ -204,7 +204,7 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         "ProcessLabel": "",
         "AppArmorProfile": confined_by(container.host_config),
         "ExecIDs": [exec_.id for exec_ in live.execs.values() if exec_.process is not None] or None,
-        "HostConfig": encode(container.host_config),
+        "HostConfig": _host_config(container),
         "GraphDriver": {"Name": container.driver, "Data": core.driver.graph_data(container.id)},
         "Mounts": [_mount(point) for point in container.mounts],
         "Config": config,
@@ -214,6 +214,16 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         shape["State"]["Health"] = _health(state.health)
     if size is not None:
         shape["SizeRw"], shape["SizeRootFs"] = size
+    return shape
+
+
+def _host_config(container: Container) -> dict[str, Any]:
+    """As the client gave it; what only we have is left out where it was not given."""
+    shape: dict[str, Any] = encode(container.host_config)
+    for mount in shape["Mounts"] or ():
+        for name in ("IDMap", "Chown"):
+            if not mount[name]:
+                del mount[name]
     return shape
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _TYPES = ("bind", "volume", "tmpfs", "npipe", "cluster", "image")
-_BARE = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
+_BARE = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "u", "idmap")
+_MATCH_USER = "match-user"
 
 
 def _switch(key: str, value: str) -> bool:
@@ -37,14 +38,19 @@ def parse_mount(text: str) -> dict[str, Any]:
         if not equals and key not in _BARE:
             raise ValueError(f"invalid field '{field}' must be a key=value pair")
         if not equals:
-            value = "true"
+            value = _MATCH_USER if key == "idmap" else "true"
         _mount_field(mount, key, value, field)
     kind = mount["Type"]
     if not kind:
         raise ValueError("type is required")
     if not mount.get("Target"):
         raise ValueError("target is required")
-    for options, owner in (("VolumeOptions", "volume"), ("BindOptions", "bind"), ("TmpfsOptions", "tmpfs")):
+    for options, owner in (
+        ("VolumeOptions", "volume"),
+        ("BindOptions", "bind"),
+        ("TmpfsOptions", "tmpfs"),
+        ("ImageOptions", "image"),
+    ):
         if options in mount and kind != owner and not (owner == "volume" and kind == "cluster"):
             raise ValueError(f"cannot mix '{owner}-*' options with mount type '{kind}'")
     bind = mount.get("BindOptions", {})
@@ -111,6 +117,10 @@ def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> Non
     elif key == "volume-opt":
         name, _, option = value.partition("=")
         options("VolumeOptions").setdefault("DriverConfig", {}).setdefault("Options", {})[name] = option
+    elif key == "idmap":
+        mount["IDMap"] = _as_who(value)
+    elif key == "u":
+        mount["Chown"] = _switch(key, value)
     elif key == "image-subpath":
         options("ImageOptions")["Subpath"] = value
     elif key == "tmpfs-size":
@@ -146,8 +156,26 @@ def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
             source = os.path.expanduser(source)
         if rest.count(":") > 1:
             raise ValueError(f"invalid spec: {text}: too many colons")
-        binds.append(f"{source}:{rest}")
+        binds.append(f"{source}:{_with_owner(rest)}")
     return binds, volumes
+
+
+def _as_who(owner: str) -> str:
+    """Through sudo, `match-user` means who called it: the daemon would see root."""
+    uid, gid = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if owner != _MATCH_USER or os.geteuid() != 0 or not (uid.isdecimal() and gid.isdecimal()):
+        return owner
+    return f"{uid}:{gid}"
+
+
+def _with_owner(rest: str) -> str:
+    target, colon, mode = rest.partition(":")
+    words = mode.split(",")
+    for index, word in enumerate(words):
+        if word in ("idmap", f"idmap={_MATCH_USER}"):
+            # a colon would end the mode
+            words[index] = f"idmap={_as_who(_MATCH_USER).replace(':', '-')}"
+    return f"{target}{colon}{','.join(words)}"
 
 
 def parse_tmpfs(given: list[str]) -> dict[str, str]:

@@ -80,7 +80,7 @@ def build_spec(inputs: SpecInputs) -> dict[str, Any]:
         "ociVersion": OCI_VERSION,
         "process": process,
         "root": {"path": inputs.rootfs, "readonly": host_config.readonly_rootfs},
-        "mounts": mounts.container_mounts(inputs, init, options.writable_cgroups),
+        "mounts": mounts.container_mounts(inputs, init, options.writable_cgroups, (user.uid, user.gid)),
         "linux": _linux(inputs, options, names),
     }
     if host_config.uts_mode != "host":

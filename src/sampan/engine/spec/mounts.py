@@ -14,6 +14,7 @@ from sampan.errors import InvalidParameter
 Mount = dict[str, Any]
 
 INIT_PATH = "/sbin/docker-init"
+_ALL_IDS = 2**32 - 1
 _WRITABLE_ALWAYS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
 _FILES = (("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"))
 
@@ -29,10 +30,13 @@ _TMPFS_FLAGS = {
 _TMPFS_VALUES = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "huge"))
 
 
-def container_mounts(inputs: SpecInputs, init: str | None, writable_cgroups: bool) -> list[Mount]:
+def container_mounts(
+    inputs: SpecInputs, init: str | None, writable_cgroups: bool, user: tuple[int, int] = (0, 0)
+) -> list[Mount]:
     """OCI `mounts`, in the order in which they are mounted.
 
     Args:
+        user: uid and gid that the container runs as.
         init: the host's path of the program for `--init`; None without it.
         writable_cgroups: leave the container's own cgroup files writable.
 
@@ -58,7 +62,7 @@ def container_mounts(inputs: SpecInputs, init: str | None, writable_cgroups: boo
             mount["options"].append("ro")
         mounts.append(mount)
     for point in points:
-        mounts.append(_tmpfs(point) if point.type == "tmpfs" else _bind(point))
+        mounts.append(_tmpfs(point) if point.type == "tmpfs" else _bind(point, user))
     for name, place in _FILES if inputs.files_dir is not None else ():
         source = f"{inputs.files_dir}/{name}"
         if place not in taken and os.path.exists(source):
@@ -90,7 +94,7 @@ def _defaults(shm_size: int) -> Iterable[Mount]:
     )
 
 
-def _bind(point: MountPoint) -> Mount:
+def _bind(point: MountPoint, user: tuple[int, int]) -> Mount:
     options = ["bind" if "non-recursive" in point.options else "rbind"]
     propagation = point.propagation or "rprivate"
     if not point.rw:
@@ -107,7 +111,43 @@ def _bind(point: MountPoint) -> Mount:
         if options[0] == "rbind" and "ro-non-recursive" not in point.options and _recursive_readonly():
             options.append("rro")
     options.append(propagation)
-    return {"destination": point.destination, "type": "bind", "source": point.source, "options": options}
+    mount: Mount = {
+        "destination": point.destination,
+        "type": "bind",
+        "source": point.source,
+        "options": options,
+    }
+    if point.disk_owner:
+        uid, _, gid = point.disk_owner.partition(":")
+        owner = (int(uid), int(gid))
+        if owner != user:
+            if not _recursive_readonly():
+                raise InvalidParameter(
+                    f"{point.destination}: idmap needs Linux 5.12 or newer; the option U changes the files' "
+                    "owners instead"
+                )
+            options.append("ridmap" if options[0] == "rbind" else "idmap")
+            mount["uidMappings"] = id_mappings(owner[0], user[0])
+            mount["gidMappings"] = id_mappings(owner[1], user[1])
+    return mount
+
+
+def id_mappings(disk: int, seen: int) -> list[dict[str, int]]:
+    """The mapping of an id-mapped mount: `disk` shows up as `seen`, and what `seen` makes belongs to `disk`.
+
+    All others stay themselves, but for these two: the file that belongs to `seen` on the disk shows up as
+    nobody's, and who is `disk` in the container can make none. Were the two exchanged, a container's user
+    could write as the disk's root.
+    """
+    if disk == seen:
+        return [{"containerID": 0, "hostID": 0, "size": _ALL_IDS}]
+    mappings = [{"containerID": disk, "hostID": seen, "size": 1}]
+    first = 0
+    for taken in (min(disk, seen), max(disk, seen), _ALL_IDS):
+        if taken > first:
+            mappings.append({"containerID": first, "hostID": first, "size": taken - first})
+        first = taken + 1
+    return mappings
 
 
 @cache
