@@ -133,7 +133,7 @@ async def start(
             raise NotRunning(live.id)
         process = await live.process.execute(request, fds, written)
     except (SampanError, OSError) as error:
-        await asyncio.wait([written])
+        await asyncio.gather(written, return_exceptions=True)
         code = error.exit_code if isinstance(error, LaunchError) else 126
         session.ended = ExitRecord(code, time.time_ns(), error=str(error))
         await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
@@ -187,9 +187,11 @@ async def settle(session: Exec) -> None:
     """
     if session.started:
         await session.launched.wait()
-    if session.process is not None and not session.process.alive:
-        session.ended = await session.process.wait()
-        session.process = None
+    if session.process is not None:
+        session.process.look()
+        if not (session.process.alive and session.process.served):
+            session.ended = await session.process.wait()
+            session.process = None
 
 
 async def resize(session: Exec, rows: int, columns: int) -> None:

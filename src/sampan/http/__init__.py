@@ -1,5 +1,6 @@
 """An HTTP/1.1 server for Docker's API and registries: hijack, streams both ways, files, half-closing TLS."""
 
+from sampan.http.failures import describe
 from sampan.http.request import ClientGone, Hijacked, Request, ServerInfo
 from sampan.http.response import (
     MULTIPLEXED_STREAM,
@@ -33,6 +34,7 @@ __all__ = [
     "Router",
     "Routes",
     "ServerInfo",
+    "describe",
     "dump_json",
     "empty",
     "json_response",

@@ -18,6 +18,7 @@ import h11
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
 from sampan.http.chunks import ChunkDecoder
+from sampan.http.failures import describe
 from sampan.http.files import PIECE_BYTES, SMALL_FILE_BYTES, STALL_S, finish, read_exactly, send_file
 from sampan.http.query import Query
 from sampan.http.request import ClientGone, Hijacked, Request
@@ -441,7 +442,7 @@ class Connection(asyncio.Protocol):
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:
-            log.error("stream cut short: %s", self.server.describe(error))
+            log.error("stream cut short: %s", describe(error))
             self._transport.abort()
         finally:
             self._cancellable = False
@@ -467,7 +468,7 @@ class Connection(asyncio.Protocol):
                 await send_file(self._loop, sock, response.fd, response.offset, length)
         except (EOFError, OSError) as error:
             if not isinstance(error, ConnectionError):
-                log.error("file cut short: %s", self.server.describe(error))
+                log.error("file cut short: %s", describe(error))
             raise BrokenPipeError("the body was not sent whole") from error
         self._h11.send(h11.EndOfMessage())
 
@@ -515,7 +516,7 @@ class Connection(asyncio.Protocol):
             if not started:
                 await self._send(self.server.error_response(error, "answer"), head_only=False)
                 return
-            log.error("answer cut short: %s", self.server.describe(error))
+            log.error("answer cut short: %s", describe(error))
             self._transport.abort()
             return
         if not started:

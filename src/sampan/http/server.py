@@ -13,6 +13,7 @@ from typing import Any
 
 from sampan.errors import InvalidParameter, SampanError
 from sampan.http.connection import Connection
+from sampan.http.failures import describe
 from sampan.http.request import ServerInfo
 from sampan.http.response import Response, dump_json, empty, json_response
 from sampan.http.routing import Router
@@ -116,24 +117,8 @@ class HttpServer:
         if isinstance(error, UnicodeDecodeError):
             return json_response({"message": "the path is not UTF-8"}, InvalidParameter.status)
         full = isinstance(error, OSError) and error.errno in _SHORTAGES  # no fault of ours, so no traceback
-        log.error("%s: %s", where, self.describe(error), exc_info=None if full else error)
-        return json_response({"message": self.describe(error)}, 500)
-
-    def describe(self, error: BaseException) -> str:
-        """One line for a person."""
-        if isinstance(error, SampanError):
-            return error.message
-        if isinstance(error, OSError):
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                place = f" (writing {error.filename})" if error.filename else ""
-                return f"no space left on the device{place}: free some, `sampan system prune` may help"
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                return "too many open files: raise the daemon's limit (LimitNOFILE in its unit, ulimit -n)"
-            if error.errno is not None:
-                place = f"{error.filename}: " if error.filename else ""
-                return f"{place}{error.strerror}"
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        return f"internal error: {line}"
+        log.error("%s: %s", where, describe(error), exc_info=None if full else error)
+        return json_response({"message": describe(error)}, 500)
 
     # --- stopping ---
 

@@ -26,6 +26,8 @@ class _CloneArgs(ctypes.Structure):
     )  # fmt: skip
 
 
+_PF_EXITING = 0x4  # include/linux/sched.h: set before files are closed
+
 _held = ctypes.PyDLL(None, use_errno=True)
 _held_syscall = _held.syscall
 _held_syscall.restype = ctypes.c_long
@@ -202,10 +204,21 @@ def start_time_ticks(pid: int) -> int | None:
 
     With the pid it names one process for good, across the pid's reuse.
     """
+    fields = _stat(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def is_exiting(pid: int) -> bool:
+    """Whether process `pid` is on its way out or gone: it may still have files open then (PF_EXITING)."""
+    fields = _stat(pid)
+    return not fields or bool(int(fields[6]) & _PF_EXITING)
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of proc_pid_stat(5) from the state on; none when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text[text.rfind(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
+    return text[text.rfind(b")") + 2 :].split()

@@ -293,9 +293,18 @@ class Process:
         return not poll.poll(0)
 
     @property
+    def served(self) -> bool:
+        """Whether its monitor lives and has told of no end; a record follows where it does not."""
+        return not self._exit.done() and not process.is_exiting(self.monitor_pid)
+
+    @property
     def exited(self) -> bool:
         """Whether the end has been seen."""
         return self._exit.done()
+
+    def look(self) -> None:
+        """Take in at once what the monitor has said, or that it has gone."""
+        self._readable()
 
     def close(self) -> None:
         """Let go of the monitor; the process is not touched. Those who still wait are cancelled."""

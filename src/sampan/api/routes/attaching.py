@@ -14,7 +14,7 @@ from sampan.engine import Engine, LogQuery, execs, stream_logs
 from sampan.engine.core import ExecConfig, check_not_restarting
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
-from sampan.http import Request, Response, Routes, empty, json_response
+from sampan.http import Request, Response, Routes, describe, empty, json_response
 from sampan.oci.records import decode
 from sampan.runtime import Attachment
 
@@ -107,9 +107,9 @@ async def start(request: Request) -> Response | None:
     )
     try:
         await execs.start(engine, live, session, connection.socket, attachment, terminal_size)
-    except SampanError as error:
+    except (SampanError, OSError) as error:
         # Too late for a status: Docker too tells it on the stream, and clients find the exit code by inspect.
-        text = f"{error}\r\n".encode()
+        text = f"{describe(error)}\r\n".encode()
         await asyncio.get_running_loop().sock_sendall(connection.socket, text if tty else frame(1, text))
     finally:
         connection.socket.close()

@@ -12,7 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from sampan import __version__
 from sampan.errors import SampanError
-from sampan.http import ClientGone, HttpServer, Request, Response, Router, dump_json, empty, json_response
+from sampan.http import (
+    ClientGone,
+    HttpServer,
+    Request,
+    Response,
+    Router,
+    describe,
+    dump_json,
+    empty,
+    json_response,
+)
 from sampan.registry.server.access import CATALOG, Guard, Wanted
 from sampan.registry.server.faults import Fault, NameUnknown, Unsupported
 from sampan.registry.server.page import Page
@@ -202,5 +212,5 @@ class RegistryServer(HttpServer):
             return _errors(error.status, _CODES.get(error.status, "UNKNOWN"), error.message)
         if isinstance(error, UnicodeDecodeError):
             return _errors(400, "NAME_INVALID", "the path is not UTF-8")
-        log.error("%s: %s", where, self.describe(error), exc_info=error)
+        log.error("%s: %s", where, describe(error), exc_info=error)
         return _errors(500, "UNKNOWN", "internal error; the registry's log has more")
