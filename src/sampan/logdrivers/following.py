@@ -54,7 +54,7 @@ class _File:
 
     def read(self) -> bytes:
         chunk = self.stream.read(BATCH_BYTES) or b""
-        if len(self.head) < _HEAD_BYTES:
+        if not self.packed and len(self.head) < _HEAD_BYTES:  # a packed file grows no more
             self.head = self.read_head()
         self.offset += len(chunk)
         return chunk

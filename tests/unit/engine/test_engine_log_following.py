@@ -88,3 +88,18 @@ def test_a_file_that_was_opened_empty_is_known_again_once_it_is_packed(tmp_path:
     path.write_bytes(b"two\n")
     assert follower.read() == b"two\n"
     follower.close()
+
+
+def test_a_small_compressed_file_is_read_once(tmp_path: Path) -> None:
+    """It is shorter than the bytes it is known by."""
+    path = tmp_path / "container.log"
+    log = open_log(LogSpec(str(path), 60, 5, True, {}, "local"))
+    for number in range(3):
+        log.write("stdout", b"%d\n" % number, number)
+        while log.busy:
+            log.work()
+    log.finish(1)
+    assert [file.suffix for file in sorted(tmp_path.iterdir())] == [".log", ".gz", ".gz"]
+    reader = open_reader(path, LogQuery(framed=False))
+    assert b"".join(iter(lambda: reader.read() or b"", b"")) == b"0\n1\n2\n"
+    reader.close()
