@@ -48,6 +48,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("xz", ("xz-utils",)),
     ("zstd", ("zstd",)),
     ("openssl", ("openssl",)),
+    ("gpg-agent", ("gnupg",)),
     ("docker-registry", ("docker-registry",)),
     ("docker-compose", ("docker-compose",)),
     ("qemu-aarch64-static", ("qemu-user-static",)),
@@ -162,11 +163,17 @@ def expand(argument: str) -> str:
 
 def fetch() -> None:
     """Get what the tests need from outside, while there is an outside."""
-    code = "import sys; sys.path.insert(0, 'tests'); from support.images import debian_tar; debian_tar()"
+    wanted = [
+        "from support import docker_py; docker_py.fetch()",
+        "from support import packages; packages.fetch()",
+    ]
     if shutil.which("debootstrap") is not None:
-        subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
-    code = "import sys; sys.path.insert(0, 'tests'); from support import docker_py; docker_py.fetch()"
-    subprocess.run([environment.PYTHON, "-c", code], cwd=ROOT, check=False)
+        wanted.append("from support import images; images.debian_tar()")
+        wanted += [f"from support import images; images.machine_tar(images.RELEASES[{n}])" for n in (0, 1)]
+    started = []
+    for code in wanted:
+        command = [environment.PYTHON, "-c", f"import sys; sys.path.insert(0, 'tests'); {code}"]
+        started.append(subprocess.Popen(command, cwd=ROOT))
     try:
         sshd.program()
     except machine.NoMachine as error:
@@ -175,6 +182,8 @@ def fetch() -> None:
         machine.kernel()
     except machine.NoMachine as error:
         print(f"./test: no emulated machine: {error}", file=sys.stderr)
+    for process in started:
+        process.wait()
 
 
 def main() -> int:

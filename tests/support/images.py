@@ -85,15 +85,30 @@ def suite() -> str:
     return own if facts.get("ID", "").strip('"') == "debian" and own else "bookworm"
 
 
-@functools.cache
+# The releases of Debian that Sampan's packages are for, and what a root has to have before they come.
+RELEASES = ("bookworm", "trixie")
+INSTALLED = ("python3", "systemd-sysv")
+
+
 def debian_tar() -> Path:
+    """The smallest Debian, of the machine's own release."""
+    return _bootstrapped(suite(), ("attr", "libcap2-bin"), f"debian-{suite()}.tar")
+
+
+def machine_tar(release: str) -> Path:
+    """A Debian that can be booted, of a certain release."""
+    return _bootstrapped(release, INSTALLED, f"machine-{release}.tar")
+
+
+@functools.cache
+def _bootstrapped(release: str, packages: tuple[str, ...], name: str) -> Path:
     """A tar of `debootstrap --variant=minbase`, made once and kept."""
     if shutil.which("debootstrap") is None:
         pytest.skip("needs the program debootstrap (Debian: debootstrap)")
-    kept = cache_directory() / f"debian-{suite()}.tar"
+    kept = cache_directory() / name
     if kept.exists():
         return kept
-    with (cache_directory() / "lock").open("w") as lock:
+    with (cache_directory() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=cache_directory()) as scratch:
@@ -101,8 +116,8 @@ def debian_tar() -> Path:
                 command = [
                     "debootstrap",
                     "--variant=minbase",
-                    "--include=attr,libcap2-bin",
-                    suite(),
+                    f"--include={','.join(packages)}",
+                    release,
                     str(root),
                 ]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -136,10 +151,15 @@ def import_busybox(api: Api) -> None:
 
 def import_debian(api: Api) -> None:
     """Give an engine the Debian image."""
+    import_file(api, "debian", debian_tar(), 'CMD ["bash"]')
+
+
+def import_file(api: Api, repository: str, path: Path, *changes: str) -> None:
+    """Give an engine what is in a tar."""
 
     def pieces() -> Iterator[bytes]:
-        with debian_tar().open("rb") as file:
+        with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 yield piece
 
-    import_tar(api, "debian", pieces(), 'CMD ["bash"]')
+    import_tar(api, repository, pieces(), *changes)

@@ -198,7 +198,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     for unit in UNITS.iterdir():
         shutil.copy(unit, tmp_path)
     service = tmp_path / "sampan.service"
-    service.write_text(service.read_text().replace("/usr/local/bin/sampand", "/bin/true"))
+    service.write_text(service.read_text().replace("/usr/bin/sampand", "/bin/true"))
     verify = [
         "systemd-analyze",
         "verify",
