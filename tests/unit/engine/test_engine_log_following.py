@@ -93,7 +93,7 @@ def test_a_file_that_was_opened_empty_is_known_again_once_it_is_packed(tmp_path:
 def test_a_small_compressed_file_is_read_once(tmp_path: Path) -> None:
     """It is shorter than the bytes it is known by."""
     path = tmp_path / "container.log"
-    log = open_log(LogSpec(str(path), 60, 5, True, {}, "local"))
+    log = open_log(LogSpec(str(path), 30, 5, True, {}, "local"))
     for number in range(3):
         log.write("stdout", b"%d\n" % number, number)
         while log.busy:
