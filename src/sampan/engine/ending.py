@@ -16,7 +16,7 @@ import signal
 from collections.abc import Awaitable
 from pathlib import Path
 
-from sampan.engine import health, oom, removal, restarting, starting
+from sampan.engine import health, oom, removal, restarting, sources, starting
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.model import Container
 from sampan.engine.names import check_name
@@ -86,6 +86,7 @@ async def _settle(core: Core, container: Container, process: Process | None) -> 
         process.close()
     try:
         await in_thread(lambda: release(core, container))
+        sources.tell(core, container, "unmount")
     except (SampanError, OSError) as error:
         _log.error("cleaning up after container %s: %s", container.id[:12], error)
 

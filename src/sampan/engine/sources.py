@@ -229,6 +229,21 @@ def sweep(core: Core) -> None:
             directory.rmdir()
 
 
+def tell(core: Core, container: Container, action: str) -> None:
+    """The events `mount` and `unmount` of a container's volumes, with what Docker tells."""
+    for point in container.mounts:
+        if point.type != "volume":
+            continue
+        told = {"driver": point.driver, "container": container.id}
+        if action == "mount":
+            told |= {
+                "destination": point.destination,
+                "read/write": "true" if point.rw else "false",
+                "propagation": point.propagation,
+            }
+        core.events.publish("volume", action, point.name, told)
+
+
 def image_of(core: Core, point: MountPoint) -> str:
     """The id of the image that a new image mount names.
 

@@ -22,7 +22,7 @@ from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.options import runtime_words
 from sampan.engine.shipping import probe
-from sampan.engine.sources import Sources
+from sampan.engine.sources import Sources, tell
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
@@ -107,6 +107,7 @@ async def start_locked(core: Core, live: Live) -> None:
     state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
     health.reset(live)
     core.write_down(container)
+    tell(core, container, "mount")
     core.publish(live, "start")
     if job is not None:
         core.shipping.follow(job)
