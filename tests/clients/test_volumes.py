@@ -230,7 +230,9 @@ def test_events_tell_of_volumes(cli: Cli, engine: Engine, busybox: str, fresh: N
 
     def actions() -> list[str]:
         filters = json.dumps({"type": ["volume"], "volume": [one]}, separators=(",", ":"))
-        answer = engine.api("GET", f"/events?since=1&until={time.time():.3f}&filters={filters}".replace('"', "%22"))
+        answer = engine.api(
+            "GET", f"/events?since=1&until={time.time():.3f}&filters={filters}".replace('"', "%22")
+        )
         return [json.loads(line)["Action"] for line in answer.body.splitlines()]
 
     eventually(lambda: sorted(actions()) == ["create", "destroy", "mount", "unmount"])

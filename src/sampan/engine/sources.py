@@ -127,25 +127,26 @@ class Sources:
     def _part(self, point: MountPoint, whole: str) -> MountPoint:
         """Bind what is at the subpath to a place where nobody can swap it."""
         top = os.open(whole, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        found = -1
         try:
             found = beneath.open_path(top, point.subpath)
+            place = self._place(directory=stat.S_ISDIR(os.fstat(found).st_mode))
+            syscalls.mount(f"/proc/self/fd/{found}", place, None, syscalls.MS_BIND | syscalls.MS_REC)
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
             raise InvalidParameter(
                 f"cannot access path {point.subpath} of {point.type} {point.name}: {reason}"
-            ) from None
+            ) from error
         finally:
             os.close(top)
-        try:
-            place = self._place(directory=stat.S_ISDIR(os.fstat(found).st_mode))
-            syscalls.mount(f"/proc/self/fd/{found}", place, None, syscalls.MS_BIND | syscalls.MS_REC)
-        finally:
-            os.close(found)
+            if found >= 0:
+                os.close(found)
         return replace(point, source=place)
 
     def _place(self, directory: bool) -> str:
         base = _base(self._core) / self._container.id
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        base.parent.mkdir(mode=0o700, exist_ok=True)
+        base.mkdir(mode=0o700, exist_ok=True)
         place = base / secrets.token_hex(8)
         if directory:
             place.mkdir()
