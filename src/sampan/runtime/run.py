@@ -24,6 +24,7 @@ _PIPE_BYTES = 256 * 1024
 _DRAIN_S = 2.0  # how long output is awaited that a foreign process holds open after the end, as Docker does
 _DRAIN_BYTES = 8 << 20
 _F_SETPIPE_SZ = 1031
+_HEAD_PAUSE_S = 0.001
 _STREAK_GAP_NS = 1_000_000
 _STREAK_READS = 16
 _STREAK_PAUSE_S = 0.001
@@ -196,6 +197,9 @@ class Run:
             timeout = 0
             self._log.work()
         for session in self._sessions:
+            if session.pending and session.waits():
+                timeout = _HEAD_PAUSE_S
+                continue
             patience = session.patience_s()
             if patience == 0:
                 session.dead = True
@@ -247,12 +251,13 @@ class Run:
             if session.dead or (session.ending and not session.pending):
                 self._drop(session)
             else:
+                sendable = session.pending and not session.waits()
                 stdin_full = self._stdin is not None and len(self._stdin.pending) > 0
                 if session.reads:
                     mask = 0 if stdin_full else select.EPOLLIN
                 else:
                     mask = 0 if session.half_closed else select.EPOLLRDHUP
-                self._loop.set_mask(session.fd, mask | (select.EPOLLOUT if session.pending else 0))
+                self._loop.set_mask(session.fd, mask | (select.EPOLLOUT if sendable else 0))
         for stream, fd in self._outputs.items():
             blocked = self._status is None and any(
                 session.pending and stream in session.wants for session in self._sessions

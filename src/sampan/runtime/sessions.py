@@ -8,9 +8,11 @@ import struct
 import time
 from collections.abc import Callable
 
+from sampan.linux.sockets import unread_bytes
 from sampan.runtime.protocol import Attachment
 
 READ_BYTES = 65536
+HEAD_S = 0.1  # for how long output waits until the client has read the answer's head
 STALLED_S = 10.0  # a client that takes nothing for so long is as good as gone
 STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -61,6 +63,9 @@ class DetachScanner:
 class Session:
     """One attached client.
 
+    Its first output waits until it has read what was sent before, the head of an HTTP answer: some clients
+    (docker-py) read that through a buffer, go on with the bare socket, and would lose what came along.
+
     Args:
         fd: its socket; owned from now on.
         attachment: what it takes part in.
@@ -81,6 +86,8 @@ class Session:
         self.pending = bytearray()
         self.ending = False  # gets what is pending, then is closed
         self.dead = False
+        self._opened = False  # the head was read, or HEAD_S have passed
+        self._opens_at = 0.0
         self._patient = patient
         self._taken_at = 0.0  # when it last took bytes, while some are pending
         self.half_closed = False  # it will send nothing more, which says nothing of what it still reads
@@ -91,7 +98,7 @@ class Session:
             return
         if self.framed:
             data = frame(stream, data)
-        if self.pending:
+        if self.pending or self.waits():
             self.pending += data
             return
         sent = self._try(data)
@@ -101,11 +108,22 @@ class Session:
 
     def flush(self) -> None:
         """Send what is pending, as far as the client takes it."""
-        if self.pending and not self.dead:
+        if self.pending and not self.dead and not self.waits():
             taken = self._try(self.pending)
             if taken:
                 self._taken_at = time.monotonic()
                 del self.pending[:taken]
+
+    def waits(self) -> bool:
+        """Whether the client has the answer's head still to read."""
+        if not self._opened:
+            now = time.monotonic()
+            self._opens_at = self._opens_at or now + HEAD_S
+            try:
+                self._opened = now >= self._opens_at or not unread_bytes(self.sock)
+            except OSError:
+                self._opened = True
+        return not self._opened
 
     def patience_s(self) -> float:
         """How long the process may still be kept waiting for it; negative for no limit."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 import pytest
 
@@ -84,3 +85,32 @@ def test_requests_survive_the_wire() -> None:
     assert wire.receive(theirs) == (None, [])
     theirs.close()
     os.close(fds[0])
+
+
+def test_the_first_output_waits_until_the_head_was_read() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.send(b"head\r\n\r\n")
+    session = Session(theirs.detach(), Attachment(False, True, True, False), terminal=True, patient=True)
+    session.send("stdout", b"first")
+    session.flush()
+    assert ours.recv(100) == b"head\r\n\r\n"
+    assert not session.waits()
+    session.flush()
+    session.send("stdout", b" second")
+    assert ours.recv(100) == b"first second"
+    session.close()
+    ours.close()
+
+
+def test_the_first_output_does_not_wait_for_ever() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.send(b"head\r\n\r\n")
+    session = Session(theirs.detach(), Attachment(False, True, True, False), terminal=True, patient=True)
+    session.send("stdout", b"first")
+    end = time.monotonic() + 5
+    while session.waits() and time.monotonic() < end:
+        time.sleep(0.01)
+    session.flush()
+    assert ours.recv(100) == b"head\r\n\r\nfirst"
+    session.close()
+    ours.close()

@@ -6,6 +6,7 @@ The client's socket is handed on to the process's monitor, which speaks to it fr
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from sampan.api.routes.detach_keys import parse_detach_keys
 from sampan.api.shapes.containers import exec_inspect
@@ -15,6 +16,7 @@ from sampan.engine.core import ExecConfig, check_not_restarting
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.http import Request, Response, Routes, describe, empty, json_response
+from sampan.linux.sockets import unread_bytes
 from sampan.oci.records import decode
 from sampan.runtime import Attachment
 
@@ -39,6 +41,7 @@ async def attach(request: Request) -> Response | None:
     try:
         if logs:
             wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
+            await _head_is_read(connection.socket)
             async for piece in stream_logs(engine.log_path(container), wanted, None):
                 await asyncio.get_running_loop().sock_sendall(connection.socket, piece)
         if not following:
@@ -61,6 +64,14 @@ async def attach(request: Request) -> Response | None:
         if not handed_over:
             connection.socket.close()
     return None
+
+
+async def _head_is_read(sock: socket.socket) -> None:
+    """Wait a little until the client has read the answer's head; why, tells `runtime.sessions.Session`."""
+    for _ in range(100):
+        if not unread_bytes(sock):
+            return
+        await asyncio.sleep(0.001)
 
 
 @routes.post("/containers/{id}/exec")
@@ -110,6 +121,7 @@ async def start(request: Request) -> Response | None:
     except (SampanError, OSError) as error:
         # Too late for a status: Docker too tells it on the stream, and clients find the exit code by inspect.
         text = f"{describe(error)}\r\n".encode()
+        await _head_is_read(connection.socket)
         await asyncio.get_running_loop().sock_sendall(connection.socket, text if tty else frame(1, text))
     finally:
         connection.socket.close()
