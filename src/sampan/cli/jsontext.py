@@ -79,7 +79,10 @@ def parse(text: str | bytes) -> Any:
 
 
 def dump(value: Any) -> str:
-    """`value` in one line, as Go's encoder spaces it."""
+    """`value` in one line, as Go's encoder spaces it.
+
+    An object with `json_items` tells its members itself, one with `as_text` its JSON.
+    """
     return _write(value, "", "", ",", ":")
 
 
@@ -112,16 +115,17 @@ def _write(value: Any, indent: str, line: str, comma: str, colon: str) -> str:
     if isinstance(value, (int, float)):
         return number(value)
     inner = line + indent if line else ""
-    if isinstance(value, dict):
-        if not value:
+    if isinstance(value, dict) or hasattr(value, "json_items"):
+        items = value.items() if type(value) is dict else value.json_items()
+        if items is None:
+            return "null"
+        members = [quote(str(key)) + colon + _write(item, indent, inner, comma, colon) for key, item in items]
+        if not members:
             return "{}"
-        members = [
-            quote(str(key)) + colon + _write(item, indent, inner, comma, colon) for key, item in value.items()
-        ]
         return "{" + inner + (comma + inner).join(members) + line + "}"
     if isinstance(value, (list, tuple)):
         if not value:
-            return "[]"
+            return "null" if getattr(value, "nil", False) else "[]"
         return (
             "["
             + inner
@@ -129,4 +133,6 @@ def _write(value: Any, indent: str, line: str, comma: str, colon: str) -> str:
             + line
             + "]"
         )
+    if hasattr(value, "as_text"):
+        return str(value.as_text())
     raise TypeError(f"no JSON for {type(value).__name__}")

@@ -19,13 +19,20 @@ class Field:
     Args:
         header: its title in a table.
         value: makes its text (or value) from one object.
+        argument: a template gives it a word, such as `.Label "name"`: `value(row, word)`.
     """
 
-    __slots__ = ("header", "value")
+    __slots__ = ("argument", "header", "value")
 
-    def __init__(self, header: str, value: Callable[[Any], Any]) -> None:
+    def __init__(self, header: str, value: Callable[..., Any], argument: bool = False) -> None:
         self.header = header
         self.value = value
+        self.argument = argument
+
+
+def label(row: Any, name: str) -> str:
+    """One label of an object."""
+    return str((row.get("Labels") or {}).get(name, ""))
 
 
 def show(
@@ -35,7 +42,8 @@ def show(
     form: str = "",
     quiet: str = "",
     type_name: str = "*formatter.Context",
-    parsing: str = "",
+    parsing: str = "template parsing error",
+    raw: str = "",
 ) -> None:
     """Print a list.
 
@@ -47,13 +55,14 @@ def show(
         quiet: the one field that `-q` prints.
         type_name: how Go calls the row in an error about an unknown field.
         parsing: how an error of the template is introduced.
+        raw: the template that `--format raw` stands for.
     """
     if quiet and form in ("", "table"):
         for row in rows:
             out(f"{fields[quiet].value(row)}\n")
         return
-    if form == "raw":
-        form = "".join(f"{name.lower()}: {{{{.{name}}}}}\\n" for name in columns)
+    if form == "raw" and raw:
+        form = raw
     if form in ("", "table"):
         table(
             [fields[name].header for name in columns],

@@ -74,12 +74,13 @@ def test_columns(capsys):
 def test_ports_in_a_cell():
     from sampan.cli.commands.ps import ports
 
-    given = [
-        {"PrivatePort": 80, "PublicPort": 8080, "IP": "0.0.0.0", "Type": "tcp"},
-        {"PrivatePort": 81, "PublicPort": 8081, "IP": "0.0.0.0", "Type": "tcp"},
-        {"PrivatePort": 90, "Type": "udp"},
-    ]
-    assert ports(given) == "0.0.0.0:8080-8081->80-81/tcp, 90/udp"
+    def published(private, public, address="0.0.0.0"):
+        return {"PrivatePort": private, "PublicPort": public, "IP": address, "Type": "tcp"}
+
+    given = [published(80, 8080), published(81, 8081), {"PrivatePort": 90, "Type": "udp"}]
+    assert ports(given) == "90/udp, 0.0.0.0:8080->80/tcp, 0.0.0.0:8081->81/tcp"
+    given = [published(81, 81, "::"), published(80, 80, "::"), published(83, 83, "::")]
+    assert ports(given) == "[::]:80-81->80-81/tcp, [::]:83->83/tcp"
 
 
 def test_an_event_in_one_line(monkeypatch):

@@ -94,14 +94,45 @@ def test_rows(template, expected, capsys):
 )
 def test_mistakes(template, message):
     with pytest.raises(CommandError) as caught:
-        show(ROWS, FIELDS, ("ID",), template, type_name="*formatter.ContainerContext")
+        show(ROWS, FIELDS, ("ID",), template, type_name="*formatter.ContainerContext", parsing="")
     assert caught.value.message == message
 
 
 def test_inspected_values():
     value = {"Config": {"Env": None, "Cmd": ["a", "b"], "Labels": {"k": "v"}}, "State": {"Running": True}}
     render = inspect_template("{{.Config.Env}} {{.Config.Cmd}} {{.Config.Labels}} {{.State.Running}}")
-    assert render(value) == "[] [a b] map[k:v] true"
-    assert inspect_template("{{.Config.Labels.none}}|{{.SizeRw}}")(value) == "<no value>|<nil>"
+    assert render(value, "container") == "[] [a b] map[k:v] true"
+    assert inspect_template("{{.Config.Labels.none}}|{{.SizeRw}}")(value, "container") == "<no value>|<nil>"
     with pytest.raises(CommandError, match='map has no entry for key "Foo"'):
-        inspect_template("{{.Foo}}")(value)
+        inspect_template("{{.Foo}}")(value, "container")
+
+
+def test_values_have_the_types_of_go():
+    value = {
+        "Id": "abc",
+        "State": {"Status": "running", "Running": True},
+        "Config": {"Healthcheck": {"Test": ["CMD", "x"], "Interval": 90_500_000_000}},
+        "HostConfig": {
+            "RestartPolicy": {"Name": "always"},
+            "PortBindings": {"80/tcp": [{"HostPort": "8080"}]},
+        },
+        "Mounts": [{"Type": "bind", "Source": "/a", "Destination": "/b", "RW": True}],
+    }
+
+    def shown(form):
+        return inspect_template(form)(value, "container")
+
+    assert (
+        shown("{{.HostConfig.RestartPolicy}} {{.HostConfig.PortBindings}}")
+        == "{always 0} map[80/tcp:[{ 8080}]]"
+    )
+    assert shown("{{.Mounts}} {{.ID}}") == "[{bind  /a /b   true }] abc"
+    assert shown("{{.Config.Healthcheck}}") == "{[CMD x] 1m30.5s 0s 0s 0s 0}"
+    assert shown('{{printf "%+v" .HostConfig.RestartPolicy}}') == "{Name:always MaximumRetryCount:0}"
+    assert shown("{{json .HostConfig.RestartPolicy}}") == '{"Name":"always","MaximumRetryCount":0}'
+    assert shown("{{.HostConfig.CPUShares}} {{.State.Health}} {{if .State.Health}}x{{end}}") == "0 <nil> "
+    # Where Go's names fail, the plain JSON is taken, by the API's names alone.
+    assert shown("{{.Id}} {{.State}}") == "abc map[Running:true Status:running]"
+    assert shown("{{len .State}}") == "2"
+    with pytest.raises(CommandError, match='map has no entry for key "Health"'):
+        shown("{{.Id}} {{.State.Health}}")

@@ -92,10 +92,10 @@ def inspect(app: App, values: Values, arguments: list[str]) -> int:
     """Print contexts as JSON or by a template."""
     from sampan.cli.commands.inspect import show as show_objects
 
-    def fetch(name: str) -> Any:
+    def fetch(name: str) -> tuple[str, Any]:
         context = endpoints.found(name, app.options)
         stored = name != DEFAULT_CONTEXT
-        return {
+        return "context", {
             **context.described(),
             "TLSMaterial": context.tls,
             "Storage": {
@@ -105,7 +105,7 @@ def inspect(app: App, values: Values, arguments: list[str]) -> int:
         }
 
     names = arguments or [chosen_context(app.options, app.config)]
-    return show_objects(values.text("format"), names, fetch, "context.contextWithTLSListing")
+    return show_objects(values.text("format"), names, fetch, ours=True)
 
 
 COMMANDS = {

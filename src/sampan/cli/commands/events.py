@@ -23,14 +23,15 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     """Print each event in one line until the daemon, `--until` or the user ends it."""
     since, until, form = values.text("since"), values.text("until"), values.text("format")
     render: Callable[[Any], str] | None = None
-    if form == "json":
-        from sampan.cli.jsontext import dump
-
-        render = dump
-    elif form:
+    if form:
+        form = "{{json .}}" if form == "json" else form
         from sampan.cli.template import inspect_template
 
-        render = inspect_template(form)
+        by_template = inspect_template(form, raw=False, failure="Error parsing format")
+
+        def render(event: Any) -> str:
+            return by_template(event, "event")
+
     query = {
         "since": timestamp(since) if since else None,
         "until": timestamp(until) if until else None,

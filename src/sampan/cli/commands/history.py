@@ -44,7 +44,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     }
     columns = ("ID", "CreatedSince", "CreatedBy", "Size", "Comment")
     quiet = "ID" if values.on("quiet") else ""
-    show(steps, fields, columns, values.text("format"), quiet, "*formatter.historyContext")
+    show(steps, fields, columns, values.text("format"), quiet, "*image.historyContext")
     return 0
 
 

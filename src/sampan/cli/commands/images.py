@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 _NONE = "<none>"
 
 
+RAW_DIGEST = """repository: {{.Repository}}
+tag: {{.Tag}}
+digest: {{.Digest}}
+image_id: {{.ID}}
+created_at: {{.CreatedAt}}
+virtual_size: {{.Size}}
+"""
+RAW = RAW_DIGEST.replace("digest: {{.Digest}}\n", "")
+
+
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the images that the flags choose, one row for each name."""
     if values.on("tree"):
@@ -37,7 +47,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         form,
         "ID" if values.on("quiet") else "",
         "*formatter.imageContext",
-        "template parsing error",
+        raw="image_id: {{.ID}}" if values.on("quiet") else RAW_DIGEST if values.on("digests") else RAW,
     )
     return 0
 

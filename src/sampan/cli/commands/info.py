@@ -35,7 +35,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         merged = {**info, "ClientInfo": client}
         if failure is not None:
             merged["ServerErrors"] = [failure.message]
-        object_template(form, merged)
+        object_template(form, merged, "info")
         return 0
     lines = ["Client:", f" Version:    {__version__}", f" Context:    {context}"]
     lines += [f" Debug Mode: {str(debug).lower()}", "", "Server:"]

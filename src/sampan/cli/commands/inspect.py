@@ -39,13 +39,17 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     sized = values.on("size")
     client = app.client
 
-    def fetch(name: str) -> Any:
+    def fetch(name: str) -> tuple[str, Any]:
         for one in [kind] if kind else _PATHS:
             try:
-                return get(client, one, name, sized and one == "container")
+                found = get(client, one, name, sized and one == "container")
             except ApiError as error:
                 if kind or error.status != 404:
                     raise
+                continue
+            if sized and one != "container":
+                warn(f"WARNING: --size ignored for {one}")
+            return one, found
         raise CommandError(f"Error: No such object: {name}")
 
     return show(values.text("format"), arguments, fetch)
@@ -59,17 +63,18 @@ def get(
     return client.call("GET", path, {**(query or {}), "size": sized})
 
 
-def show(form: str, names: list[str], fetch: Callable[[str], Any], type_name: str = "") -> int:
+def show(form: str, names: list[str], fetch: Callable[[str], tuple[str, Any]], ours: bool = False) -> int:
     """Print objects as JSON or by a template; what could not be found is told at the end.
 
     Args:
-        type_name: how Go calls such an object, where it is not the daemon's JSON but the client's own.
+        fetch: the kind of the object of a name, and the object.
+        ours: the objects are not the daemon's JSON but the client's own.
     """
     render = None
     if form and form != "json":
         from sampan.cli.template import inspect_template
 
-        render = inspect_template(form, type_name)
+        render = inspect_template(form, raw=not ours)
     found, failures = [], []
     for name in names:
         try:
@@ -78,8 +83,8 @@ def show(form: str, names: list[str], fetch: Callable[[str], Any], type_name: st
             failures.append(error.message)
     if render is not None:
         try:
-            for value in found:
-                out(render(value) + "\n")
+            for kind, value in found:
+                out(render(value, kind) + "\n")
         except CommandError:
             out("\n")
             raise
@@ -88,8 +93,9 @@ def show(form: str, names: list[str], fetch: Callable[[str], Any], type_name: st
     else:
         from sampan.cli.jsontext import dump, html_safe, pretty
 
-        text = dump(found) if form == "json" else pretty(found)
-        out((html_safe(text) if type_name else text) + "\n")
+        objects = [value for _, value in found]
+        text = dump(objects) if form == "json" else pretty(objects)
+        out((html_safe(text) if ours else text) + "\n")
     if failures:
         warn("\n".join(failures))
         return 1
@@ -105,7 +111,9 @@ def _kind(kind: str) -> Callable[[App, Values, list[str]], int]:
             query.update(platforms.query(values.text("platform")))
         if kind == "network" and values.on("verbose"):
             query["verbose"] = True
-        return show(values.text("format"), arguments, lambda name: get(client, kind, name, sized, query))
+        return show(
+            values.text("format"), arguments, lambda name: (kind, get(client, kind, name, sized, query))
+        )
 
     return run_kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.commands.ps import labels
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import epoch, local_time, short_id
-from sampan.cli.listing import Field, filters, show
+from sampan.cli.listing import Field, filters, label, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from sampan.cli.app import App
     from sampan.cli.flags import Values
+
+
+_RAW = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n"
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
@@ -31,6 +34,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         return lambda row: str(bool(row.get(name))).lower()
 
     fields = {
+        "Label": Field("", label, argument=True),
         "ID": Field("NETWORK ID", lambda row: short_id(row["Id"]) if short else row["Id"]),
         "Name": Field("NAME", lambda row: row["Name"]),
         "Driver": Field("DRIVER", lambda row: row["Driver"]),
@@ -43,7 +47,9 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     }
     quiet = "ID" if values.on("quiet") else ""
     columns = ("ID", "Name", "Driver", "Scope")
-    show(networks, fields, columns, values.text("format"), quiet, "*network.networkContext")
+    form = values.text("format") or ("" if quiet else str(app.config.get("networksFormat") or ""))
+    raw = "network_id: {{.ID}}" if quiet else _RAW
+    show(networks, fields, columns, form, quiet, "*network.networkContext", raw=raw)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import ago, ellipsis, epoch, local_time, short_id, size
-from sampan.cli.listing import Field, filters, show
+from sampan.cli.listing import Field, filters, label, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
 _COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+
+
+RAW = """container_id: {{.ID}}
+image: {{.Image}}
+command: {{.Command}}
+created_at: {{.CreatedAt}}
+state: {{- pad .State 1 0}}
+status: {{- pad .Status 1 0}}
+names: {{.Names}}
+labels: {{- pad .Labels 1 0}}
+ports: {{- pad .Ports 1 0}}
+"""
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
@@ -40,6 +52,12 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         form,
         "ID" if values.on("quiet") else "",
         "*formatter.ContainerContext",
+        parsing="",  # docker's ps has words of its own
+        raw="container_id: {{.ID}}"
+        if values.on("quiet")
+        else f"{RAW}size: {{{{.Size}}}}\n"
+        if values.on("size")
+        else RAW,
     )
     return 0
 
@@ -86,6 +104,7 @@ def fields(short: bool) -> dict[str, Field]:
         "State": Field("STATE", lambda row: row.get("State", "")),
         "Status": Field("STATUS", lambda row: row.get("Status", "")),
         "Size": Field("SIZE", _size),
+        "Label": Field("", label, argument=True),
         "Labels": Field("LABELS", lambda row: labels(row.get("Labels"))),
         "Mounts": Field("MOUNTS", mounts),
         "LocalVolumes": Field("LOCAL VOLUMES", volumes),
@@ -114,9 +133,10 @@ def _size(row: Any) -> str:
 
 
 def ports(given: list[dict[str, Any]]) -> str:
-    """Ports in one cell; runs of consecutive ones are joined into a range."""
-    singles: list[str] = []
-    runs: list[list[Any]] = []  # address, protocol, first and last private, first and last public
+    """Ports in one cell: runs of those that keep their number outside, then those that do not."""
+    done: list[str] = []
+    mapped: list[str] = []
+    runs: dict[tuple[str, str], list[int]] = {}  # (address, protocol): first and last
     for port in sorted(
         given,
         key=lambda one: (
@@ -126,23 +146,31 @@ def ports(given: list[dict[str, Any]]) -> str:
             one.get("Type", ""),
         ),
     ):
-        address, kind = port.get("IP", ""), port.get("Type", "tcp")
-        private, public = port["PrivatePort"], port.get("PublicPort", 0)
-        for run_ in runs:
-            joined = run_[0] == address and run_[1] == kind and private == run_[3] + 1
-            if joined and (public == run_[5] + 1 if public else run_[5] == 0):
-                run_[3], run_[5] = private, public
-                break
+        address, kind, private = port.get("IP", ""), port.get("Type", "tcp"), port["PrivatePort"]
+        public = port.get("PublicPort", 0)
+        if address and public != private:
+            mapped.append(f"{_host(address)}:{public}->{private}/{kind}")
+            continue
+        run_ = runs.get((address, kind))
+        if run_ is not None and private == run_[1] + 1:
+            run_[1] = private
+            continue
+        if run_ is not None:
+            done.append(_range(address, kind, *run_))
+            run_[:] = private, private
         else:
-            runs.append([address, kind, private, private, public, public])
-    for address, kind, first, last, public_first, public_last in runs:
-        inner = str(first) if first == last else f"{first}-{last}"
-        if public_first:
-            outer = str(public_first) if public_first == public_last else f"{public_first}-{public_last}"
-            host = f"[{address}]" if ":" in address else address
-            inner = f"{host}:{outer}->{inner}" if host else f"{outer}->{inner}"
-        singles.append(f"{inner}/{kind}")
-    return ", ".join(singles)
+            runs[address, kind] = [private, private]
+    done += [_range(address, kind, *run_) for (address, kind), run_ in runs.items()]
+    return ", ".join(done + mapped)
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _range(address: str, kind: str, first: int, last: int) -> str:
+    text = str(first) if first == last else f"{first}-{last}"
+    return f"{_host(address)}:{text}->{text}/{kind}" if address else f"{text}/{kind}"
 
 
 def created(row: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.app import out
+from sampan.cli.commands import images, ps, volume_ls
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import exact_size, size
 from sampan.cli.listing import Field, show
@@ -21,6 +22,28 @@ _VOLUMES = ("Name", "Links", "Size")
 _CACHE = ("ID", "CacheType", "Size", "CreatedSince", "LastUsedSince", "UsageCount", "Shared")
 
 
+_GO_NAMES = {
+    "Images": "image",
+    "Containers": "Container",
+    "Volumes": "volume",
+    "BuildCache": "buildCache",
+}
+_RAW = """type: {{.Type}}
+total: {{.TotalCount}}
+active: {{.Active}}
+size: {{.Size}}
+reclaimable: {{.Reclaimable}}
+"""
+_RAW_EACH = f"""{{{{range .Images}}}}type: Image
+{images.RAW_DIGEST}
+{{{{end}}}}{{{{range .Containers}}}}type: Container
+{ps.RAW}size: {{{{.Size}}}}
+
+{{{{end}}}}{{{{range .Volumes}}}}type: Volume
+{volume_ls.RAW}
+{{{{end}}}}"""
+
+
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Show a line for each kind of object, or with --verbose each object."""
     usage = app.client.call("GET", "/system/df")
@@ -28,14 +51,16 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     if values.on("verbose"):
         _each(usage, form)
         return 0
-    if form == "raw":
-        form = "".join(
-            f"{title}: {{{{.{name}}}}}\n"
-            for title, name in zip(("type", "total", "active", "size", "reclaimable"), _SUMMARY, strict=True)
-        )
     titles = {"TotalCount": "TOTAL"}
     fields = {name: _plain(name, titles.get(name, name.upper())) for name in _SUMMARY}
-    show(summary(usage), fields, _SUMMARY, form, type_name="*formatter.diskUsageImagesContext")
+    show(
+        summary(usage),
+        fields,
+        _SUMMARY,
+        form,
+        type_name="*formatter.diskUsageImagesContext",
+        raw=_RAW,
+    )
     return 0
 
 
@@ -83,30 +108,24 @@ def _share(part: int, whole: int) -> str:
 
 
 def _each(usage: dict[str, Any], form: str) -> None:
-    from sampan.cli.commands.images import fields as image_fields
-    from sampan.cli.commands.ps import fields as container_fields
-    from sampan.cli.commands.volume_ls import FIELDS as VOLUME_FIELDS
-
     short = form in ("", "table")
-    images = [_named(one) for one in usage.get("Images") or []]
+    named = [_named(one) for one in usage.get("Images") or []]
     containers = [{**one, "SizeRootFs": 0} for one in usage.get("Containers") or []]
     volumes, caches = usage.get("Volumes") or [], usage.get("BuildCache") or []
     tables = (
-        ("Images", images, image_fields(short), _IMAGES),
-        ("Containers", containers, container_fields(short), _CONTAINERS),
-        ("Volumes", volumes, VOLUME_FIELDS, _VOLUMES),
+        ("Images", named, images.fields(short), _IMAGES),
+        ("Containers", containers, ps.fields(short), _CONTAINERS),
+        ("Volumes", volumes, volume_ls.FIELDS, _VOLUMES),
         ("BuildCache", caches, _cache_fields(), _CACHE),
     )
     if not short:
-        from sampan.cli.template import object_template
+        from sampan.cli.template import Row, lists_template
 
-        object_template(
-            form,
-            {
-                kind: [{name: field.value(row) for name, field in sorted(fields.items())} for row in rows]
-                for kind, rows, fields, _ in tables
-            },
-        )
+        lists = {
+            kind: [Row(row, fields, f"*formatter.{_GO_NAMES[kind]}Context") for row in rows]
+            for kind, rows, fields, _ in tables
+        }
+        lists_template(_RAW_EACH if form == "raw" else form, lists, "*formatter.diskUsageContext")
         return
     cached = sum(one["Size"] for one in caches if not one.get("Shared"))
     titles = ("Images space usage:", "\nContainers space usage:", "\nLocal Volumes space usage:")

@@ -44,12 +44,21 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     if form:
         from sampan.cli.template import object_template
 
-        object_template(form, {"Client": client, "Server": server})
+        _format_times(server)
+        object_template(form, {"Client": client, "Server": server}, "version", "version")
     else:
         out(_client_text(client) + (_server_text(server) if server else ""))
     if failure is not None:
         raise failure
     return 0
+
+
+def _format_times(server: dict[str, Any] | None) -> None:
+    """Times of building, as the text has them."""
+    for component in (server or {}).get("Components") or ():
+        details = component.get("Details") or {}
+        if "BuildTime" in details:
+            details["BuildTime"] = _built(details["BuildTime"])
 
 
 def _client_text(client: dict[str, Any]) -> str:
@@ -76,22 +85,21 @@ def _server_text(server: dict[str, Any]) -> str:
     for component in components:
         details = component.get("Details") or {}
         lines.append(f" {component['Name']}:")
-        lines.append(f"  {'Version:':<17}{component.get('Version', '')}")
-        if "ApiVersion" in details:
-            api = f"{details['ApiVersion']} (minimum version {details.get('MinAPIVersion', '')})"
-            lines.append(f"  {'API version:':<17}{api}")
-            for name, title in (("GoVersion", "Go version:"), ("PythonVersion", "Python version:")):
-                if details.get(name):
-                    lines.append(f"  {title:<17}{details[name]}")
-            for name, title in (("GitCommit", "Git commit:"), ("BuildTime", "Built:")):
-                if details.get(name):
-                    value = _built(details[name]) if name == "BuildTime" else details[name]
-                    lines.append(f"  {title:<17}{value}")
-            lines.append(f"  {'OS/Arch:':<17}{details.get('Os', '')}/{details.get('Arch', '')}")
-            lines.append(f"  {'Experimental:':<17}{str(details.get('Experimental', False)).lower()}")
+        facts = [("Version", component.get("Version", ""))]
+        if component["Name"] == "Engine":
+            least = details.get("MinAPIVersion", "")
+            language = "Python version" if details.get("PythonVersion") else "Go version"
+            facts += [
+                ("API version", f"{details.get('ApiVersion', '')} (minimum version {least})"),
+                (language, details.get("PythonVersion") or details.get("GoVersion", "")),
+                ("Git commit", details.get("GitCommit", "")),
+                ("Built", _built(details.get("BuildTime", ""))),
+                ("OS/Arch", f"{details.get('Os', '')}/{details.get('Arch', '')}"),
+                ("Experimental", str(details.get("Experimental", False)).lower()),
+            ]
         else:
-            for name in sorted(details):
-                lines.append(f"  {name + ':':<17}{details[name]}")
+            facts += [(name, details[name]) for name in sorted(details)]
+        lines += [f"  {title + ':':<18}{value}" for title, value in facts]
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ from sampan.cli.commands.ps import labels
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import size
-from sampan.cli.listing import Field, filters, show
+from sampan.cli.listing import Field, filters, label, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     answer = app.client.call("GET", "/volumes", {"filters": filters(values.items("filter"))})
     volumes = sorted(answer.get("Volumes") or (), key=lambda one: _natural(one["Name"]))
     quiet = "Name" if values.on("quiet") else ""
-    show(volumes, FIELDS, ("Driver", "Name"), values.text("format"), quiet, "*formatter.volumeContext")
+    form = values.text("format") or ("" if quiet else str(app.config.get("volumesFormat") or ""))
+    raw = "name: {{.Name}}" if quiet else RAW
+    show(volumes, FIELDS, ("Driver", "Name"), form, quiet, "*formatter.volumeContext", raw=raw)
     return 0
 
 
@@ -48,7 +50,9 @@ def _usage(row: Any, name: str) -> str:
     return size(value) if name == "Size" else str(value)
 
 
+RAW = "name: {{.Name}}\ndriver: {{.Driver}}\n"
 FIELDS = {
+    "Label": Field("", label, argument=True),
     "Name": Field("VOLUME NAME", lambda row: row["Name"]),
     "Driver": Field("DRIVER", lambda row: row["Driver"]),
     "Scope": Field("SCOPE", lambda row: row.get("Scope", "")),

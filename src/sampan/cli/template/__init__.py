@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from sampan.cli.template.errors import TemplateError
-from sampan.cli.template.output import inspect_template, listing_template, object_template
+from sampan.cli.template.output import (
+    Row,
+    inspect_template,
+    listing_template,
+    lists_template,
+    object_template,
+)
 
-__all__ = ["TemplateError", "inspect_template", "listing_template", "object_template"]
+__all__ = [
+    "Row",
+    "TemplateError",
+    "inspect_template",
+    "listing_template",
+    "lists_template",
+    "object_template",
+]

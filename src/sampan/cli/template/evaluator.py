@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.template.errors import TemplateError, UnknownField
+from sampan.cli.template.typed import Map, Struct
 from sampan.cli.template.values import NO_VALUE, text, truth, type_name
 
 TYPE_CHECKING = False
@@ -12,22 +13,12 @@ if TYPE_CHECKING:
 
     from sampan.cli.template.parser import Node
 
-# JSON objects that are maps in Docker's types: a key that is missing there is no mistake.
-MAPS = frozenset(
-    """Annotations Config DriverOpts ExposedPorts GraphDriver.Data Data Labels Networks Options Containers
-    PortBindings Ports StorageOpt Sysctls Tmpfs Volumes LogConfig.Config Attributes Runtimes""".split()
-)
-# Members that Docker's types have and its JSON leaves out when empty.
-OPTIONAL = frozenset(
-    """Health Healthcheck ExposedPorts SizeRw SizeRootFs Mounts StopSignal StopTimeout Shell OnBuild Parent
-    Variant Annotations StorageOpt Sysctls Tmpfs Init UsageData Status Comment Author""".split()
-)
-LISTS = frozenset(
-    """Args Binds BlkioWeightDevice CapAdd CapDrop Cmd DeviceCgroupRules DeviceRequests Devices Dns DnsOptions
-    DnsSearch Entrypoint Env ExecIDs ExtraHosts GroupAdd Layers Links Mounts OnBuild RepoDigests RepoTags
-    SecurityOpt Shell Ulimits VolumesFrom Warnings""".split()
-)
-_PLAIN_MAPS = MAPS - {"Config"}
+_DEEPEST = 100
+_COUNTS = {
+    **dict.fromkeys(("len", "not", "json", "lower", "upper", "title"), 1),
+    **dict.fromkeys(("ne", "lt", "le", "gt", "ge", "split", "join", "truncate"), 2),
+    "pad": 3,
+}
 
 
 class Break(Exception):
@@ -45,7 +36,9 @@ class Evaluator:
         nodes: what the parser made.
         functions: by name; called with evaluated arguments.
         fields: looks a name up in an object that is no JSON value; raises UnknownField.
-        type_name: how Go calls the type of the data, where it is no map.
+        strict: the data is plain JSON, and a member that is not there is a mistake.
+        templates: those that `define` and `block` have named.
+        name: of the template, as errors tell it.
     """
 
     def __init__(
@@ -53,14 +46,23 @@ class Evaluator:
         nodes: Sequence[Node],
         functions: Mapping[str, Callable[..., Any]],
         fields: Callable[[Any, str], Any] | None = None,
-        type_name: str = "",
+        strict: bool = True,
+        templates: Mapping[str, Sequence[Node]] | None = None,
+        name: str = "",
     ) -> None:
         self._nodes = nodes
         self._functions = functions
         self._fields = fields
-        self._type_name = type_name
-        self._data: Any = None
+        self._strict = strict
+        self._templates = templates or {}
+        self._name = name
+        self._depth = 0
         self._out: list[str] = []
+
+    @property
+    def partial(self) -> str:
+        """What was rendered before a failure."""
+        return "".join(self._out)
 
     def render(self, data: Any) -> str:
         """The text for `data`.
@@ -69,7 +71,6 @@ class Evaluator:
             TemplateError: in Go's words, with the place.
         """
         self._out = []
-        self._data = data
         self._walk(self._nodes, data, [("$", data)])
         return "".join(self._out)
 
@@ -82,12 +83,26 @@ class Evaluator:
                 value = self._pipe(node, dot, scope)
                 if not node.declared:
                     self._out.append(text(value))
+            elif kind == "template":
+                self._named(node, dot, scope)
             elif kind == "break":
                 raise Break
             elif kind == "continue":
                 raise Continue
             else:
                 self._block(node, dot, scope)
+
+    def _named(self, node: Node, dot: Any, scope: list[tuple[str, Any]]) -> None:
+        """{{template "name" value}}"""
+        body = self._templates.get(node.text)
+        if body is None:
+            raise self._error(node, f'template "{node.text}" not defined', node.source)
+        value = self._pipe(node.pipe, dot, scope) if node.pipe is not None else None
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise self._error(node, f"exceeded maximum template depth ({_DEEPEST})", node.source)
+        self._walk(body, value, [("$", value)])
+        self._depth -= 1
 
     def _block(self, node: Node, dot: Any, scope: list[tuple[str, Any]]) -> None:
         depth = len(scope)
@@ -103,13 +118,13 @@ class Evaluator:
 
     def _range(self, node: Node, value: Any, dot: Any, scope: list[tuple[str, Any]]) -> None:
         pairs: list[tuple[Any, Any]]
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not isinstance(value, Struct):
             pairs = [(key, value[key]) for key in sorted(value)]
         elif isinstance(value, (list, tuple)):
             pairs = list(enumerate(value))
         elif isinstance(value, int) and not isinstance(value, bool):
             pairs = [(index, index) for index in range(value)]
-        elif value is None:
+        elif value is None or value is NO_VALUE:
             pairs = []
         else:
             assert node.pipe is not None
@@ -155,6 +170,15 @@ class Evaluator:
             return self._call(first, operands, dot, scope, final)
         if first.kind == "nil":
             raise self._error(first, "nil is not a command", "nil")
+        if first.kind == "field" and len(first.names) == 1 and hasattr(dot, "methods"):
+            method = dot.methods.get(first.names[0])
+            if method is not None:
+                arguments = [self._operand(one, dot, scope) for one in operands[1:]] + final
+                if len(arguments) != 1:
+                    name = first.names[0]
+                    message = f"wrong number of args for {name}: want 1 got {len(arguments)}"
+                    raise self._error(first, message, first.source)
+                return method(*arguments)
         value = self._operand(first, dot, scope)
         if len(operands) > 1 or final:
             if first.kind == "field" and self._fields is not None:
@@ -189,9 +213,12 @@ class Evaluator:
         except TemplateError as error:
             raise self._error(first, f"error calling {name}: {error}", source) from None
         except (TypeError, AttributeError):
-            raise self._error(
-                first, f"wrong number or type of args for {name}: got {len(arguments)}", name
-            ) from None
+            wanted = _COUNTS.get(name)
+            if wanted is not None and wanted != len(arguments):
+                message = f"wrong number of args for {name}: want {wanted} got {len(arguments)}"
+            else:
+                message = f"wrong type of args for {name}"
+            raise self._error(first, message, name) from None
 
     def _operand(self, node: Node, dot: Any, scope: list[tuple[str, Any]]) -> Any:
         kind = node.kind
@@ -216,42 +243,33 @@ class Evaluator:
         return self._call(node, [node], dot, scope, [])
 
     def _path(self, node: Node, value: Any, names: Sequence[str]) -> Any:
-        parent = ""
         for name in names:
             try:
-                value = self._member(value, name, parent)
+                value = self._member(value, name)
             except UnknownField as error:
                 raise self._error(node, str(error), node.source) from None
-            parent = name
         return value
 
-    def _member(self, value: Any, name: str, parent: str) -> Any:
+    def _member(self, value: Any, name: str) -> Any:
+        if isinstance(value, Struct):
+            return value.member(name)
+        if isinstance(value, Map) or (isinstance(value, dict) and not self._strict):
+            return value.get(name, NO_VALUE)
         if isinstance(value, dict):
-            if parent in _PLAIN_MAPS:
-                return value.get(name, NO_VALUE)
-            if name in value or name in OPTIONAL:
-                return _typed(value.get(name), name)
-            if self._type_name and value is self._data:
-                raise UnknownField(f"can't evaluate field {name} in type {self._type_name}")
+            if name in value:
+                return value[name]
             raise UnknownField(f'map has no entry for key "{name}"')
         if value is None or value is NO_VALUE:
             raise UnknownField(f"nil pointer evaluating interface {{}}.{name}")
         if self._fields is not None:
             return self._fields(value, name)
-        raise UnknownField(f"can't evaluate field {name} in type {type_name(value)}")
+        kind = "interface {}" if self._strict else type_name(value)
+        raise UnknownField(f"can't evaluate field {name} in type {kind}")
 
     def _error(self, node: Node, message: str, source: str) -> TemplateError:
         shown = source if len(source) <= 20 else source[:20] + "..."
-        return TemplateError(f'template: :{node.line}:{node.column}: executing "" at <{shown}>: {message}')
-
-
-def _typed(value: Any, name: str) -> Any:
-    """A null in the shape that the member has in Docker's types."""
-    if value is None and name in LISTS:
-        return []
-    if value is None and name in _PLAIN_MAPS:
-        return {}
-    return value
+        where = f"template: {self._name}:{node.line}:{node.column}"
+        return TemplateError(f'{where}: executing "{self._name}" at <{shown}>: {message}')
 
 
 def _source(node: Node) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sampan.cli.template.errors import TemplateError
-from sampan.cli.template.values import compare, inner, printf, text, truth, type_name
+from sampan.cli.template.typed import Map, Struct
+from sampan.cli.template.values import NO_VALUE, compare, inner, printf, text, truth, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ def index(value: Any, *keys: Any) -> Any:
     for key in keys:
         if value is None:
             raise TemplateError("index of untyped nil")
-        if isinstance(value, dict):
-            value = value.get(key, "" if all(isinstance(one, str) for one in value.values()) else None)
+        if isinstance(value, dict) and not isinstance(value, Struct):
+            value = value.get(key, value.zero if isinstance(value, Map) else NO_VALUE)
+            if value is None:
+                value = NO_VALUE
             continue
         if not isinstance(value, (list, str)):
             raise TemplateError(f"can't index item of type {type_name(value)}")
@@ -53,7 +56,7 @@ def length(value: Any) -> int:
     """`len x`."""
     if isinstance(value, str):
         return len(value.encode())
-    if isinstance(value, (list, dict)):
+    if isinstance(value, (list, dict)) and not isinstance(value, Struct):
         return len(value)
     raise TemplateError("len of nil pointer" if value is None else f"len of type {type_name(value)}")
 
@@ -81,14 +84,10 @@ def equal(first: Any, *others: Any) -> bool:
 
 
 def json(value: Any) -> str:
-    """One line of JSON; maps by key where they are Go maps is the daemon's order here."""
+    """One line of JSON."""
     from sampan.cli.jsontext import dump
 
-    return (
-        dump(value.as_json() if hasattr(value, "as_json") else value)
-        if not hasattr(value, "as_text")
-        else value.as_text()
-    )
+    return dump(value)
 
 
 def truncate(value: str, size: int) -> str:
@@ -102,8 +101,30 @@ def pad(value: str, before: int, after: int) -> str:
 
 
 def title(value: str) -> str:
-    """Each word with a capital."""
-    return " ".join(word[:1].upper() + word[1:] for word in _string(value).split(" "))
+    """Each word with a capital; what is no letter, digit, quote or underline ends a word."""
+    found, before = "", " "
+    for one in _string(value):
+        found += one if before.isalnum() or before in "_'" else one.upper()
+        before = one
+    return found
+
+
+def js(*values: Any) -> str:
+    """Text safe in a JavaScript string."""
+    found = ""
+    for one in print_(*values):
+        if one in "\\'\"":
+            found += "\\" + one
+        elif one in "<>&=" or ord(one) < 32:
+            found += f"\\u{ord(one):04X}"
+        else:
+            found += one
+    return found
+
+
+def call(*values: Any) -> Any:
+    """`call f x`: templates have no functions as values here."""
+    raise TemplateError(f"non-function of type {type_name(values[0]) if values else '<nil>'}")
 
 
 def html(*values: Any) -> str:
@@ -136,6 +157,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "printf": lambda form, *values: printf(_string(form), values),
     "println": println,
     "html": html,
+    "js": js,
+    "call": call,
     "urlquery": urlquery,
     "eq": equal,
     "ne": lambda left, right: not compare("eq", left, right),

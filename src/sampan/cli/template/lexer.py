@@ -136,13 +136,11 @@ def _word(source: str, position: int) -> tuple[Token, int]:
         if one == ".":
             return Token("field" if len(text) > 1 else ".", text, line, column), end
         return Token("variable" if one == "$" else "word", text, line, column), end
-    raise _fail(
-        source,
-        position,
-        f"unexpected {_shown(one)} in operand"
-        if one in "{}"
-        else f"unrecognized character in action: U+{ord(one):04X} {one!r}",
-    )
+    if one.isprintable() and one.isascii():
+        raise _fail(
+            source, position, f"unexpected {_shown(one)} in {'operand' if one in '{}' else 'command'}"
+        )
+    raise _fail(source, position, f"unrecognized character in action: U+{ord(one):04X} {one!r}")
 
 
 def _shown(text: str) -> str:

@@ -63,8 +63,13 @@ _BLOCKS = ("if", "range", "with")
 class Parser:
     """Parses one template."""
 
-    def __init__(self, source: str, functions: Container[str]) -> None:
-        self._tokens = tokens(source)
+    def __init__(self, source: str, functions: Container[str], name: str = "") -> None:
+        self.name = name
+        self.templates: dict[str, list[Node]] = {}  # those that `define` and `block` name
+        try:
+            self._tokens = tokens(source)
+        except TemplateError as error:
+            raise TemplateError(str(error).replace("template: :", f"template: {name}:", 1)) from None
         self._at = 0
         self._functions = functions
         self._variables = ["$"]
@@ -79,7 +84,7 @@ class Parser:
 
     def _fail(self, token: Token | None, message: str) -> TemplateError:
         line = token.line if token else (self._tokens[-1].line if self._tokens else 1)
-        return TemplateError(f"template: :{line}: {message}")
+        return TemplateError(f"template: {self.name}:{line}: {message}")
 
     def _peek(self) -> Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
@@ -108,6 +113,12 @@ class Parser:
             if word.kind == "word" and word.text in _BLOCKS:
                 self._next()
                 nodes.append(self._block(word))
+            elif word.kind == "word" and word.text == "define":
+                self._next()
+                self._define(word)
+            elif word.kind == "word" and word.text in ("template", "block"):
+                self._next()
+                nodes.append(self._template(word))
             elif word.kind == "word" and word.text in ("break", "continue"):
                 self._next()
                 if not self._loops:
@@ -118,6 +129,44 @@ class Parser:
                 raise self._fail(word, "missing value for command")
             else:
                 nodes.append(self._pipeline("command", "close"))
+
+    def _title(self, word: Token) -> str:
+        """The name of a template, in quotes."""
+        token = self._next()
+        if token.kind != "string":
+            raise self._fail(token, f"unexpected {_name(token)} in {word.text} clause")
+        return str(token.value)
+
+    def _body(self, name: str) -> None:
+        """The nodes up to `end`, as a template of that name; it knows no variables of the outside."""
+        variables, self._variables = self._variables, ["$"]
+        loops, self._loops = self._loops, 0
+        body, end = self._list()
+        if end is None:
+            raise self._fail(None, "unexpected EOF")
+        if end.text != "end":
+            raise self._fail(end, "unexpected {{else}}")
+        self._close("end")
+        self._variables, self._loops = variables, loops
+        self.templates[name] = body
+
+    def _define(self, word: Token) -> None:
+        name = self._title(word)
+        self._close("define clause")
+        self._body(name)
+
+    def _template(self, word: Token) -> Node:
+        node = Node("template", self._peek() or word)
+        node.text = self._title(word)
+        following = self._peek()
+        if following is not None and following.kind != "close":
+            node.pipe = self._pipeline(f"{word.text} clause", "close")
+        else:
+            self._close(f"{word.text} clause")
+        node.source = f'{{{{template "{node.text}"}}}}'
+        if word.text == "block":
+            self._body(node.text)
+        return node
 
     def _close(self, context: str) -> None:
         token = self._next()
@@ -145,7 +194,7 @@ class Parser:
             if end is None:
                 raise self._fail(None, "unexpected EOF")
             if end.text == "else":
-                raise self._fail(end, "unexpected {{else}}")
+                raise self._fail(end, "expected end; found {{else}}")
         self._close("end")
         del self._variables[depth:]
         return node

@@ -32,6 +32,9 @@ def text(value: Any) -> str:
 
 def inner(value: Any) -> str:
     """A value inside another one."""
+    printed = getattr(value, "printed", None)
+    if printed is not None:
+        return str(printed())
     if value is None:
         return "<nil>"
     if value is True:
@@ -43,10 +46,33 @@ def inner(value: Any) -> str:
     if isinstance(value, float):
         return _float(value)
     if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{inner(value[key])}" for key in sorted(value)) + "]"
+        return "map[" + " ".join(f"{key}:{nested(value[key])}" for key in sorted(value)) + "]"
     if isinstance(value, (list, tuple)):
-        return "[" + " ".join(map(inner, value)) + "]"
+        return "[" + " ".join(map(nested, value)) + "]"
     return str(value)
+
+
+def nested(value: Any) -> str:
+    """A value within a struct, a map or a slice: of a pointer, Go shows the address, which tells nothing."""
+    return "0xc000000000" if getattr(value, "pointer", False) else inner(value)
+
+
+def duration(nanoseconds: int) -> str:
+    """A duration as Go prints it: 1h0m5s, 1.5s, 20ms."""
+    sign, rest = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
+    if rest < 10**9:
+        for size, unit in ((10**6, "ms"), (10**3, "µs"), (1, "ns")):
+            if rest >= size:
+                return f"{sign}{_float(rest / size)}{unit}"
+        return "0s"
+    whole, fraction = divmod(rest, 10**9)
+    minutes, seconds = divmod(whole, 60)
+    digits = f"{fraction:09d}".rstrip("0")
+    text_ = f"{seconds}.{digits}s" if digits else f"{seconds}s"
+    if minutes:
+        hours, minutes = divmod(minutes, 60)
+        text_ = f"{hours}h{minutes}m{text_}" if hours else f"{minutes}m{text_}"
+    return sign + text_
 
 
 def _float(value: float) -> str:
@@ -113,6 +139,10 @@ def printf(form: str, arguments: Sequence[Any]) -> str:
 
 def _verb(verb: str, spec: str, value: Any) -> str:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if verb == "v" and "+" in spec and hasattr(value, "named"):
+        return str(value.named())
+    if verb == "v" and getattr(value, "pointer", False):
+        return "&" + inner(value)
     if verb in "vs" and not (verb == "s" and (number or isinstance(value, bool))):
         shown = inner(value)
         plain = spec.lstrip("+#")
@@ -141,11 +171,9 @@ def _verb(verb: str, spec: str, value: Any) -> str:
 def compare(name: str, left: Any, right: Any) -> bool:
     """`lt`, `le`, `gt`, `ge`, and one step of `eq`."""
     kinds = (_kind(left), _kind(right))
-    if name == "eq" and None in (left, right):
+    if name == "eq" and (left is None or right is None):
         return left is right
     if kinds[0] != kinds[1]:
-        if name == "eq" and set(kinds) <= {"int", "float"}:
-            return bool(left == right)
         raise TemplateError("incompatible types for comparison")
     if kinds[0] == "":
         raise TemplateError(
