@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 import struct
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def obstacle(directory: str | os.PathLike[str]) -> str:
             if error.errno == errno.ENOSYS and kernel.release() < (5, 14):
                 return "limits on directories need kernel 5.14"
             return "its file system has no project quotas (ext4 and XFS have them when mounted with prjquota)"
-        if not int.from_bytes(state.raw[2:4], "little" if _little_endian() else "big") & _ENFORCED:
+        if not int.from_bytes(state.raw[2:4], sys.byteorder) & _ENFORCED:
             return "its file system does not enforce project quotas (mount it with prjquota)"
         flags, _, _, project, _ = _attributes(fd)
         if flags & _INHERIT:
@@ -191,7 +192,3 @@ def _set_limit(fd: int, project: int, size_bytes: int) -> None:
 def _control(fd: int, command: int, project: int, argument: ctypes.Array[ctypes.c_char] | _Quota) -> None:
     number = command << 8 | _PROJECT
     syscalls.syscall("quotactl_fd", SYS_QUOTACTL_FD, fd, number, project, ctypes.byref(argument))
-
-
-def _little_endian() -> bool:
-    return struct.pack("=H", 1) == b"\1\0"

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from sampan.errors import Conflict
-from sampan.linux import syscalls
+from sampan.errors import Conflict, InvalidParameter
+from sampan.linux import quota, syscalls
 from sampan.oci.digest import check_digest, hex_of
 from sampan.storage.errors import NoSuchLayer, ParentNeeded
 from sampan.storage.limits import Limits
@@ -158,7 +158,7 @@ class DirectoryDriver:
 
     def drop_stage(self, stage: Path) -> None:
         """Delete a stage that nobody wants any more."""
-        remove_tree(stage)
+        self._delete(stage)
         self._staging.discard(stage.name)
 
     def apply_layer(
@@ -257,7 +257,7 @@ class DirectoryDriver:
         parent: str | None = json.loads(data)["parent"]
         return parent
 
-    def create_container(self, container_id: str, parent_layer: str | None) -> None:
+    def create_container(self, container_id: str, parent_layer: str | None, size_bytes: int = 0) -> None:
         path = self.container_path(container_id)
         with self._lock:  # against the removal of the layer
             if parent_layer is not None:
@@ -272,13 +272,20 @@ class DirectoryDriver:
                 self._to_trash(path)
                 raise
         try:
-            self._fill_container(path, parent_layer)
+            self._fill_container(path, parent_layer, size_bytes)
         except BaseException:
             self._to_trash(path)
             raise
 
-    def _fill_container(self, path: Path, parent_layer: str | None) -> None:
+    def _fill_container(self, path: Path, parent_layer: str | None, size_bytes: int) -> None:
         raise NotImplementedError
+
+    def _limit(self, directories: list[Path], size_bytes: int) -> None:
+        """Let empty directories of a new container, together, hold no more than this."""
+        problem = quota.obstacle(self.home)
+        if problem:
+            raise InvalidParameter(f"--storage-opt size: {self.name} cannot limit {self.home}: {problem}")
+        quota.limit(directories, size_bytes)
 
     def remove_container(self, container_id: str) -> None:
         path = self.container_path(container_id)
@@ -353,7 +360,16 @@ class DirectoryDriver:
 
     def purge_trash(self) -> None:
         for entry in list((self.home / "trash").iterdir()):
-            remove_tree(entry)
+            self._delete(entry)
+
+    def _delete(self, path: Path) -> None:
+        """Delete a layer's, a container's or a stage's directory, and the limit on it."""
+        project = 0
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            project = quota.project_of(path / self.files)
+        remove_tree(path)
+        if project:
+            quota.release(self.home, project)
 
     def sync(self) -> None:
         fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)

@@ -67,11 +67,13 @@ class UpperWalk:
     Args:
         upper: the directory.
         lower: what the container's image shows.
+        skip: the beginning of names that are no files of the container's but marks.
     """
 
-    def __init__(self, upper: bytes, lower: LowerView) -> None:
+    def __init__(self, upper: bytes, lower: LowerView, skip: bytes = b"") -> None:
         self._upper = upper
         self._lower = lower
+        self._skip = skip
 
     def changes(self) -> list[Change]:
         """Every difference, sorted by path; directories that hold one count as changed themselves."""
@@ -84,6 +86,8 @@ class UpperWalk:
                 for name in self._lower.names(directory) - listing.entries.keys():
                     mark(kinds, directory + b"/" + name, DELETED)
             for name, info in listing.entries.items():
+                if self._skip and name.startswith(self._skip):
+                    continue
                 path = os.path.join(directory, name)
                 below = self._lower.lookup(path)
                 if is_whiteout(info):
@@ -100,15 +104,21 @@ class UpperWalk:
 
     def write_tar(self, out: BinaryIO) -> None:
         """Write the directory as a layer's archive."""
-        write_upper(self._upper, out)
+        write_upper(self._upper, out, self._skip)
 
 
-def write_upper(upper: bytes, out: BinaryIO) -> None:
+def write_upper(upper: bytes, out: BinaryIO, skip: bytes = b"") -> None:
     """Write a layer's or a container's directory as a layer's archive: overlay's marks become whiteouts."""
+
+    def special(writer: TarWriter, directory: int, name: bytes, path: bytes, info: os.stat_result) -> bool:
+        if skip and name.startswith(skip):
+            return True
+        return _whiteout(writer, directory, name, path, info)
+
     writer = TarWriter(out)
     root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        write_tree(writer, root, _whiteout)
+        write_tree(writer, root, special if skip else _whiteout)
     finally:
         os.close(root)
     writer.close()

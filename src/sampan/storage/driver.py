@@ -124,11 +124,16 @@ class Driver(Protocol):
     def used_layers(self) -> set[str]:
         """The topmost layers that containers stand on."""
 
-    def create_container(self, container_id: str, parent_layer: str | None) -> None:
+    def create_container(self, container_id: str, parent_layer: str | None, size_bytes: int = 0) -> None:
         """Make a writable file system on top of a layer (None: on top of nothing).
+
+        Args:
+            size_bytes: the most that it may hold: with overlays what the container itself writes, else the
+                image, too. 0 for no limit.
 
         Raises:
             Conflict: the container has one already.
+            InvalidParameter: the driver cannot limit it here, and why.
         """
 
     def container_parent(self, container_id: str) -> str | None:

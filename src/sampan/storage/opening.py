@@ -1,37 +1,47 @@
-"""Choosing the storage driver."""
+"""Choosing the storage driver: the one that the data root was used with, or the first that works."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import InvalidParameter
-from sampan.storage import overlay2, vfs
+from sampan.storage import btrfs, fuse_overlayfs, overlay2, vfs
 from sampan.storage.driver import Driver
 from sampan.storage.errors import DriverError
 
 _log = logging.getLogger(__name__)
 
 
-def _overlay2(home: Path) -> Driver:
-    overlay2.probe(home)
-    return overlay2.Overlay2(home)
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    open: Callable[[Path], Driver]
+    probe: Callable[[Path], None] | None  # raises `DriverError`
 
 
-_DRIVERS: dict[str, Callable[[Path], Driver]] = {"overlay2": _overlay2, "vfs": vfs.Vfs}
+_DRIVERS = {  # best first
+    "overlay2": _Kind(overlay2.Overlay2, overlay2.probe),
+    "fuse-overlayfs": _Kind(fuse_overlayfs.FuseOverlayfs, fuse_overlayfs.probe),
+    "btrfs": _Kind(btrfs.Btrfs, btrfs.probe),
+    "vfs": _Kind(vfs.Vfs, None),
+}
 
 
 def open_driver(name: str | None, root: Path) -> Driver:
     """The driver called `name`, or the best one that works, with its directory in `root`.
 
+    As with Docker, a data root stays with the driver that it was used with, even if that does not work any
+    more, so that no image disappears without a word; `name` overrides it.
+
     Args:
-        name: "overlay2", "vfs", or None to choose: the one that holds layers, else overlay2, else vfs.
+        name: one of the drivers' names, or None to choose.
         root: the data root; it is created when missing.
 
     Raises:
         InvalidParameter: there is no driver of this name.
-        DriverError: it does not work here, and why.
+        DriverError: it does not work here, and why; or more than one has been used.
     """
     if name is not None:
         if name not in _DRIVERS:
@@ -39,9 +49,20 @@ def open_driver(name: str | None, root: Path) -> Driver:
                 f"storage driver {name!r} is not known (choose from {', '.join(_DRIVERS)})"
             )
         return _open(name, root)
-    for known in _DRIVERS:
-        if any((root / known / "layers").glob("*")):
-            return _open(known, root)
+    used = [known for known in _DRIVERS if _is_used(root / known)]
+    if len(used) > 1:
+        raise DriverError(
+            f"{root} holds layers of several storage drivers, {' and '.join(used)}: choose one with "
+            "--storage-driver, or remove the directories of the others"
+        )
+    if used:
+        try:
+            return _open(used[0], root)
+        except DriverError as error:
+            raise DriverError(
+                f"{root} has been used with the storage driver {used[0]}, which does not work now: "
+                f"{error.message}; choose another with --storage-driver to go on without its containers"
+            ) from error
     reasons = []
     for known in _DRIVERS:
         try:
@@ -52,7 +73,20 @@ def open_driver(name: str | None, root: Path) -> Driver:
     raise DriverError("no storage driver works: " + "; ".join(reasons))
 
 
+def _is_used(home: Path) -> bool:
+    return any(True for kind in ("layers", "containers") for _ in (home / kind).glob("*"))
+
+
 def _open(name: str, root: Path) -> Driver:
     home = root / name
+    fresh = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
-    return _DRIVERS[name](home)
+    kind = _DRIVERS[name]
+    if kind.probe is not None:
+        try:
+            kind.probe(home)
+        except DriverError:
+            if fresh:
+                home.rmdir()
+            raise
+    return kind.open(home)

@@ -18,6 +18,7 @@ import secrets
 import stat
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ from sampan.storage.driver import Change
 from sampan.storage.errors import DriverError
 from sampan.storage.init_layer import make_init_layer
 from sampan.storage.limits import Limits
-from sampan.storage.lower_view import OPAQUE_XATTR, LowerView, UnknownLower
+from sampan.storage.lower_view import OPAQUE_XATTR, LowerView, UnknownLower, is_whiteout
 from sampan.storage.tar_reader import Member, Readable
 from sampan.storage.unpack import WHITEOUT, Unpacker
 from sampan.storage.unpack_process import Apart
@@ -85,6 +86,7 @@ class Overlay2(DirectoryDriver):
 
     name = "overlay2"
     files = "diff"
+    marks = b""  # the beginning of names that stand for no file in a container's directory
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -96,7 +98,8 @@ class Overlay2(DirectoryDriver):
         for point in overlay_mount.mount_points(home / "ro"):
             syscalls.umount2(point, syscalls.MNT_DETACH)
         for container_id in self.mounted():
-            self._references[container_id] = 1
+            if self._alive(self.container_path(container_id) / "merged"):
+                self._references[container_id] = 1
 
     # --- layers ---
 
@@ -159,10 +162,20 @@ class Overlay2(DirectoryDriver):
 
     # --- containers ---
 
-    def _fill_container(self, path: Path, parent_layer: str | None) -> None:
+    def _fill_container(self, path: Path, parent_layer: str | None, size_bytes: int) -> None:
         for name, mode in (("diff", 0o755), ("work", 0o700), ("merged", 0o700)):
             (path / name).mkdir()
             (path / name).chmod(mode)
+        if size_bytes:
+            self._limit([path / "diff", path / "work"], size_bytes)
+
+    def _mount(self, lowers: list[str], links: list[str], target: Path, upper: Path | None) -> None:
+        """Mount layers, given relative to the home, and a container's directory on them if there is one."""
+        overlay_mount.mount_overlay(self.home, lowers, links, target, upper)
+
+    def _alive(self, point: Path) -> bool:
+        """Whether what is mounted there works; if it does not, it is taken away."""
+        return True
 
     def _lock_of(self, key: str) -> threading.Lock:
         with self._lock:
@@ -172,11 +185,11 @@ class Overlay2(DirectoryDriver):
         path = self.container_path(container_id)
         merged = path / "merged"
         with self._lock_of(container_id):
-            if not self._references.get(container_id):
+            count = self._references.get(container_id, 0)
+            if not count or not self._alive(merged):
                 lowers, links = self._stack(self.container_parent(container_id))
-                overlay_mount.mount_overlay(self.home, lowers, links, merged, path / "diff")
-                self._references[container_id] = 0
-            self._references[container_id] += 1
+                self._mount(lowers, links, merged, path / "diff")
+            self._references[container_id] = count + 1
         return str(merged)
 
     def unmount(self, container_id: str) -> None:
@@ -186,27 +199,27 @@ class Overlay2(DirectoryDriver):
                 self._references[container_id] = left
             else:
                 self._references.pop(container_id, None)
-                _detach(self.container_path(container_id) / "merged")
+                detach(self.container_path(container_id) / "merged")
 
     def _force_unmount(self, container_id: str) -> None:
         with self._lock_of(container_id):
             self._references.pop(container_id, None)
-            _detach(self.container_path(container_id) / "merged")
+            detach(self.container_path(container_id) / "merged")
         with self._lock:
             self._locks.pop(container_id, None)
 
     def mount_layers_ro(self, layer_id: str) -> str:
         target = self.home / "ro" / layer_id[7:]
         with self._lock_of(layer_id):
-            if not self._references.get(layer_id):
+            count = self._references.get(layer_id, 0)
+            if not count or not self._alive(target):
                 lowers, links = self._stack(layer_id)
                 # Two directories it must be, without an upper one; what only containers have is not shown.
                 lowers[-1] = links[-1] = "none"
                 (self.home / "none").mkdir(exist_ok=True)
                 target.mkdir(exist_ok=True)
-                overlay_mount.mount_overlay(self.home, lowers, links, target, None)
-                self._references[layer_id] = 0
-            self._references[layer_id] += 1
+                self._mount(lowers, links, target, None)
+            self._references[layer_id] = count + 1
         return str(target)
 
     def unmount_layers_ro(self, layer_id: str) -> None:
@@ -217,7 +230,7 @@ class Overlay2(DirectoryDriver):
                 self._references[layer_id] = left
                 return
             self._references.pop(layer_id, None)
-            _detach(target)
+            detach(target)
             with contextlib.suppress(FileNotFoundError):
                 target.rmdir()
 
@@ -233,7 +246,7 @@ class Overlay2(DirectoryDriver):
     def _change_walk(self, container_id: str) -> changes.UpperWalk:
         parent = self.container_parent(container_id)
         view = LowerView([os.fsencode(self.home / lower) for lower in self._stack(parent)[0]])
-        return changes.UpperWalk(os.fsencode(self.container_path(container_id) / "diff"), view)
+        return changes.UpperWalk(os.fsencode(self.container_path(container_id) / "diff"), view, self.marks)
 
     def changes(self, container_id: str) -> list[Change]:
         return self._change_walk(container_id).changes()
@@ -261,6 +274,7 @@ class Overlay2(DirectoryDriver):
             ("Supports d_type", "true"),
             ("Using metacopy", "false"),
             ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
         ]
 
     def graph_data(self, container_id: str) -> dict[str, str]:
@@ -291,7 +305,8 @@ def _is_of_the_layer(xattr: str) -> bool:
     return xattr == OPAQUE_XATTR or not xattr.startswith("trusted.overlay.")
 
 
-def _detach(point: Path) -> None:
+def detach(point: Path) -> None:
+    """Take a mount away, busy or not; none there is no error."""
     try:
         syscalls.umount2(str(point), syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
     except OSError as error:
@@ -313,19 +328,25 @@ def backing_file_system(path: Path) -> str:
     return "extfs" if kind in ("ext2", "ext3", "ext4") else kind
 
 
-def probe(home: Path) -> None:
+Mount = Callable[[Path, list[str], Path, Path], None]
+
+
+def probe(home: Path, name: str = "overlay2", mount: Mount | None = None) -> None:
     """Find out by doing whether overlays work in `home`, which must exist.
+
+    Args:
+        name: the driver that asks.
+        mount: called with a directory, names of layers in it, a mount point and the writable directory.
 
     Raises:
         DriverError: they do not, and why.
     """
-    where = f"overlay2 cannot be used in {home}"
+    where = f"{name} cannot be used in {home}"
     trial = Path(tempfile.mkdtemp(prefix=".probe-", dir=home))
     merged = trial / "merged"
-    mounted = False
     try:
-        for name in ("lower", "lower2", "diff", "work", "merged"):
-            (trial / name).mkdir()
+        for directory in ("lower", "lower2", "diff", "work", "merged"):
+            (trial / directory).mkdir()
         (trial / "lower" / "gone").touch()
         with os.scandir(trial) as entries:
             if not all(_knows_type(entry) for entry in entries):
@@ -335,22 +356,29 @@ def probe(home: Path) -> None:
         except OSError as error:
             raise DriverError(f"{where}: no trusted.overlay attributes: {error.strerror}") from error
         try:
-            lowers = ["lower", "lower2"]
-            overlay_mount.mount_overlay(trial, lowers, lowers, merged, trial / "diff")
+            (mount or _mount_trial)(trial, ["lower", "lower2"], merged, trial / "diff")
         except DriverError as error:
-            kind = backing_file_system(home)
-            hint = "; an overlay cannot stand on an overlay" if kind == "overlay" else ""
+            kind = _backing(home)
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENODEV:
-                hint = f"; {features.lacking('overlay')}"
-            raise DriverError(f"{where} ({kind}{hint}): {error.message}") from (error.__cause__ or error)
-        mounted = True
+                kind += f"; {features.lacking('overlay')}"
+            raise DriverError(f"{where} ({kind}): {error.message}") from (error.__cause__ or error)
         (merged / "gone").unlink()
+        if not is_whiteout((trial / "diff" / "gone").lstat()):
+            raise DriverError(f"{where} ({_backing(home)}): no whiteouts")
     except OSError as error:
-        raise DriverError(f"{where}: {error.strerror}") from error
+        raise DriverError(f"{where} ({_backing(home)}): {error.strerror}") from error
     finally:
-        if mounted:
-            _detach(merged)
+        detach(merged)
         remove_tree(trial)
+
+
+def _mount_trial(home: Path, lowers: list[str], target: Path, upper: Path) -> None:
+    overlay_mount.mount_overlay(home, lowers, lowers, target, upper)
+
+
+def _backing(home: Path) -> str:
+    kind = backing_file_system(home)
+    return f"{kind}; an overlay cannot stand on an overlay" if kind == "overlay" else kind
 
 
 def _knows_type(entry: os.DirEntry[str]) -> bool:

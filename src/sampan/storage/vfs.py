@@ -11,12 +11,12 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from sampan.errors import InvalidParameter
 from sampan.storage import changes, init_layer
 from sampan.storage.base import DirectoryDriver
 from sampan.storage.copy_tree import TreeCopy
 from sampan.storage.driver import Change
 from sampan.storage.limits import Limits
-from sampan.storage.overlay2 import backing_file_system
 from sampan.storage.tar_reader import Member, Readable
 from sampan.storage.unpack import WHITEOUT, Unpacker
 
@@ -64,7 +64,11 @@ class Vfs(DirectoryDriver):
 
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         target = stage / "root"
+        target.mkdir()
         self._copy(parent, target)
+        return self._unpack_into(target, stream, limits)
+
+    def _unpack_into(self, target: Path, stream: Readable, limits: Limits | None) -> int:
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         try:
             return Unpacker(root, RemovingWhiteouts(), limits).run(stream)
@@ -72,14 +76,22 @@ class Vfs(DirectoryDriver):
             os.close(root)
 
     def _copy(self, layer_id: str | None, target: Path) -> None:
-        target.mkdir()
         target.chmod(0o755)
         if layer_id is not None:
             TreeCopy(str(self.layer_path(layer_id) / "root"), str(target)).run()
 
-    def _fill_container(self, path: Path, parent_layer: str | None) -> None:
-        self._copy(parent_layer, path / "root")
-        init_layer.fill(path / "root")
+    def _fill_container(self, path: Path, parent_layer: str | None, size_bytes: int) -> None:
+        root = path / "root"
+        root.mkdir()
+        if size_bytes:
+            self._check_image_fits(parent_layer, size_bytes)
+            self._limit([root], size_bytes)
+        self._copy(parent_layer, root)
+        init_layer.fill(root)
+
+    def _check_image_fits(self, layer_id: str | None, size_bytes: int) -> None:
+        if sum(self.layer_size(known) for known in self.chain(layer_id)) > size_bytes:
+            raise InvalidParameter(f"--storage-opt size: the image alone is larger than {size_bytes} bytes")
 
     def mount(self, container_id: str) -> str:
         self.container_parent(container_id)
@@ -126,7 +138,7 @@ class Vfs(DirectoryDriver):
         return self._walk(container_id).size()
 
     def status(self) -> list[tuple[str, str]]:
-        return [("Backing Filesystem", backing_file_system(self.home))]
+        return []
 
     def graph_data(self, container_id: str) -> dict[str, str]:
         return {}

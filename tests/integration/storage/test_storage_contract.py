@@ -35,13 +35,18 @@ def name_of(number: int) -> str:
     return f"sha256:{number:064x}"
 
 
-@pytest.fixture(params=["overlay2", "vfs"])
-def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
-    opened = open_driver(request.param, tmp_path)
+@pytest.fixture
+def driver(driver_name: str, root: Path) -> Iterator[Driver]:
+    opened = open_driver(driver_name, root)
     yield opened
     for number in range(1, 4):
         opened.remove_container(f"c{number}")
     assert opened.mounted() == set()
+    for path in opened.stray(set()):
+        opened.remove_stray(path)
+    for layer_id in opened.layers():
+        opened.forget_layer(layer_id)
+    opened.purge_trash()
 
 
 @contextlib.contextmanager
@@ -258,17 +263,17 @@ def test_a_snapshot_is_the_layer_that_its_archive_holds(driver: Driver) -> None:
         assert set(shown[0]) == {"etc", "etc/a", "new", "hard", "opt", "opt/y", "pipe"}
 
 
-def test_a_snapshot_that_is_not_wanted_leaves_nothing(driver: Driver, tmp_path: Path) -> None:
-    with container(driver, layer(entry("a", data=b"a"))) as root:
-        (root / "b").touch()
+def test_a_snapshot_that_is_not_wanted_leaves_nothing(driver: Driver, root: Path) -> None:
+    with container(driver, layer(entry("a", data=b"a"))) as files:
+        (files / "b").touch()
         with driver.snapshot("c1"):
             pass
-    assert os.listdir(tmp_path / driver.name / "stage") == []
+    assert os.listdir(root / driver.name / "stage") == []
     with pytest.raises(NoSuchLayer):
         driver.snapshot("c2")
 
 
-def test_export_gives_the_whole_tree_back(driver: Driver, tmp_path: Path) -> None:
+def test_export_gives_the_whole_tree_back(driver: Driver) -> None:
     data = layer(
         entry("d", "dir", mode=0o1777), entry("d/f", data=b"x" * 5000, mode=0o4755, uid=70000),
         entry("h", "link", linkname="d/f"), entry("s", "symlink", linkname="/etc/passwd"),
@@ -343,7 +348,7 @@ def test_what_is_in_use_stays(driver: Driver) -> None:
         driver.mount("c2")
 
 
-def test_a_broken_layer_leaves_nothing(driver: Driver, tmp_path: Path) -> None:
+def test_a_broken_layer_leaves_nothing(driver: Driver, root: Path) -> None:
     good = layer(entry("a", data=b"x" * 2000), entry("b"))
 
     def refuse() -> None:
@@ -353,20 +358,23 @@ def test_a_broken_layer_leaves_nothing(driver: Driver, tmp_path: Path) -> None:
         with pytest.raises(InvalidParameter):
             driver.apply_layer(name_of(1), None, io.BytesIO(data), verify)
         assert not driver.has_layer(name_of(1))
-        assert os.listdir(tmp_path / driver.name / "stage") == []
+        assert os.listdir(root / driver.name / "stage") == []
 
 
-def test_after_a_crash(driver: Driver, tmp_path: Path) -> None:
+def test_after_a_crash(driver: Driver, root: Path) -> None:
     driver.apply_layer(name_of(1), None, io.BytesIO(layer(entry("a"))))
     for container_id in ("c1", "c2"):
         driver.create_container(container_id, name_of(1))
         driver.mount(container_id)
-    home = tmp_path / driver.name
+    home = root / driver.name
     (home / "stage" / "half").mkdir()
     (home / "layers" / ("f" * 64)).mkdir()
-    if driver.name == "overlay2":  # killed between the short link and the layer's own name
+    if driver.name in (
+        "overlay2",
+        "fuse-overlayfs",
+    ):  # killed between the short link and the layer's own name
         os.symlink(f"../layers/{'e' * 64}/diff", home / "l" / "0badcafe")
-    again = open_driver(None, tmp_path)
+    again = open_driver(None, root)
     assert again.name == driver.name
     again.repair({"c1"})
     again.purge_trash()
@@ -418,8 +426,8 @@ def test_unknown_members_are_refused(driver: Driver) -> None:
         driver.apply_layer(name_of(1), None, io.BytesIO(layer((info, data))))
 
 
-def test_removals_at_once_leave_nothing(driver: Driver, tmp_path: Path) -> None:
-    names = [f"many{number}" for number in range(400)]
+def test_removals_at_once_leave_nothing(driver: Driver, root: Path) -> None:
+    names = [f"many{number}" for number in range(100)]
     for name in names:
         driver.create_container(name, None)
     failures: list[BaseException] = []
@@ -439,4 +447,4 @@ def test_removals_at_once_leave_nothing(driver: Driver, tmp_path: Path) -> None:
         thread.join()
     driver.purge_trash()
     assert not failures
-    assert [path for kind in ("containers", "trash") for path in tmp_path.glob(f"*/{kind}/*")] == []
+    assert [path for kind in ("containers", "trash") for path in root.glob(f"*/{kind}/*")] == []
