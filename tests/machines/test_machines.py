@@ -25,8 +25,11 @@ PYTEST = f"{sys.executable} -m pytest -q -p no:cacheprovider -o timeout=300 --cl
 INSIDE = "tests/machines/inside"
 LINUX = "tests/integration/linux"
 ATTACK = "tests/attack/test_runtime_confinement.py"
-LIMITS = "tests/clients/test_run_limits.py"
-CHOSEN = "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter or quota"
+LIMITS = "tests/clients/test_run_limits.py tests/integration/storage/test_storage_limits.py"
+CHOSEN = (
+    "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter or quota"
+    " or size_by_project"
+)
 # Each is one boot: layout of cgroups, options for the kernel, what to run.
 MACHINES = {
     "v2": (

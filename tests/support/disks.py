@@ -30,10 +30,7 @@ def disk(kind: str, place: Path, mebibytes: int = 320, options: str = "") -> Ite
     maker, package, arguments = _MAKERS[kind]
     if shutil.which(maker) is None:
         pytest.skip(f"needs the program {maker} (Debian: {package})")
-    for module in ("loop", kind):  # for a kernel that has them apart; the mount says what is missing
-        with contextlib.suppress(FileNotFoundError):
-            command = (_module_loader(), module)
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    load_modules("loop", kind)
     image, point = place / f"{kind}.image", place / kind
     point.mkdir()
     with image.open("wb") as file:
@@ -52,8 +49,12 @@ def disk(kind: str, place: Path, mebibytes: int = 320, options: str = "") -> Ite
         image.unlink()
 
 
-def _module_loader() -> str:
-    return Path("/proc/sys/kernel/modprobe").read_text().strip()
+def load_modules(*names: str) -> None:
+    """For a kernel that has them apart; whether that worked is seen from what needs them."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            loader = Path("/proc/sys/kernel/modprobe").read_text().strip()
+            subprocess.run([loader, name], stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def _try(*command: str) -> str:

@@ -48,7 +48,7 @@ class FuseOverlayfs(overlay2.Overlay2):
 
     def _alive(self, point: Path) -> bool:
         try:
-            point.stat()
+            os.statvfs(point)  # unlike a stat(2), never answered from a cache
         except OSError as error:
             if error.errno != errno.ENOTCONN:
                 raise
@@ -114,6 +114,8 @@ def probe(home: Path) -> None:
     """
     try:
         _program()
+        if not os.path.exists("/dev/fuse"):
+            raise DriverError("there is no /dev/fuse (modprobe fuse)")
     except DriverError as error:
         raise DriverError(f"fuse-overlayfs cannot be used in {home}: {error.message}") from None
     overlay2.probe(home, "fuse-overlayfs", mount)

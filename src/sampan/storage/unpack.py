@@ -309,10 +309,19 @@ class Unpacker:
     def _open(self, directory: bytes) -> int:
         """A new descriptor of a directory, which the caller closes."""
         try:
-            return self._resolve(directory)
+            fd = self._resolve(directory)
         except FileNotFoundError:
             self._imply(directory)
             return self._resolve(directory)
+        if self.written is not None and directory:
+            self._keep_time(directory, fd)
+        return fd
+
+    def _keep_time(self, directory: bytes, fd: int) -> None:
+        """Let what is done in a directory of lower layers, in a full copy of them, not change its time."""
+        if directory not in self._times:
+            info = os.fstat(fd)
+            self._times[directory] = (info.st_mtime_ns, stat.S_IMODE(info.st_mode))
 
     def _resolve(self, directory: bytes) -> int:
         return syscalls.openat2(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from support import needs
-from support.disks import disk
+from support.disks import disk, load_modules
+
+load_modules("fuse")
 
 
 @pytest.fixture(scope="session")
