@@ -20,6 +20,7 @@ import subprocess
 from pathlib import Path
 
 from sampan.errors import InvalidParameter
+from sampan.linux import features
 from sampan.storage import overlay2
 from sampan.storage.errors import DriverError
 from sampan.storage.unpack import WHITEOUT
@@ -115,7 +116,7 @@ def probe(home: Path) -> None:
     try:
         _program()
         if not os.path.exists("/dev/fuse"):
-            raise DriverError("there is no /dev/fuse (modprobe fuse)")
+            raise DriverError(f"there is no /dev/fuse: {features.lacking('fuse')}")
     except DriverError as error:
         raise DriverError(f"fuse-overlayfs cannot be used in {home}: {error.message}") from None
     overlay2.probe(home, "fuse-overlayfs", mount)
