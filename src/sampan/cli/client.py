@@ -213,6 +213,12 @@ class Client:
         if _number(theirs) < _number(self.version):
             self.version = theirs
 
+    def close(self) -> None:
+        """Give up the kept connection."""
+        if self._idle is not None:
+            self._idle.close()
+            self._idle = None
+
     def _send(
         self,
         method: str,

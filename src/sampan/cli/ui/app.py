@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widgets import DataTable, Footer, Header, Static, TabbedContent, TabPane
 
 from sampan.cli.autostart import search_path
-from sampan.cli.failures import CommandError
+from sampan.cli.failures import CommandError, ConnectionFailed
 from sampan.cli.hosts import Host
 from sampan.cli.ui.details import Details
 from sampan.cli.ui.dialogs import Confirm
@@ -37,12 +37,17 @@ class Listed(Message):
 
 
 class Said(Message):
-    """Something went wrong, or is done; `text` "" takes the line away."""
+    """Something went wrong, or is done; `text` "" takes the line away.
 
-    def __init__(self, text: str, failed: bool = True) -> None:
+    Args:
+        lost: it is about the connection, and goes away by itself when that is back.
+    """
+
+    def __init__(self, text: str, failed: bool = True, lost: bool = False) -> None:
         super().__init__()
         self.text = text
         self.failed = failed
+        self.lost = lost
 
 
 class Happened(Message):
@@ -124,9 +129,10 @@ class Ui(App[None]):
         self.set_interval(_REFRESH_S, self.refresh_shown)
 
     def on_unmount(self) -> None:
-        """Let the stream of events go."""
+        """Let the daemon go."""
         if self._events is not None:
             self._events.stop()
+        self.source.close()
 
     def _table(self, kind: str) -> DataTable[str]:
         return self.query_one(f"#{kind}-table", DataTable)
@@ -146,8 +152,8 @@ class Ui(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that mean nothing for what is shown are not offered."""
-        if len(self.screen_stack) > 1:
-            return action == "quit" and isinstance(self.screen, Ui)
+        if len(self.screen_stack) > 1 and action in (*_CONTAINER_ACTIONS, "inspect", "remove", "tab", "quit"):
+            return False  # the keys of the screen above count alone
         if action in _CONTAINER_ACTIONS:
             return self.kind == "containers"
         return not (action == "remove" and self.kind == "networks")
@@ -185,7 +191,8 @@ class Ui(App[None]):
                 work()
             except (CommandError, OSError, EOFError) as error:
                 text = error.message if isinstance(error, CommandError) else str(error)
-                self.post_message(Said(text or "the daemon has closed the connection"))
+                lost = isinstance(error, ConnectionFailed) or not isinstance(error, CommandError)
+                self.post_message(Said(text or "the daemon has closed the connection", lost=lost))
             else:
                 if done:
                     self.post_message(Said(done, failed=False))
@@ -232,7 +239,7 @@ class Ui(App[None]):
                 place = [*new].index(before) if before in new else min(here, len(new) - 1)
                 table.move_cursor(row=place, animate=False)
         said = self.query_one("#said", Static)
-        if said.has_class("failed") and said.has_class("lost"):
+        if said.has_class("lost"):
             self.on_said(Said(""))
 
     def on_said(self, message: Said) -> None:
@@ -241,8 +248,7 @@ class Ui(App[None]):
         said.update(message.text)
         said.set_class(bool(message.text), "shown")
         said.set_class(message.failed and bool(message.text), "failed")
-        # What is said about the connection goes away by itself when it is back.
-        said.set_class("connect" in message.text, "lost")
+        said.set_class(message.lost, "lost")
         if message.text and not message.failed:
             self.set_timer(4.0, lambda: self.on_said(Said("")) if said.content == message.text else None)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sampan.cli.client import Client, Response, escape
-from sampan.cli.failures import CommandError
+from sampan.cli.failures import ApiError, CommandError
 from sampan.cli.hosts import Host
 
 KINDS = ("containers", "images", "volumes", "networks")
@@ -34,9 +34,19 @@ class Source:
         with self._lock:
             try:
                 return self._client.call(method, path, query)
-            except (CommandError, OSError):
-                self._client = Client(self.host)  # that connection may be in the middle of something
+            except ApiError:
                 raise
+            except (CommandError, OSError, EOFError):
+                self._client.close()  # it may be in the middle of something
+                raise
+
+    def close(self) -> None:
+        """Give up the connection; the next request makes another. One that is under way is not waited for."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._client.close()
+            finally:
+                self._lock.release()
 
     def rows(self, kind: str, everything: bool) -> list[dict[str, Any]]:
         """The objects of a kind as the API lists them.
