@@ -113,6 +113,33 @@ def test_idmap_of_a_volume(cli: Cli, engine: Engine, busybox: str, volume: str) 
     assert owner(place) == owner(place / "passwd") == owner(place / "new") == (USER, USER)
 
 
+def test_cp_sees_owners_as_the_container_does(
+    cli: Cli, busybox: str, theirs: Path, tmp_path: Path, name: Names
+) -> None:
+    one = name()
+    (tmp_path / "copied").write_text("")
+    cli("run", "-d", "--name", one, "-v", f"{theirs}:/w:idmap={USER}-{GROUP}", busybox, "sleep", "60")
+    cli("cp", str(tmp_path / "copied"), f"{one}:/w/copied")  # root's here, and so in the container
+    assert owner(theirs / "copied") == (USER, GROUP)
+    assert cli("exec", one, "stat", "-c", "%u:%g", "/w/copied").out == "0:0\n"
+    cli("cp", "-a", f"{one}:/w/old", str(tmp_path / "back"))
+    assert owner(tmp_path / "back") == (0, 0)
+
+
+def test_inspect_shows_what_was_asked(engine: Engine, busybox: str, theirs: Path, name: Names) -> None:
+    one = name()
+    mount = {"Type": "bind", "Source": str(theirs), "Target": "/w", "IDMap": "match-user", "Chown": True}
+    body = {"Image": busybox, "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
+    assert engine.api("POST", f"/containers/create?name={one}", body).status == 201
+    (shown,) = engine.api.inspect(one)["HostConfig"]["Mounts"]
+    assert (shown["IDMap"], shown["Chown"]) == ("match-user", True)
+    assert engine.api("POST", f"/containers/{one}/start").status == 204
+    assert owner(theirs / "old") == (
+        0,
+        0,
+    )  # we are root, and U gives the files to whom the container is there
+
+
 def test_idmap_makes_the_missing_source_the_callers(cli: Cli, busybox: str, theirs: Path) -> None:
     bind = f"{theirs}/a/b:/w:idmap={USER}-{GROUP}"
     cli("run", "--rm", "-v", bind, busybox, "touch", "/w/new")

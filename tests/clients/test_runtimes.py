@@ -434,3 +434,35 @@ def test_health_checks(daemon: Daemon, run: Callable[..., str]) -> None:
     assert health(late)["Log"][0]["Output"] == "Health check exceeded timeout (500ms): slow\n"
     daemon.docker("pause", late)
     assert "sleep 77" not in daemon.docker("top", late).out
+
+
+def test_volumes_and_parts(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
+    """What is bound is the same whoever binds it; owners are mapped by those only who say that they can."""
+    volume = f"parts-{runtime}"
+    daemon.docker(
+        "run", "--rm", "-v", f"{volume}:/v", daemon.busybox, "sh", "-c", "mkdir /v/sub; echo x >/v/sub/f"
+    )
+    mounts = (
+        *("--mount", f"type=volume,src={volume},dst=/m,volume-subpath=sub,readonly"),
+        *("--mount", f"type=image,src={daemon.busybox},dst=/i,image-subpath=etc"),
+    )
+    script = "cat /m/f /i/plain; touch /m/new 2>/dev/null || echo refused"
+    words = ("run", "--rm", "--runtime", runtime, *mounts, daemon.busybox, "sh", "-c", script)
+    assert daemon.docker(*words).out == "x\nnot a program\nrefused\n"
+    os.chown(tmp_path, 4321, 4321)
+    bind = ("-v", f"{tmp_path}:/w:idmap=4321")
+    words = ("run", "--rm", "--runtime", runtime, *bind, daemon.busybox, "touch", "/w/new")
+    features = (
+        subprocess.run([runtime, "features"], capture_output=True, text=True, check=False).stdout
+        if (runtime != "sampan")
+        else "ridmap"
+    )
+    done = daemon.docker(*words, code=None)
+    if "ridmap" in features:
+        assert done.code == 0 and (tmp_path / "new").stat().st_uid == 4321, done.err
+    else:
+        assert (
+            done.code == 125 and f"idmap: the runtime {runtime} does not say that it maps owners" in done.err
+        )
+        assert not (tmp_path / "new").exists()
+    daemon.docker("volume", "rm", volume)

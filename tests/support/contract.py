@@ -45,6 +45,8 @@ _UNPACKED = "demanded, but the description has no such member"
 KNOWN: tuple[tuple[str, str, str], ...] = (
     ("GET /containers/{id}/json", ".HostConfig.MemorySwappiness: None", _NULL),
     ("GET /containers/{id}/json", ".HostConfig.OomKillDisable: None", _NULL),
+    ("GET /containers/{id}/json", "HostConfig.Mounts.IDMap: no such", "ours: docs/volumes.md"),
+    ("GET /containers/{id}/json", "HostConfig.Mounts.Chown: no such", "ours: docs/volumes.md"),
     ("GET /containers/{id}/json", "Config.HealthcheckOnFailureAction: no such", "ours, with podman's name"),
     ("GET /exec/{id}/json", ".ExitCode: None", "it has not ended"),
     ("GET /exec/{id}/json", "Error: no such", "ours: an end that was not the command's own"),

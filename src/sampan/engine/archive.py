@@ -23,9 +23,10 @@ from sampan.engine.metrics import timed
 from sampan.engine.model import MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.sources import Sources
+from sampan.engine.spec.mounts import mappings_of
 from sampan.engine.spec.users import lookup_user
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
-from sampan.linux import beneath
+from sampan.linux import beneath, idmaps
 from sampan.linux.view import Bind, View, tmpfs_of
 from sampan.storage import Change, archive_path, extract
 
@@ -101,6 +102,9 @@ def _binds(core: Core, live: Live, rootfs: str) -> Iterator[list[Bind]]:
                     binds.append(Bind(fd, point.destination))
                 continue
             source = sources.ready(point, owners=False).source
+            id_map = _id_map(point, sources)
+            if id_map is not None:
+                descriptors.append(id_map)
             recursive = "non-recursive" not in point.options
             binds.append(
                 Bind(
@@ -109,6 +113,7 @@ def _binds(core: Core, live: Live, rootfs: str) -> Iterator[list[Bind]]:
                     recursive,
                     readonly=not point.rw,
                     readonly_below=recursive and "ro-non-recursive" not in point.options,
+                    id_map=id_map,
                 )
             )
         taken = {point.destination for point in points}
@@ -121,6 +126,17 @@ def _binds(core: Core, live: Live, rootfs: str) -> Iterator[list[Bind]]:
         sources.close()
         for fd in descriptors:
             os.close(fd)
+
+
+def _id_map(point: MountPoint, sources: Sources) -> int | None:
+    if not point.disk_owner:
+        return None
+    user = sources.user()
+    mappings = mappings_of(point, (user.uid, user.gid))
+    if mappings is None:
+        return None
+    uids, gids = ([(line["containerID"], line["hostID"], line["size"]) for line in each] for each in mappings)
+    return idmaps.user_namespace_from_threads(uids, gids)
 
 
 def _tmpfs(core: Core, live: Live, point: MountPoint) -> int | None:

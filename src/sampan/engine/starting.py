@@ -21,6 +21,7 @@ from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
 from sampan.engine.options import runtime_words
+from sampan.engine.runtime_features import require_id_maps
 from sampan.engine.shipping import probe
 from sampan.engine.sources import Sources, tell
 from sampan.engine.spec import SpecInputs, build_spec
@@ -74,6 +75,8 @@ async def start_locked(core: Core, live: Live) -> None:
         if job is not None:
             await in_thread(lambda: probe(job))
         runtime = runtime_words(core.options, container.host_config.runtime)
+        if runtime and any(point.disk_owner for point in container.mounts):
+            await in_thread(lambda: require_id_maps(runtime))
         joins = _joins(core, container)
         live.process_spec, sources = await in_thread(lambda: _prepare(core, container, joins))
     except (SampanError, OSError) as error:

@@ -35,6 +35,7 @@ class Bind:
         recursive: whether mounts below the source come along.
         readonly: whether nothing may be written there.
         readonly_below: whether the same goes for the mounts below the source, where the kernel can (5.12).
+        id_map: a user namespace through whose map the files' owners are seen (stays the caller's).
     """
 
     source: str | int
@@ -42,6 +43,7 @@ class Bind:
     recursive: bool = True
     readonly: bool = False
     readonly_below: bool = False
+    id_map: int | None = None
 
 
 class View:
@@ -93,24 +95,26 @@ class View:
             if isinstance(bind.source, int):
                 mounts.attach(bind.source, target)
                 return
-            options = MountOptions(bind=True, recursive=bind.recursive)
+            options = MountOptions(
+                bind=True, recursive=bind.recursive, id_map=bind.id_map, id_map_tree=bind.recursive
+            )
             if bind.readonly:
                 options.set = syscalls.MOUNT_ATTR_RDONLY
                 options.tree_set = syscalls.MOUNT_ATTR_RDONLY if bind.readonly_below else 0
             try:
                 tree = mounts.clone_tree(syscalls.AT_FDCWD, bind.source, bind.recursive)
             except OSError as error:
-                if error.errno != errno.ENOSYS:
+                if error.errno != errno.ENOSYS or bind.id_map is not None:
                     raise
                 self._bind_by_path(bind, target, options)
                 return
             try:
-                if bind.readonly:
+                if bind.readonly or bind.id_map is not None:
                     mounts.change(tree, options)
                 mounts.attach(tree, target)
             except OSError as error:
-                if error.errno != errno.ENOSYS:  # mount_setattr came with kernel 5.12
-                    raise
+                if error.errno != errno.ENOSYS or bind.id_map is not None:
+                    raise  # mount_setattr came with kernel 5.12
                 self._bind_by_path(bind, target, options)
             finally:
                 os.close(tree)

@@ -198,6 +198,7 @@ def _features(_: argparse.Namespace) -> int:
             "seccomp": {"enabled": True},
             "apparmor": {"enabled": apparmor.enabled()},
             "selinux": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {"org.sampan.version": sampan.__version__},
     }

@@ -125,6 +125,30 @@ def test_a_terminal_goes_to_the_console_socket(command: Command) -> None:
     assert "needs --console-socket" in command("run", "--bundle", bundle, "two", code=1)
 
 
+def test_an_id_mapped_mount(command: Command, tmp_path: Path) -> None:
+    """As the specification has it: `containerID` is on the disk, `hostID` what the container sees."""
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 4321, 4321)
+    mount = {
+        "destination": "/m", "type": "bind", "source": str(tmp_path / "theirs"), "options": ["bind", "idmap"],
+        "uidMappings": [{"containerID": 4321, "hostID": 0, "size": 1}],
+        "gidMappings": [{"containerID": 4321, "hostID": 0, "size": 1}],
+    }  # fmt: skip
+    path = command.box.path / "config.json"
+
+    def run(code: int = 0) -> str:
+        command.box.config(["touch", "/m/new"])
+        config = json.loads(path.read_text())
+        config["mounts"].append(mount)
+        path.write_text(json.dumps(config))
+        return command("run", "--bundle", str(command.box.path), "one", code=code)
+
+    run()
+    assert (tmp_path / "theirs" / "new").stat().st_uid == 4321
+    del mount["gidMappings"]
+    assert "id-mapped without uidMappings and gidMappings" in run(1)
+
+
 def test_features_and_spec(command: Command) -> None:
     assert "linux" in json.loads(command("features"))
     command("spec", "--bundle", str(command.box.path))

@@ -21,6 +21,7 @@ from sampan.engine.model import (
 )
 from sampan.engine.spec import SpecInputs, build_spec, exec_process
 from sampan.engine.spec.capability_sets import available
+from sampan.engine.spec.mounts import id_mappings
 from sampan.errors import InvalidParameter
 from sampan.linux import capabilities
 from sampan.runtime.bundle import parse_config
@@ -305,3 +306,33 @@ def test_exec(build):
     assert process["capabilities"]["effective"] == list(available())
     with pytest.raises(InvalidParameter, match="needs to be an absolute path"):
         exec_process(build.container, ExecConfig(cmd=["id"], working_dir="x"), spec, str(build.root))
+
+
+@pytest.mark.parametrize(
+    ("disk", "seen", "expected"),
+    [
+        (1000, 0, [(1000, 0, 1), (1, 1, 999), (1001, 1001, 2**32 - 1 - 1001)]),
+        (0, 1000, [(0, 1000, 1), (1, 1, 999), (1001, 1001, 2**32 - 1 - 1001)]),
+        (1000, 1001, [(1000, 1001, 1), (0, 0, 1000), (1002, 1002, 2**32 - 1 - 1002)]),
+        (7, 7, [(0, 0, 2**32 - 1)]),
+        (2**32 - 2, 0, [(2**32 - 2, 0, 1), (1, 1, 2**32 - 3)]),
+    ],
+)
+def test_an_id_map_exchanges_nothing(disk: int, seen: int, expected: list[tuple[int, int, int]]) -> None:
+    """One id is another; the disk's of that other number belong to nobody."""
+    lines = [(line["containerID"], line["hostID"], line["size"]) for line in id_mappings(disk, seen)]
+    assert lines == expected
+
+
+def test_whose_files_are_another_users_on_the_disk(build) -> None:
+    def bind(owner, **options):
+        point = MountPoint(type="bind", source="/s", destination="/d", disk_owner=owner, **options)
+        return mount_at(build(mounts=[point], user="33:34"), "/d")
+
+    mount = bind("1000:1001")
+    assert "ridmap" in mount["options"]
+    assert mount["uidMappings"][0] == {"containerID": 1000, "hostID": 33, "size": 1}
+    assert mount["gidMappings"][0] == {"containerID": 1001, "hostID": 34, "size": 1}
+    assert "idmap" in bind("1000:1001", options=["non-recursive"])["options"]
+    for same in (bind("33:34"), bind("")):
+        assert "uidMappings" not in same and "ridmap" not in same["options"]

@@ -118,21 +118,30 @@ def _bind(point: MountPoint, user: tuple[int, int]) -> Mount:
         "options": options,
     }
     if point.disk_owner:
-        uid, _, gid = point.disk_owner.partition(":")
-        owner = (int(uid), int(gid))
-        if owner != user:
+        mappings = mappings_of(point, user)
+        if mappings is not None:
             if not _recursive_readonly():
                 raise InvalidParameter(
                     f"{point.destination}: idmap needs Linux 5.12 or newer; the option U changes the files' "
                     "owners instead"
                 )
             options.append("ridmap" if options[0] == "rbind" else "idmap")
-            mount["uidMappings"] = id_mappings(owner[0], user[0])
-            mount["gidMappings"] = id_mappings(owner[1], user[1])
+            mount["uidMappings"], mount["gidMappings"] = mappings
     return mount
 
 
-def id_mappings(disk: int, seen: int) -> list[dict[str, int]]:
+Mappings = list[dict[str, int]]
+
+
+def mappings_of(point: MountPoint, user: tuple[int, int]) -> tuple[Mappings, Mappings] | None:
+    """The uid and gid mappings of a mount whose files are another's on the disk; None for one without."""
+    uid, _, gid = point.disk_owner.partition(":")
+    if not uid or (int(uid), int(gid)) == user:
+        return None
+    return id_mappings(int(uid), user[0]), id_mappings(int(gid), user[1])
+
+
+def id_mappings(disk: int, seen: int) -> Mappings:
     """The mapping of an id-mapped mount: `disk` shows up as `seen`, and what `seen` makes belongs to `disk`.
 
     All others stay themselves, but for these two: the file that belongs to `seen` on the disk shows up as
