@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli.failures import CommandError, ConnectionFailed, Exit, UsageError
+from sampan.cli.failures import CommandError, ConnectionFailed, Exit, UsageError, program
 from sampan.cli.flags import (
     Command,
     Flag,
@@ -17,7 +17,7 @@ from sampan.cli.flags import (
     usage_error,
     usage_line,
 )
-from sampan.cli.tree import ALIASES, GROUPS, TOP
+from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, TOP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ GLOBAL_FLAGS = (
     Flag("version", "bool", "Print version information and quit", "v"),
 )
 _ROOT_USAGE = "[OPTIONS] COMMAND [ARG...]"
+LIKE_DOCKER = "28.2.2"  # the release of docker's command line that ours is like
 
 
 class App:
@@ -113,7 +114,7 @@ def run_process() -> None:
     except KeyboardInterrupt:
         code = 130
     except OSError as error:
-        sys.stderr.write(f"sampan: {describe(error)}\n")
+        sys.stderr.write(f"{program()}: {describe(error)}\n")
     except Exception as error:
         sys.stderr.write(f"sampan: internal error: {type(error).__name__}: {error}\n")
         if os.environ.get("SAMPAN_DEBUG"):
@@ -154,7 +155,9 @@ def _dispatch(words: Sequence[str]) -> int:
     if options.on("version"):
         from sampan import __version__
 
-        line(f"Sampan version {__version__}")
+        # Scripts that look for docker compare what release its command line has.
+        ours = f"Sampan version {__version__}"
+        line(ours if program() == "sampan" else f"Docker version {LIKE_DOCKER}, build sampan-{__version__}")
         return 0
     if options.given("config"):
         os.environ["DOCKER_CONFIG"] = options.text("config")
@@ -203,7 +206,8 @@ def _hinted(command: Command, path: str, error: CommandError) -> CommandError:
     if not command.with_help:
         return error
     code = error.code if error.code != 1 else command.failure
-    return CommandError(f"sampan: {error.message}\n\nRun 'sampan {path} --help' for more information", code)
+    name = program()
+    return CommandError(f"{name}: {error.message}\n\nRun '{name} {path} --help' for more information", code)
 
 
 def find(words: Sequence[str]) -> tuple[Command | None, str, list[str]]:
@@ -221,9 +225,9 @@ def find(words: Sequence[str]) -> tuple[Command | None, str, list[str]]:
             if module is not None:
                 return _load(module, sub), f"{name} {sub}", list(words[2:])
         return None, name, list(words[1:])
+    us = program()
     raise CommandError(
-        f"sampan: unknown command: sampan {name}{_guess(name, [*TOP, *GROUPS])}\n\n"
-        "Run 'sampan --help' for more information"
+        f"{us}: unknown command: {us} {name}{_guess(name)}\n\nRun '{us} --help' for more information"
     )
 
 
@@ -248,17 +252,21 @@ def _group(path: str, words: Sequence[str]) -> int:
             else f"unknown shorthand flag: {flag[1:2]!r} in {flag}"
         )
         raise usage_error(path, f"{path} COMMAND", text)
+    us = program()
     raise CommandError(
-        f"sampan: unknown command: sampan {path} {words[0]}{_guess(words[0], list(GROUPS[path][1]))}\n\n"
-        f"Usage:  sampan {path} COMMAND\n\nRun 'sampan {path} --help' for more information"
+        f"{us}: unknown command: {us} {path} {words[0]}{_guess(words[0], path)}\n\n"
+        f"Usage:  {us} {path} COMMAND\n\nRun '{us} {path} --help' for more information"
     )
 
 
-def _guess(name: str, known: Sequence[str]) -> str:
-    import difflib
+def _guess(name: str, group: str = "") -> str:
+    from sampan.cli.guessing import guess
 
-    close = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    if group:
+        known = {*GROUPS[group][1], *ALIASES.get(group, {})} - set(HIDDEN.get(group, ()))
+    else:
+        known = {*TOP, *GROUPS} - set(HIDDEN[""])
+    return guess(name, sorted(known))
 
 
 def _help(words: Sequence[str]) -> int:

@@ -9,6 +9,13 @@ CommandError            `sampan: text`, exit 1 (or the given code)
 
 from __future__ import annotations
 
+import sys
+
+
+def program() -> str:
+    """What we are called: `docker`, where that is the name of the command that was run, else `sampan`."""
+    return "docker" if sys.argv[0].rpartition("/")[2] == "docker" else "sampan"
+
 
 class CommandError(Exception):
     """A failure to show. `code` is the exit code of the process."""

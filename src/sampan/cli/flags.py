@@ -6,7 +6,7 @@ arguments unless the command says otherwise (`run IMAGE COMMAND -x`: the `-x` is
 
 from __future__ import annotations
 
-from sampan.cli.failures import UsageError
+from sampan.cli.failures import UsageError, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,7 +226,10 @@ def _long(values: Values, long: dict[str, Flag], word: str, words: Sequence[str]
         raise HelpWanted
     flag = long.get(name)
     if flag is None:
-        raise Problem(f"unknown flag: --{name}")
+        from sampan.cli.guessing import guess
+
+        shown = (one.name for one in long.values() if not one.hidden)
+        raise Problem(f"unknown flag: --{name}{guess(name, shown, '--')}")
     if not equals:
         if flag.kind == "bool":
             text = "true"
@@ -317,9 +320,9 @@ def _convert(flag: Flag, text: str) -> Any:
 
 def usage_error(path: str, usage: str, message: str, verb: str = "Run", code: int = 125) -> UsageError:
     """A UsageError with the usage line and the hint in docker's places."""
-    words = f"sampan {path}".rstrip()
+    words = f"{program()} {path}".rstrip()
     hint = f"{verb} '{words} --help' for more information"
-    return UsageError(f"{message}\n\nUsage:  sampan {usage}\n\n{hint}", code)
+    return UsageError(f"{message}\n\nUsage:  {program()} {usage}\n\n{hint}", code)
 
 
 def usage_line(command: Command, path: str) -> str:
@@ -351,5 +354,5 @@ def check_count(command: Command, path: str, count: int) -> None:
         text = f"requires at most {most} {plural(most)}"
     if least == 0 and most not in (None, 0):
         text, verb = f"requires at most {most} {plural(most or 0)}", "Run"
-    message = f"sampan: 'sampan {path}' {text}"
+    message = f"{program()}: '{program()} {path}' {text}"
     raise usage_error(path, usage_line(command, path), message, verb, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.failures import program
 from sampan.cli.flags import REPEATED, usage_line
 from sampan.cli.tree import COMMON, GROUPS, HIDDEN, TOP
 
@@ -26,11 +27,11 @@ def _width() -> int:
 
 def command_help(command: Command, path: str) -> str:
     """The help of one command, called by the name `path`."""
-    parts = [f"Usage:  sampan {usage_line(command, path)}", "", command.summary]
+    parts = [f"Usage:  {program()} {usage_line(command, path)}", "", command.summary]
     if command.details:
         parts += ["", command.details]
     if len(command.aliases) > 1:
-        parts += ["", "Aliases:", "  " + ", ".join(f"sampan {alias}" for alias in command.aliases)]
+        parts += ["", "Aliases:", "  " + ", ".join(f"{program()} {alias}" for alias in command.aliases)]
     shown = [flag for flag in command.flags or () if not flag.hidden]
     if shown:
         parts += ["", "Options:", options_text(shown, _width())]
@@ -98,19 +99,26 @@ def root_help() -> str:
     """The help of `sampan` itself."""
     from sampan.cli.app import GLOBAL_FLAGS
 
-    names = max(map(len, [*TOP, *GROUPS])) + 2
+    names = max(map(len, [*GROUPS, *(name for name in TOP if name not in HIDDEN[""])])) + 2
 
     def listed(items: Sequence[tuple[str, str]]) -> list[str]:
         return [f"  {name:<{names}}{summary}" for name, summary in items]
 
-    parts = ["Usage:  sampan [OPTIONS] COMMAND", "", "A container engine for Linux", "", "Common Commands:"]
+    parts = [
+        f"Usage:  {program()} [OPTIONS] COMMAND",
+        "",
+        "A container engine for Linux",
+        "",
+        "Common Commands:",
+    ]
     parts += listed([(name, TOP[name][1]) for name in COMMON])
     parts += ["", "Management Commands:"]
     parts += listed([(name, GROUPS[name][0]) for name in sorted(GROUPS)])
     parts += ["", "Commands:"]
-    parts += listed([(name, TOP[name][1]) for name in sorted(TOP) if name not in COMMON])
+    hidden = (*COMMON, *HIDDEN[""])
+    parts += listed([(name, TOP[name][1]) for name in sorted(TOP) if name not in hidden])
     parts += ["", "Global Options:", options_text(GLOBAL_FLAGS, _width())]
-    parts += ["", "Run 'sampan COMMAND --help' for more information on a command."]
+    parts += ["", f"Run '{program()} COMMAND --help' for more information on a command."]
     return "\n".join(parts) + "\n"
 
 
@@ -119,12 +127,12 @@ def group_help(group: str) -> str:
     summary, members = GROUPS[group]
     from sampan.cli.app import find
 
-    parts = [f"Usage:  sampan {group} COMMAND", "", summary, "", "Commands:"]
+    parts = [f"Usage:  {program()} {group} COMMAND", "", summary, "", "Commands:"]
     shown = sorted(set(members) - set(HIDDEN.get(group, ())))
     names = max([11, *map(len, shown)]) + 1 if shown else 12
     for name in shown:
         command, _, _ = find([group, name])
         assert command is not None
         parts.append(f"  {name:<{names}}{command.summary}")
-    parts += ["", f"Run 'sampan {group} COMMAND --help' for more information on a command."]
+    parts += ["", f"Run '{program()} {group} COMMAND --help' for more information on a command."]
     return "\n".join(parts) + "\n"

@@ -22,6 +22,7 @@ TOP: dict[str, tuple[str, str]] = {
     "history": ("history", "Show the history of an image"),
     "import": ("import_", "Import the contents from a tarball to create a filesystem image"),
     "inspect": ("inspect", "Return low-level information on objects of any kind"),
+    "install-docker-alias": ("install_docker_alias", "Make a link named docker to this program"),
     "kill": ("kill", "Kill one or more running containers"),
     "load": ("load", "Load an image from a tar archive or STDIN"),
     "login": ("login:login", "Authenticate to a registry"),
@@ -45,6 +46,8 @@ TOP: dict[str, tuple[str, str]] = {
     "ui": ("ui", "Show the engine on the whole terminal"),
     "unpause": ("unpause", "Unpause all processes within one or more containers"),
     "update": ("update", "Update configuration of one or more containers"),
+    "__complete": ("completion:complete", ""),
+    "__completeNoDesc": ("completion:complete without descriptions", ""),
     "wait": ("wait", "Block until one or more containers stop, then print their exit codes"),
 }
 
@@ -82,6 +85,10 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "update": "update",
             "wait": "wait",
         },
+    ),
+    "completion": (
+        "Generate the autocompletion script for a shell",
+        {"bash": "completion:bash", "fish": "completion:fish", "zsh": "completion:zsh"},
     ),
     "context": (
         "Manage contexts",
@@ -145,7 +152,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 # What programs call and help does not show.
-HIDDEN = {"system": ("dial-stdio",)}
+HIDDEN = {"": ("__complete", "__completeNoDesc"), "system": ("dial-stdio",)}
 
 # Other names of subcommands.
 ALIASES: dict[str, dict[str, str]] = {

@@ -101,6 +101,6 @@ def test_every_command_of_the_tree_loads_and_renders_its_help():
 def test_no_command_has_two_flags_of_one_name_or_letter():
     for name in TOP:
         command, _, _ = find([name])
-        names = [flag.name for flag in command.flags]
-        letters = [flag.short for flag in command.flags if flag.short]
+        names = [flag.name for flag in command.flags or ()]
+        letters = [flag.short for flag in command.flags or () if flag.short]
         assert len(set(names)) == len(names) and len(set(letters)) == len(letters), name

@@ -62,7 +62,12 @@ DOCTOR = {
     "data-root": "where to try",
     "json": "for programs",
 }
+SCRIPT = {"no-descriptions": "as docker has it, which does not show the command"}
 OURS = {
+    "completion bash": SCRIPT,
+    "completion fish": SCRIPT,
+    "completion zsh": SCRIPT,
+    "install-docker-alias": {"dir": "where to", "force": "replace another one", "remove": "the opposite"},
     "doctor": DOCTOR,
     "check-config": DOCTOR,
     "run": UNHEALTHY,

@@ -168,12 +168,22 @@ def decode(kind: str, value: Any) -> Any:
     if kind == "d":
         return Duration(value or 0)
     if kind == "t":
-        return Time(value or _UNSET)
+        return Time(_shortest(value) if isinstance(value, str) and value else _UNSET)
     if kind == "-":
         return ""
     if kind in _ZERO:
         return _ZERO[kind] if value is None else value
     return _struct(kind, value if isinstance(value, dict) else {})
+
+
+def _shortest(moment: str) -> str:
+    """A time as Go writes it: without zeros at the end of its fraction."""
+    head, dot, rest = moment.partition(".")
+    if not dot:
+        return moment
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    short = digits.rstrip("0")
+    return head + (f".{short}" if short else "") + rest[len(digits) :]
 
 
 def _struct(kind: str, value: dict[str, Any]) -> Struct:
