@@ -17,6 +17,7 @@ from typing import Any
 from sampan.engine import ending, health, log_config, oom, ports, removal, restarting
 from sampan.engine.core import Core, Live, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
+from sampan.engine.explaining import Explanation
 from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
@@ -31,8 +32,11 @@ from sampan.network import Sandbox, write_hostname, write_hosts, write_resolv_co
 from sampan.runtime import LaunchError, LaunchRequest
 
 
-async def start(core: Core, live: Live) -> None:
+async def start(core: Core, live: Live, explanation: Explanation | None = None) -> None:
     """Start a container that is not running.
+
+    Args:
+        explanation: where to note the steps, if anybody wants to know.
 
     Raises:
         NotModified: it runs already.
@@ -45,7 +49,7 @@ async def start(core: Core, live: Live) -> None:
         if live.container.state.active:
             raise NotModified(f"container {live.id} is already running")
         begin_anew(core, live)
-        await start_locked(core, live)
+        await start_locked(core, live, explanation)
 
 
 def begin_anew(core: Core, live: Live) -> None:
@@ -63,13 +67,15 @@ def _check_not_marked(live: Live) -> None:
 
 
 @timed("start")
-async def start_locked(core: Core, live: Live) -> None:
+async def start_locked(core: Core, live: Live, explanation: Explanation | None = None) -> None:
     """As `start`, for callers that hold the lock and have checked the state."""
     _check_not_marked(live)
     if live.settled is not None:
         await live.settled  # the clean-up of the last run
         live.settled = None
     container = live.container
+    note = explanation.note if explanation is not None else _silent
+    note("container found")
     job = core.log_job(container)
     try:
         if job is not None:
@@ -78,7 +84,7 @@ async def start_locked(core: Core, live: Live) -> None:
         if runtime and any(point.disk_owner for point in container.mounts):
             await in_thread(lambda: require_id_maps(runtime))
         joins = _joins(core, container)
-        live.process_spec, sources = await in_thread(lambda: _prepare(core, container, joins))
+        live.process_spec, sources = await in_thread(lambda: _prepare(core, container, joins, explanation))
     except (SampanError, OSError) as error:
         await _failed(core, live, error, exit_code=128)
         raise
@@ -100,6 +106,8 @@ async def start_locked(core: Core, live: Live) -> None:
         await in_thread(lambda: _undo_start(core, container, sources))
         await _failed(core, live, error, exit_code=getattr(error, "exit_code", 128))
         raise
+    if explanation is not None:
+        explanation.note_runtime(process)
     live.drop_parked()  # the monitor has its own copies of the descriptors now
     if sources is not None and sources.temporary:
         core.spawn(asyncio.ensure_future(in_thread(sources.close)))
@@ -117,6 +125,11 @@ async def start_locked(core: Core, live: Live) -> None:
     health.begin(core, live)
     oom.watch(core, live)
     ending.watch(core, live, process)
+    note("written down")
+
+
+def _silent(_: str) -> None:
+    """What notes the steps that nobody asked for."""
 
 
 async def _failed(core: Core, live: Live, error: Exception, exit_code: int) -> None:
@@ -163,9 +176,10 @@ def _joins(core: Core, container: Container) -> dict[str, Container]:
 
 
 def _prepare(
-    core: Core, container: Container, joins: dict[str, Container]
+    core: Core, container: Container, joins: dict[str, Container], explanation: Explanation | None
 ) -> tuple[dict[str, Any], Sources | None]:
     """Make all ready but the process; returns the `process` of its configuration, and what to close then."""
+    note = explanation.note if explanation is not None else _silent
     with ExitStack() as undo:
         rundir = core.rundir(container.id)
         if rundir.exists():
@@ -174,9 +188,12 @@ def _prepare(
         undo.callback(ending.clear_run, rundir, core.cgroups_path(container))
         rootfs = core.driver.mount(container.id)
         undo.callback(core.driver.unmount, container.id)
+        note("layers mounted")
         undo.callback(core.networks.remove_sandbox, container.id)
         netns_path = _network(core, container, joins)
+        note("network connected")
         _write_files(core, container, joins)
+        note("hosts, hostname and resolv.conf written")
         points, sources = tmpfs_points(container.host_config), None
         if container.mounts:
             undo.callback(core.volumes.let_go, container.id)
@@ -185,6 +202,8 @@ def _prepare(
         shm = _shared_memory(core, container, joins, undo)
         if shm is not None:
             points.append(shm)
+        if points:
+            note("volumes and binds ready")
         spec = build_spec(
             SpecInputs(
                 container=container,
@@ -202,6 +221,8 @@ def _prepare(
             )
         )
         (rundir / "config.json").write_text(json.dumps(spec))
+        if explanation is not None:
+            explanation.note_configuration(spec)
         undo.pop_all()
         process: dict[str, Any] = spec["process"]
         return process, sources

@@ -159,6 +159,7 @@ class Process:
         started_at_ns: when its program ran, nanoseconds since 1970.
         warnings: what was left out at its start, a line each.
         timings: where the start's time went, (step, seconds) each.
+        began: when the launcher took the request, by the monotonic clock; 0 where that is not known.
         on_detach: called when an attached client typed its detach keys.
     """
 
@@ -170,6 +171,7 @@ class Process:
         self.started_at_ns = 0
         self.warnings: list[str] = []
         self.timings: list[tuple[str, float]] = []
+        self.began = 0.0
         self.on_detach: Callable[[], None] | None = None
         self._kind = kind
         self._rundir = rundir
@@ -349,6 +351,7 @@ class Process:
             self.started_at_ns = message["started_at_ns"]
             self.warnings = message.get("warnings", [])
             self.timings = [(name, seconds) for name, seconds in message.get("timings", [])]
+            self.began = message.get("began", 0.0)
             self._pidfd = fds[0]
             if not self._ready.done():
                 self._ready.set_result(None)

@@ -122,7 +122,7 @@ class Monitor(Run):
         self._begin(started.pidfd, started.terminal, ours, list(zip(fds, request.attachments, strict=True)))
         timings.mark("monitor set")
         warnings = started.warnings + self._run_hooks("poststart")
-        self._connect(daemon, {"warnings": warnings, "timings": timings.steps})
+        self._connect(daemon, {"warnings": warnings, "timings": timings.steps, "began": timings.began})
         return True
 
     def _prepare(self, pid: int) -> None:

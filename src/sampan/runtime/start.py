@@ -37,14 +37,18 @@ class Started:
 
 @dataclass(slots=True)
 class Timings:
-    """Where a start's time goes: (step, seconds since the previous one)."""
+    """Where a start's time goes: (step, seconds since the one before); `began` is by the monotonic clock."""
 
     steps: list[tuple[str, float]] = field(default_factory=list)
-    _last: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=time.monotonic)
+    _last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._last = self.began
 
     def mark(self, name: str) -> None:
         """End of the step `name`."""
-        now = time.perf_counter()
+        now = time.monotonic()
         self.steps.append((name, now - self._last))
         self._last = now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,7 @@ from sampan.engine import (
     LogQuery,
     create,
     ending,
+    explaining,
     log_config,
     pausing,
     removal,
@@ -107,7 +109,7 @@ async def inspect(request: Request) -> Response:
 
 @routes.post("/containers/{id}/start")
 async def start(request: Request) -> Response:
-    """Start; 304 when it runs."""
+    """Start; 304 when it runs. With our own `explain`, a header tells the steps and their times."""
     engine: Engine = request.engine
     for name in ("checkpoint", "checkpoint-dir"):
         if request.query.get(name):
@@ -117,8 +119,14 @@ async def start(request: Request) -> Response:
             "starting container with non-empty request body was deprecated since API v1.22 and removed in "
             "v1.24"
         )
-    await starting.start(engine, engine.get(request.params["id"]))
-    return empty()
+    live = engine.get(request.params["id"])
+    if not request.query.flag("explain"):
+        await starting.start(engine, live)
+        return empty()
+    explanation = explaining.Explanation()
+    await starting.start(engine, live, explanation)
+    await in_thread(lambda: explaining.look_closer(engine, live, explanation))
+    return Response(204, headers={"Sampan-Explanation": json.dumps(explanation.encoded())})
 
 
 def _timeout(request: Request) -> int | None:

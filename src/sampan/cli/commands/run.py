@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sampan.cli.app import line
 from sampan.cli.client import escape
 from sampan.cli.containers.attached import (
@@ -32,7 +34,10 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     keys = chosen_keys(app, values)
     if not detached:
         need_terminal(values.on("interactive"), tty)
+    explain = values.on("explain")
+    began = time.monotonic() if explain else 0.0
     container, body = create(app, values, arguments, detached)
+    made = time.monotonic() if explain else 0.0
     client = app.client
     streams = {name: body[f"Attach{name.capitalize()}"] for name in ("stdin", "stdout", "stderr")}
     attached = any(streams.values())
@@ -46,11 +51,16 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     if not detached:
         waiting = wait_for(client, container, "removed" if values.on("rm") else "next-exit")
     try:
-        client.request("POST", f"/containers/{container}/start").read()
+        answer = client.request("POST", f"/containers/{container}/start", {"explain": explain})
+        answer.read()
     except ApiError as error:
         if waiting is not None and values.on("rm"):
             waiting.read()
         raise CommandError(error.message, start_failure(error.detail)) from None
+    if explain:
+        from sampan.cli.containers.explained import tell
+
+        tell(answer.headers, made - began, time.monotonic() - made)
     if channel is None or waiting is None:
         line(container)
         return 0 if waiting is None else exit_code(waiting)

@@ -135,5 +135,6 @@ RUN_FLAGS = (
     *CREATE_FLAGS,
     Flag("detach", "bool", "Run in the background and print the container ID", "d"),
     Flag("detach-keys", "string", "Keys that detach from the container"),
+    Flag("explain", "bool", "Tell each step of the start, and the time it took"),
     Flag("sig-proxy", "bool", "Pass signals on to the process", default=True),
 )

@@ -1,0 +1,213 @@
+"""Writes the manual, from the commands themselves: a page for man(1) for each, or one reference in Markdown.
+
+    .venv/bin/python tools/manual.py man FOLDER          # sampan.1, sampan-run.1, sampan-container-ls.1, …
+    .venv/bin/python tools/manual.py markdown FILE
+
+Pages follow man-pages(7), their text man(7). Nothing of it is kept in the repository: what `--help` shows is
+the one source, and `tests/unit/tools/test_manual.py` makes both anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from sampan import __version__  # noqa: E402  (the path comes first)
+from sampan.cli.app import GLOBAL_FLAGS, find  # noqa: E402
+from sampan.cli.flags import REPEATED, Command, Flag, usage_line  # noqa: E402
+from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, TOP  # noqa: E402
+
+ENVIRONMENT = (
+    ("SAMPAN_HOST, DOCKER_HOST", "The daemon, where --host and --context do not name one; the first counts."),
+    ("DOCKER_CONTEXT", "The context to use, where none of the above is set."),
+    ("DOCKER_TLS_VERIFY, DOCKER_TLS, DOCKER_CERT_PATH", "TLS to a tcp:// host, and where its files are."),
+    ("DOCKER_CONFIG", "The folder of config.json and of the contexts, instead of ~/.docker."),
+    ("DOCKER_CUSTOM_HEADERS", "Fields for each request, as name=value pairs separated by commas."),
+    ("DOCKER_CONTENT_TRUST", "Refused when it is set: signatures of Notary cannot be checked."),
+    ("NO_COLOR", "No colours in sampan ui; the other commands have none."),
+)
+FILES = (
+    ("~/.docker/config.json", "Settings and credentials, shared with docker's client."),
+    ("~/.docker/contexts", "Contexts, shared with docker's client."),
+    ("/run/sampan/sampan.sock", "The socket of the machine's daemon."),
+)
+
+
+def commands() -> Iterator[tuple[str, Command]]:
+    """Every command by the name it is called by, hidden ones aside."""
+    for name in sorted(TOP):
+        if name not in HIDDEN.get("", ()):
+            found = find([name])[0]
+            assert found is not None
+            yield name, found
+    for group, (_, members) in sorted(GROUPS.items()):
+        for name in sorted(members):
+            if name not in HIDDEN.get(group, ()):
+                found = find([group, name])[0]
+                assert found is not None
+                yield f"{group} {name}", found
+
+
+def head_of(flag: Flag) -> str:
+    """`-f, --filter filter`"""
+    head = f"-{flag.short}, --{flag.name}" if flag.short else f"--{flag.name}"
+    return head if flag.kind == "bool" else f"{head} {flag.kind}"
+
+
+def more_of(flag: Flag) -> str:
+    """What the help says in brackets, in words."""
+    said = flag.usage.strip().rstrip(".")
+    if flag.kind in REPEATED:
+        said += ". May be given several times"
+    elif flag.kind == "bool" and flag.default:
+        said += ". On unless it is false"
+    elif flag.kind not in ("bool",) and flag.default not in (None, "", 0, False):
+        said += f". Default: {flag.default}"
+    return said + "."
+
+
+def shown(flags: tuple[Flag, ...] | list[Flag]) -> list[Flag]:
+    return sorted((flag for flag in flags if not flag.hidden), key=lambda one: one.name)
+
+
+# --- man(7) ---
+
+
+def roff(text: str) -> str:
+    """Text for a page: hyphens are those of a command line, and no line is a request."""
+    safe = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\n".join(f"\\&{line}" if line[:1] in (".", "'") else line for line in safe.split("\n"))
+
+
+def page(name: str, summary: str, synopsis: str, parts: list[str]) -> str:
+    """One page of section 1."""
+    title = f"sampan-{name.replace(' ', '-')}" if name else "sampan"
+    head = [
+        f'.TH {roff(title.upper())} 1 "" "Sampan {__version__}" "Sampan\'s manual"',
+        ".nh",
+        ".ad l",
+        ".SH NAME",
+        f"{roff(title)} \\- {roff(summary.rstrip('.'))}",
+        ".SH SYNOPSIS",
+        f".B sampan {roff(synopsis)}",
+    ]
+    return "\n".join([*head, *parts]) + "\n"
+
+
+def man_options(title: str, flags: list[Flag]) -> list[str]:
+    lines = [f".SH {title}"] if flags else []
+    for flag in flags:
+        lines += [".TP", f".B {roff(head_of(flag))}", roff(more_of(flag))]
+    return lines
+
+
+def man_command(name: str, command: Command) -> str:
+    """The page of one command."""
+    parts = [".SH DESCRIPTION", roff(command.summary.rstrip(".") + ".")]
+    if command.details:
+        parts += [".PP", ".nf", roff(command.details), ".fi"]
+    if len(command.aliases) > 1:
+        parts += [".PP", "The same: " + roff(", ".join(f"sampan {one}" for one in command.aliases)) + "."]
+    parts += man_options("OPTIONS", shown(list(command.flags or ())))
+    parts += [".SH SEE ALSO", ".BR sampan (1)"]
+    return page(name, command.summary, usage_line(command, name), parts)
+
+
+def man_group(group: str) -> str:
+    """The page of a group."""
+    summary, members = GROUPS[group]
+    parts = [".SH COMMANDS"]
+    for name in sorted(set(members) - set(HIDDEN.get(group, ()))):
+        command = find([group, name])[0]
+        assert command is not None
+        parts += [".TP", f".BR sampan\\-{roff(group)}\\-{roff(name)} (1)", roff(command.summary)]
+    others = ALIASES.get(group)
+    if others:
+        same = ", ".join(f"{other} for {name}" for other, name in sorted(others.items()))
+        parts += [".PP", roff(f"Other names: {same}.")]
+    parts += [".SH SEE ALSO", ".BR sampan (1)"]
+    return page(group, summary, f"{group} COMMAND", parts)
+
+
+def man_root() -> str:
+    """The page of the program."""
+    parts = [
+        ".SH DESCRIPTION",
+        "A container engine for Linux. Its command line is docker's: grammar, output and exit codes.",
+        ".SH COMMANDS",
+    ]
+    listed = [(name, command.summary) for name, command in commands() if " " not in name]
+    listed += [(name, summary) for name, (summary, _) in GROUPS.items() if name not in HIDDEN.get("", ())]
+    for name, summary in sorted(listed):
+        parts += [".TP", f".BR sampan\\-{roff(name)} (1)", roff(summary)]
+    parts += man_options("OPTIONS", shown(list(GLOBAL_FLAGS)))
+    for title, pairs in (("ENVIRONMENT", ENVIRONMENT), ("FILES", FILES)):
+        parts.append(f".SH {title}")
+        for name, text in pairs:
+            parts += [".TP", f".B {roff(name)}", roff(text)]
+    parts += [
+        ".SH EXIT STATUS",
+        "0 for success, 1 for a failure, 125 for a wrong command line or a container that could not be made,",
+        "126 and 127 for a program in it that cannot be executed or is not there, else what the container's",
+        "own program ended with: 128 and the signal's number where a signal ended it.",
+    ]
+    return page("", "A container engine for Linux", "[OPTIONS] COMMAND", parts)
+
+
+def write_man(folder: Path) -> int:
+    """All pages; how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {"sampan": man_root()}
+    for group in GROUPS:
+        if group not in HIDDEN.get("", ()):
+            pages[f"sampan-{group}"] = man_group(group)
+    for name, command in commands():
+        pages[f"sampan-{name.replace(' ', '-')}"] = man_command(name, command)
+    for name, text in pages.items():
+        (folder / f"{name}.1").write_text(text)
+    return len(pages)
+
+
+# --- Markdown ---
+
+
+def markdown() -> str:
+    """The whole reference as one document."""
+    lines = ["# Command reference", "", f"Of Sampan {__version__}, written by `tools/manual.py`.", ""]
+    lines += ["## sampan", "", "    sampan [OPTIONS] COMMAND", "", *_table(shown(list(GLOBAL_FLAGS)))]
+    for name, command in commands():
+        lines += [f"## sampan {name}", "", command.summary.rstrip(".") + ".", ""]
+        lines += [f"    sampan {usage_line(command, name)}", ""]
+        if command.details:
+            lines += [*(f"    {line}".rstrip() for line in command.details.split("\n")), ""]
+        if len(command.aliases) > 1:
+            lines += ["The same: " + ", ".join(f"`sampan {one}`" for one in command.aliases) + ".", ""]
+        lines += _table(shown(list(command.flags or ())))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(flags: list[Flag]) -> list[str]:
+    if not flags:
+        return []
+    rows = [f"| `{head_of(flag)}` | {more_of(flag)} |".replace("\n", " ") for flag in flags]
+    return ["| option | |", "|---|---|", *rows, ""]
+
+
+def main(words: list[str]) -> int:
+    if len(words) != 2 or words[0] not in ("man", "markdown"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    kind, target = words[0], Path(words[1])
+    if kind == "man":
+        print(f"{write_man(target)} pages in {target}")
+    else:
+        target.write_text(markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
