@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
+# The program learns by which name it was called.
+CLI = "-I|-c|import sys; del sys.argv[0]; from sampan.cli import main; main()"
+
 
 def script(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,18 +49,19 @@ def test_from_any_place_and_by_links(checkout: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/sampan").symlink_to(checkout / "sampan")
     (tmp_path / "bin/again").symlink_to("sampan")
-    wanted = "-I|-m|sampan.cli|run|a b||"
-    assert run("./sampan", "run", "a b", "", cwd=checkout).stdout == wanted
-    assert run(checkout / "sampan", "run", "a b", "", cwd=Path("/")).stdout == wanted
+    assert run("./sampan", "run", "a b", "", cwd=checkout).stdout == f"{CLI}|./sampan|run|a b||"
+    whole = checkout / "sampan"
+    assert run(whole, "run", "a b", "", cwd=Path("/")).stdout == f"{CLI}|{whole}|run|a b||"
     for name in ("sampan", "again"):
         by_path = f"{tmp_path}/bin:{os.environ['PATH']}"
-        assert run(name, "run", "a b", "", cwd=Path("/"), path=by_path).stdout == wanted
+        called = f"{CLI}|{tmp_path}/bin/{name}|run|a b||"
+        assert run(name, "run", "a b", "", cwd=Path("/"), path=by_path).stdout == called
     assert run("./sampan", "daemon", "-D", cwd=checkout).stdout == "-I|-m|sampan.daemon|-D|"
 
 
 def test_a_checkout_that_was_moved_goes_on_working(checkout: Path, tmp_path: Path) -> None:
     checkout.rename(tmp_path / "elsewhere")
-    assert run("./sampan", "ps", cwd=tmp_path / "elsewhere").stdout == "-I|-m|sampan.cli|ps|"
+    assert run("./sampan", "ps", cwd=tmp_path / "elsewhere").stdout == f"{CLI}|./sampan|ps|"
 
 
 @pytest.mark.parametrize("harm", ["stamp", "python", "requirements"])
