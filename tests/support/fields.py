@@ -293,7 +293,11 @@ FIELDS: tuple[Field, ...] = (
     _host("PublishAllPorts", True, Elsewhere("clients/test_publish.py::test_ranges_and_all_exposed")),
     _host("ReadonlyRootfs", True, Inside("touch /x 2>/dev/null || echo refused", "refused")),
     _host("SecurityOpt", ["no-new-privileges"], Inside("grep NoNewPrivs /proc/self/status | cut -f2", "1")),
-    _host("StorageOpt", {"size": "1G"}, Refused(501, "storage options (--storage-opt): not offered yet")),
+    _host(
+        "StorageOpt",
+        {"size": "1G"},
+        Elsewhere("integration/daemon/test_daemon_storage.py::test_a_limit_on_a_containers_files"),
+    ),
     _host("Tmpfs", {"/t": "size=1m"}, Inside("grep '/t ' /proc/mounts | grep -o size=1024k", "size=1024k")),
     _host("UTSMode", "host", Inside("readlink /proc/self/ns/uts", "UTS")),
     _host("UsernsMode", "host", Inside("readlink /proc/self/ns/user", "USER")),

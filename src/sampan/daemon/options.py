@@ -106,7 +106,9 @@ TABLE = (
     Option("shutdown-containers", "bool", "Stop containers when the daemon stops; they live on otherwise"),
     Option("shutdown-timeout", "number", "How long a container may take to stop then", placeholder="SECONDS",
            reload=True),
-    Option("storage-driver", "text", "overlay2 or vfs", "s", placeholder="NAME"),
+    Option("storage-driver", "text", "overlay2, fuse-overlayfs, btrfs or vfs", "s", placeholder="NAME"),
+    Option("storage-opt", "list", "overlay2.size=SIZE for containers that do not say", key="storage-opts",
+           placeholder="KEY=VALUE"),
     Option("tls", "bool", "Serve tcp:// hosts with TLS; clients need no certificate"),
     Option("tlscacert", "text", "Authority that signed the clients' certificates", placeholder="FILE"),
     Option("tlscert", "text", "The server's certificate", placeholder="FILE"),
@@ -129,7 +131,7 @@ NOT_OFFERED = frozenset(
     "containerd containerd-namespace default-address-pools default-cgroupns-mode default-gateway "
     "default-ipc-mode default-network-opts features fixed-cidr fixed-cidr-v6 "
     "experimental ip ip6tables ipv6 no-new-privileges "
-    "node-generic-resources raw-logs seccomp-profile selinux-enabled storage-opt storage-opts "
+    "node-generic-resources raw-logs seccomp-profile selinux-enabled "
     "swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap".split()
 )
 

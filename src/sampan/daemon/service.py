@@ -117,7 +117,8 @@ class Service:
         def image_event(action: str, image_id: str, attributes: dict[str, str]) -> None:
             events.publish("image", action, image_id, attributes)
 
-        driver = await asyncio.to_thread(open_driver, self.settings.storage_driver, root)
+        chosen, storage_options = self.settings.storage_driver, self.settings.storage_options
+        driver = await asyncio.to_thread(open_driver, chosen, root, storage_options)
         registries = Registries(self.settings.registry)
         undo.callback(registries.close)
         images = ImageService(root, driver, database, image_event, registries)

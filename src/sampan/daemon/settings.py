@@ -48,6 +48,7 @@ class Settings:
     hosts: list[str]
     pidfile: Path
     storage_driver: str | None
+    storage_options: list[str]
     group: str
     group_named: bool
     tls: TlsSettings | None
@@ -100,6 +101,7 @@ def settle(flags: Values) -> Settings:
         hosts=[normal_host(host, exec_root) for host in hosts],
         pidfile=_absolute(values, "pidfile", str(exec_root / "sampand.pid")),
         storage_driver=values.get("storage-driver") or None,
+        storage_options=values.get("storage-opts", []),
         group=values.get("group", DEFAULT_GROUP),
         group_named="group" in values,
         tls=_tls(values),

@@ -21,7 +21,7 @@ from sampan.engine.names import check_name, random_name
 from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
 from sampan.engine.sources import image_of
-from sampan.engine.spec import validate_host_config
+from sampan.engine.spec import storage_size, validate_host_config
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.images import Image
 from sampan.oci.image import ImageConfig, Platform, local_architecture
@@ -193,7 +193,7 @@ def check_restart_policy(policy: RestartPolicy) -> None:
 
 def _make(core: Core, container: Container, image: Image) -> None:
     with ExitStack() as undo:
-        core.driver.create_container(container.id, image.top_layer)
+        core.driver.create_container(container.id, image.top_layer, storage_size(container.host_config))
         undo.callback(core.driver.remove_container, container.id)
         directory = core.directory(container.id)
         directory.mkdir(mode=0o710, parents=True)

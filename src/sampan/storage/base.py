@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from typing import BinaryIO
 from sampan.errors import Conflict, InvalidParameter
 from sampan.linux import quota, syscalls
 from sampan.oci.digest import check_digest, hex_of
+from sampan.oci.quantities import parse_size
 from sampan.storage.errors import NoSuchLayer, ParentNeeded
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
@@ -82,6 +83,8 @@ class DirectoryDriver:
 
     name = ""
     files = ""  # the directory of a layer, or of a container, that holds its files
+    size_option = ""  # the daemon's option for what a container may hold that does not say
+    default_size = 0
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -120,6 +123,19 @@ class DirectoryDriver:
 
     def _force_unmount(self, container_id: str) -> None:
         """Unmount however often it was mounted."""
+
+    def configure(self, options: Sequence[str]) -> None:
+        for option in options:
+            key, _, value = option.partition("=")
+            if not self.size_option or key != self.size_option:
+                raise InvalidParameter(f"storage-opt: {self.name} has no option {key!r}")
+            try:
+                self.default_size = parse_size(value)
+            except ValueError as error:
+                raise InvalidParameter(f"storage-opt {key}: {error}") from None
+            problem = quota.obstacle(self.home) if self.default_size else ""
+            if problem:
+                raise InvalidParameter(f"storage-opt {key}: {self.home} cannot be limited: {problem}")
 
     # --- layers ---
 
@@ -257,7 +273,9 @@ class DirectoryDriver:
         parent: str | None = json.loads(data)["parent"]
         return parent
 
-    def create_container(self, container_id: str, parent_layer: str | None, size_bytes: int = 0) -> None:
+    def create_container(
+        self, container_id: str, parent_layer: str | None, size_bytes: int | None = None
+    ) -> None:
         path = self.container_path(container_id)
         with self._lock:  # against the removal of the layer
             if parent_layer is not None:
@@ -272,7 +290,7 @@ class DirectoryDriver:
                 self._to_trash(path)
                 raise
         try:
-            self._fill_container(path, parent_layer, size_bytes)
+            self._fill_container(path, parent_layer, self.default_size if size_bytes is None else size_bytes)
         except BaseException:
             self._to_trash(path)
             raise

@@ -32,6 +32,7 @@ class Btrfs(Vfs):
     """See `sampan.storage.driver.Driver` for the calls."""
 
     name = "btrfs"
+    size_option = ""
 
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         target = stage / "root"

@@ -11,7 +11,7 @@ driver keeps these promises, and one contract suite (`tests/integration/storage`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +64,13 @@ class Driver(Protocol):
     """Layers and the containers' file systems made from them."""
 
     name: str
+
+    def configure(self, options: Sequence[str]) -> None:
+        """Take the daemon's `--storage-opt KEY=VALUE`, before anything else.
+
+        Raises:
+            InvalidParameter: the driver has no such option, or cannot do it here.
+        """
 
     def prepare_layer(
         self, parent: str | None, stream: Readable, limits: Limits | None = None
@@ -124,12 +131,14 @@ class Driver(Protocol):
     def used_layers(self) -> set[str]:
         """The topmost layers that containers stand on."""
 
-    def create_container(self, container_id: str, parent_layer: str | None, size_bytes: int = 0) -> None:
+    def create_container(
+        self, container_id: str, parent_layer: str | None, size_bytes: int | None = None
+    ) -> None:
         """Make a writable file system on top of a layer (None: on top of nothing).
 
         Args:
             size_bytes: the most that it may hold: with overlays what the container itself writes, else the
-                image, too. 0 for no limit.
+                image, too. 0 for no limit, None for the daemon's default.
 
         Raises:
             Conflict: the container has one already.

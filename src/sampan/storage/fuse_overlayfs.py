@@ -37,6 +37,7 @@ class FuseOverlayfs(overlay2.Overlay2):
     """See `sampan.storage.driver.Driver` for the calls."""
 
     name = "fuse-overlayfs"
+    size_option = ""
     marks = WHITEOUT
 
     def _fill_container(self, path: Path, parent_layer: str | None, size_bytes: int) -> None:

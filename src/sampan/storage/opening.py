@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ _DRIVERS = {  # best first
 }
 
 
-def open_driver(name: str | None, root: Path) -> Driver:
+def open_driver(name: str | None, root: Path, options: Sequence[str] = ()) -> Driver:
     """The driver called `name`, or the best one that works, with its directory in `root`.
 
     As with Docker, a data root stays with the driver that it was used with, even if that does not work any
@@ -38,11 +38,18 @@ def open_driver(name: str | None, root: Path) -> Driver:
     Args:
         name: one of the drivers' names, or None to choose.
         root: the data root; it is created when missing.
+        options: for the driver, each `KEY=VALUE`.
 
     Raises:
-        InvalidParameter: there is no driver of this name.
+        InvalidParameter: there is no driver of this name, or it lacks one of the options.
         DriverError: it does not work here, and why; or more than one has been used.
     """
+    driver = _choose(name, root)
+    driver.configure(options)
+    return driver
+
+
+def _choose(name: str | None, root: Path) -> Driver:
     if name is not None:
         if name not in _DRIVERS:
             raise InvalidParameter(

@@ -61,6 +61,7 @@ class Vfs(DirectoryDriver):
 
     name = "vfs"
     files = "root"
+    size_option = "size"
 
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         target = stage / "root"

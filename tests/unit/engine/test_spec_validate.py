@@ -67,6 +67,8 @@ def check(machine=ALL, config=None, **options):
         ({"ulimits": [Ulimit("files", 1, 1)]}, "invalid ulimit type: files"),
         ({"ulimits": [Ulimit("nofile", 2, 1)]}, "must be less than or equal to hard limit: 2 > 1"),
         ({"isolation": "hyperv"}, "isolation"),
+        ({"storage_opt": {"size": "-1"}}, "--storage-opt size: invalid size: '-1'"),
+        ({"storage_opt": {"colour": "red"}}, "--storage-opt: unknown option colour"),
         ({"cgroup_parent": "/a/../.."}, "cgroup parent"),
         ({"network_mode": "container:x", "dns": ["1.1.1.1"]}, "conflicting options: dns"),
     ],
@@ -81,7 +83,6 @@ def test_what_is_wrong_is_refused(options, complaint):
     [
         ({"device_requests": [{"Count": 1}]}, "--gpus"),
         ({"links": ["x"]}, "--link"),
-        ({"storage_opt": {"size": "1"}}, "--storage-opt"),
         ({"security_opt": ["label=type:x"]}, "SELinux"),
     ],
 )

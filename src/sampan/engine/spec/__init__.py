@@ -7,7 +7,7 @@ from sampan.engine.spec.inputs import SpecInputs
 from sampan.engine.spec.process import exec_process
 from sampan.engine.spec.security import confined_by
 from sampan.engine.spec.users import User, lookup_user
-from sampan.engine.spec.validate import validate_host_config
+from sampan.engine.spec.validate import storage_size, validate_host_config
 
 __all__ = [
     "SpecInputs",
@@ -16,5 +16,6 @@ __all__ = [
     "confined_by",
     "exec_process",
     "lookup_user",
+    "storage_size",
     "validate_host_config",
 ]

@@ -17,6 +17,7 @@ from sampan.engine.spec.limits import check_limits
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.linux.cgroups import Features, features
 from sampan.linux.rlimits import NUMBERS
+from sampan.oci.quantities import parse_size
 
 
 def validate_host_config(
@@ -54,6 +55,7 @@ def validate_host_config(
     options = security.parse(host_config.security_opt or [])
     security.seccomp_profile(options, host_config, ())
     sysctls.check(host_config)
+    storage_size(host_config)
     for mapping in host_config.devices or []:
         devices.permissions(mapping)
     for rule in host_config.device_cgroup_rules or []:
@@ -69,10 +71,25 @@ def validate_host_config(
     return warnings
 
 
+def storage_size(host_config: HostConfig) -> int | None:
+    """The most bytes that a container's files may take (`--storage-opt size=`); None where nothing is said.
+
+    Raises:
+        InvalidParameter: another option, or no size.
+    """
+    for name, value in (host_config.storage_opt or {}).items():
+        if name.lower() != "size":
+            raise InvalidParameter(f"--storage-opt: unknown option {name}; size=… is the only one")
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            raise InvalidParameter(f"--storage-opt size: {error}") from None
+    return None
+
+
 def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> None:
     offers: tuple[tuple[object, str], ...] = (
         (host_config.device_requests, "device requests (--gpus)"),
-        (host_config.storage_opt, "storage options (--storage-opt)"),
         (host_config.links, "links (--link)"),
         (host_config.cgroup, "the field Cgroup"),
     )
