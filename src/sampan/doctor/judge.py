@@ -58,6 +58,8 @@ class Judge:
         if option.without == tables.IPTABLES:
             notes = (f"({option.without})",)
         needed = option.needed and not (option.cgroup and not self._cgroup and self._either())
+        if option.name == "OVERLAY_FS" and (self._config.has("FUSE_FS") or self._config.has("BTRFS_FS")):
+            needed = False  # fuse-overlayfs or btrfs can take its place
         return Line(f"CONFIG_{option.name}", MISSING, False, needed, notes)
 
     def _either(self) -> bool:

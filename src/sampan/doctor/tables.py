@@ -44,14 +44,12 @@ class Driver:
 
     Attributes:
         extra: more of them, under a title of their own.
-        ours: whether it is one of Sampan's.
     """
 
     name: str
     options: tuple[Option, ...]
     extra_title: str = ""
     extra: tuple[Option, ...] = ()
-    ours: bool = False
 
 
 def _all(names: str, without: str = "", *, needed: bool = False, cgroup: int = 0) -> tuple[Option, ...]:
@@ -175,7 +173,5 @@ STORAGE_DRIVERS: tuple[Driver, ...] = (
     Driver("aufs", _all("AUFS_FS")),
     Driver("btrfs", _all("BTRFS_FS BTRFS_FS_POSIX_ACL")),
     Driver("devicemapper", _all("BLK_DEV_DM DM_THIN_PROVISIONING")),
-    Driver(
-        "overlay", _all("OVERLAY_FS", "overlay2; vfs will, which copies every layer", needed=True), ours=True
-    ),
+    Driver("overlay", _all("OVERLAY_FS", "the storage driver overlay2", needed=True)),
 )

@@ -80,6 +80,20 @@ def _choose(name: str | None, root: Path) -> Driver:
     raise DriverError("no storage driver works: " + "; ".join(reasons))
 
 
+def obstacles(home: Path) -> dict[str, str]:
+    """Why each driver cannot be used in a directory, which must exist; "" for one that can. Best first."""
+    found = {}
+    for name, kind in _DRIVERS.items():
+        try:
+            if kind.probe is not None:
+                kind.probe(home)
+        except DriverError as error:
+            found[name] = error.message
+        else:
+            found[name] = ""
+    return found
+
+
 def _is_used(home: Path) -> bool:
     return any(True for kind in ("layers", "containers") for _ in (home / kind).glob("*"))
 

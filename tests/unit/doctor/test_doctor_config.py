@@ -204,6 +204,17 @@ def test_either_way_to_keep_devices_away_will_do() -> None:
         assert missing == expected
 
 
+@pytest.mark.parametrize("instead", ["FUSE_FS", "BTRFS_FS"])
+def test_another_storage_driver_will_do(instead: str) -> None:
+    def missing(more: str) -> list[str]:
+        found = kconfig.parse(text((6, 1), without="OVERLAY_FS", more=more), "config")
+        groups = judge.Judge(found, (6, 1), 0).groups()
+        return [line.name for group in groups for line in group.all_lines() if line.needed and not line.good]
+
+    assert missing("") == ["CONFIG_OVERLAY_FS"]
+    assert missing(instead) == []
+
+
 def test_all_the_tutorial_shows_is_in_the_tables() -> None:
     shown_there = (
         "NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CGROUPS CGROUP_CPUACCT CGROUP_DEVICE CGROUP_FREEZER "

@@ -6,7 +6,7 @@ import os
 
 from sampan.doctor.trials.place import Place
 from sampan.doctor.trials.running import Fails, NotTried, Trial
-from sampan.linux import syscalls
+from sampan.linux import features, quota, syscalls
 
 _LEAST_BYTES, _LEAST_FILES = 1 << 30, 20_000
 _ST_RDONLY, _ST_NOSUID, _ST_NODEV, _ST_NOEXEC = 1, 2, 4, 8
@@ -43,6 +43,22 @@ def _space(place: Place) -> str:
     return f"{free / (1 << 30):.1f} GB free" + (f", room for {files} files" if found.f_files else "")
 
 
+def _driver(place: Place) -> str:
+    """The best storage driver that works here, by the daemon's own probes."""
+    from sampan.storage.opening import obstacles
+
+    found = obstacles(place.make("drivers"))
+    usable = [name for name, why in found.items() if not why]
+    if usable[0] == "vfs":
+        reasons = [why for why in found.values() if why]
+        raise Fails(
+            "only vfs does: " + "; ".join(reasons),
+            f"{features.diagnose('overlay').remedy}; or a data root on ext4, XFS or btrfs; or the program "
+            "fuse-overlayfs (Debian: the package of that name)",
+        )
+    return f"{usable[0]}; also {' and '.join(usable[1:])}"
+
+
 def _overlay(place: Place) -> str:
     from sampan.storage import overlay2, overlay_mount
 
@@ -62,31 +78,25 @@ def _fuse(_: Place) -> None:
 
 
 def _quota(place: Place) -> str:
-    """Project quotas, by the options that the file system is mounted with (xfs(5), ext4(5))."""
+    """Project quotas, by which a container's files are limited."""
     from sampan.storage.overlay2 import backing_file_system
 
-    kind = backing_file_system(place.near)
-    if kind not in ("xfs", "extfs"):
-        raise NotTried(f"{kind} has none")
-    real = os.path.realpath(place.near)
-    best, options = "", ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split(" ")
-            point = fields[4]
-            if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-                best, options = point, fields[-1].strip()
-    if any(name in options.split(",") for name in ("prjquota", "pquota")):
-        return "project quotas are on"
-    return "off; Sampan offers no limit on the size of a container's files"
+    if backing_file_system(place.near) == "btrfs":
+        raise NotTried("btrfs has limits of its own")
+    why = quota.obstacle(place.near)
+    if why:
+        raise Fails(f"{place.near}: {why}", "a data root on ext4 or XFS that is mounted with prjquota")
+    return ""
 
 
 TRIALS = (
     Trial("data root", _data_root, "any container", needed=True, here=True),
     Trial("space in the data root", _space, "pulling larger images", here=True, rootless=True),
-    Trial("overlay (overlay2)", _overlay, "overlay2; vfs will, which copies every layer", "overlay", True,
+    Trial("storage driver", _driver, "layers that are shared: vfs copies each of them", needed=True,
           apart=syscalls.CLONE_NEWNS),
-    Trial("project quotas", _quota, here=True, rootless=True),
+    Trial("overlay (overlay2)", _overlay, "the storage driver overlay2", "overlay",
+          apart=syscalls.CLONE_NEWNS),
+    Trial("project quotas", _quota, "--storage-opt size with overlay2 and vfs", here=True),
     Trial("/dev/fuse", _fuse, "--device /dev/fuse", "fuse"),
     Trial("inotify", _inotify, "programs that watch files",
           remedy="`sysctl -w fs.inotify.max_user_instances=1024`", rootless=True),

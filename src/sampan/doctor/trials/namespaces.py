@@ -191,7 +191,7 @@ TRIALS = (
           needed=True, apart=syscalls.CLONE_NEWNS),
     Trial("mount mqueue", _filesystem("mqueue"), "any container", "mqueue", True, apart=_NS),
     Trial("pivot_root", _pivot_root, "any container", needed=True, apart=syscalls.CLONE_NEWNS),
-    Trial("id-mapped mount", _id_mapped, "mounts with other ids, for programs inside of containers", "idmap",
+    Trial("id-mapped mount", _id_mapped, "the option idmap of volumes and binds", "idmap",
           apart=syscalls.CLONE_NEWNS),
     Trial("subordinate ids (subuid, subgid)", _subordinate, "engines without root", rootless=True, here=True),
 )  # fmt: skip

@@ -97,5 +97,7 @@ def _sweep(directory: Path) -> None:
         return  # it may be entered but not listed
     for entry in entries:
         found = _OURS.fullmatch(entry.name)
-        if found and entry.is_dir(follow_symlinks=False) and dead(int(found[1])):
+        if not (found and entry.is_dir(follow_symlinks=False) and dead(int(found[1]))):
+            continue
+        if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
             shutil.rmtree(entry.path, ignore_errors=True)
