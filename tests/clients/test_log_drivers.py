@@ -17,10 +17,11 @@ import pytest
 from support.certificates import Authority
 from support.cli import Cli
 from support.engine import Daemon, Engine
-from support.machine import eventually
+from support.machine import eventually, status_field
 from support.receivers import Datagrams, Stream, unpack
 
 Names = Callable[[], str]
+LINES = "yes $(head -c 99 /dev/zero | tr '\\0' y)"  # without end, 100 bytes each
 BOTH = "echo to stdout; sleep 0.2; echo to stderr >&2"
 
 
@@ -55,6 +56,33 @@ def test_following_a_local_log_ends_with_the_container(cli: Cli, busybox: str, n
     cli("run", "-d", "--name", one, *options("local", max_size="100"), busybox, "sh", "-c", script)
     lines = cli("logs", "-f", one).out.split()
     assert lines == [str(n) for n in range(int(lines[0]), 21)]
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_disk_that_does_not_take_the_log_stops_no_container(
+    cli: Cli, engine: Engine, busybox: str, name: Names, driver: str
+) -> None:
+    one = name()
+    flags = options(driver, mode="non-blocking", max_buffer_size="100k", max_size="100m")
+    script = f"while ! test -e /go; do sleep 0.05; done; {LINES} | head -c 3000000; echo end"
+    cli("run", "-d", "--name", one, *flags, busybox, "sh", "-c", script)
+    monitor = int(status_field(engine.api.pid(one), "PPid"))
+    (writer,) = [
+        pid for pid in children_of(monitor) if Path(f"/proc/{pid}/comm").read_text() == "sampan-log\n"
+    ]
+    os.kill(writer, signal.SIGSTOP)
+    cli("exec", one, "touch", "/go")
+    eventually(lambda: status_field(monitor, "State")[0] == "S" and len(children_of(monitor)) == 1)
+    os.kill(writer, signal.SIGCONT)
+    eventually(lambda: engine.api.inspect(one)["State"]["Status"] == "exited")
+    lines = cli("logs", one).out.split("\n")[:-1]
+    assert all(re.fullmatch("y{1,99}|end", line) for line in lines)  # cut where room ended, never joined
+    assert 1000 < len(lines) < 30_000
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes whose parent it is."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_details_show_labels_and_tag(cli: Cli, busybox: str, name: Names) -> None:
@@ -326,7 +354,9 @@ def test_a_receiver_that_does_not_read_stops_no_container(engine: Engine, busybo
             "syslog", syslog_address=f"tcp://127.0.0.1:{stuck.getsockname()[1]}", mode="non-blocking"
         )
         begun = time.monotonic()
-        engine.docker("run", "--name", one, *flags, busybox, "sh", "-c", "yes | head -c 30000000; echo end")
+        engine.docker(
+            "run", "--name", one, *flags, busybox, "sh", "-c", f"{LINES} | head -c 30000000; echo end"
+        )
         assert time.monotonic() - begun < 60
         assert engine.docker("logs", "-n", "1", one).out == "end\n"
 

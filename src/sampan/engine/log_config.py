@@ -75,10 +75,11 @@ def log_spec(path: Path, container: Container) -> LogSpec | None:
     if config.type == "none":
         return None
     size, files, compress = log_options.file_limits(config.type, config.config)
+    buffer = log_options.file_buffer(config.type, config.config)
     if config.type != "json-file":
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        return LogSpec(str(path), size, files, compress, {}, "local")
+        return LogSpec(str(path), size, files, compress, {}, "local", buffer)
     extra = attributes(container)
     if tag := config.config.get("tag"):
         extra["tag"] = tags.render(tag, info(container))
-    return LogSpec(str(path), size, files, compress, extra)
+    return LogSpec(str(path), size, files, compress, extra, "json-file", buffer)

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampan.logdrivers.options import binary_size, boolean
+from sampan.logdrivers.options import DEFAULT_BUFFER, binary_size, boolean
 from sampan.logdrivers.tags import DEFAULT, Info, render
-
-_DEFAULT_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Job:
     def backlog_bytes(self) -> int | None:
         """How much may wait for a receiver that does not take it; None for as much as the cache holds."""
         if self.options.get("mode") == "non-blocking":
-            return binary_size(self.options.get("max-buffer-size") or str(_DEFAULT_BUFFER_BYTES))
+            return binary_size(self.options.get("max-buffer-size") or DEFAULT_BUFFER)
         if self.options.get("fluentd-buffer-limit") and flag(self.options, "fluentd-async"):
             return binary_size(self.options["fluentd-buffer-limit"])
         return None

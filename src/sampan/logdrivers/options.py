@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.logdrivers import tags
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ _OWN: dict[str, tuple[str, ...]] = {
         "fluentd-sub-second-precision",
     ),
 }  # fmt: skip
+DEFAULT_BUFFER = "1m"
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -66,8 +67,6 @@ def check(driver: str, options: Mapping[str, str]) -> None:
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'"
             )
         _value(options, "max-buffer-size", binary_size)
-    if mode == "non-blocking" and driver not in REMOTE:
-        raise Unsupported(f"log opt 'mode': only blocking is offered yet for {driver} log driver")
     if driver not in DRIVERS:
         raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
     known = {*_OWN[driver], *_COMMON, *(_CACHE if driver in REMOTE else ())}
@@ -122,6 +121,16 @@ def file_limits(driver: str, options: Mapping[str, str]) -> tuple[int, int, bool
     if compress is None:
         compress = not json and files > 1 and size > 0
     return size, files, compress
+
+
+def file_buffer(driver: str, options: Mapping[str, str]) -> int:
+    """How many bytes may wait for a log file's disk before output is dropped; 0 when the container waits.
+
+    For a remote driver always 0: its buffer is between the cache and the receiver.
+    """
+    if driver in REMOTE or options.get("mode") != "non-blocking":
+        return 0
+    return max(1, binary_size(options.get("max-buffer-size") or DEFAULT_BUFFER))
 
 
 def _check_syslog(options: Mapping[str, str]) -> None:

@@ -20,12 +20,18 @@ class LogFile:
 
     Args:
         spec: where, and how large it may grow.
+
+    Attributes:
+        pause_s: how long to wait before the next `work`, while there is some.
+        fd: the current file's descriptor.
     """
+
+    pause_s = 0.0
 
     def __init__(self, spec: LogSpec) -> None:
         self._spec = spec
-        self._fd = self._open()
-        self._size = os.fstat(self._fd).st_size
+        self.fd = self._open()
+        self._size = os.fstat(self.fd).st_size
         self._rest = {"stdout": b"", "stderr": b""}
         self._job: _Compression | None = None
 
@@ -55,8 +61,12 @@ class LogFile:
                 self._rest[stream] = b""
         while self.work():
             pass
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def abandon(self) -> None:
+        """Let go of the file, which another process goes on with."""
+        os.close(self.fd)
 
     def work(self) -> bool:
         """Do a small part of what can be done while nothing else happens; whether more is left."""
@@ -91,21 +101,21 @@ class LogFile:
         self._put(b"".join(part))
 
     def _put(self, text: bytes) -> None:
-        if self._fd < 0:
-            self._fd = self._open()
-            self._size = os.fstat(self._fd).st_size
+        if self.fd < 0:
+            self.fd = self._open()
+            self._size = os.fstat(self.fd).st_size
         view = memoryview(text)
         while view:
-            written = os.write(self._fd, view)
+            written = os.write(self.fd, view)
             self._size += written
             view = view[written:]
 
     def _rotate(self) -> None:
-        os.close(self._fd)
-        self._fd = -1  # until it is open again: the number may soon be another file's
+        os.close(self.fd)
+        self.fd = -1  # until it is open again: the number may soon be another file's
         path, keep = self._spec.path, self._spec.max_files
         if keep < 2:
-            self._fd = self._open(os.O_TRUNC)
+            self.fd = self._open(os.O_TRUNC)
             self._size = 0
             return
         while self.work():
@@ -121,7 +131,7 @@ class LogFile:
                 except FileNotFoundError:
                     pass
         os.rename(path, f"{path}.1")
-        self._fd = self._open()
+        self.fd = self._open()
         self._size = 0
         if self._spec.compress:
             self._job = _Compression(f"{path}.1")

@@ -19,6 +19,7 @@ class LogSpec:
         max_files: how many files to keep, the current one included.
         attrs: extra attributes to write with each line (json-file's labels and env options).
         format: "json-file" or "local".
+        buffer_bytes: how much may wait for the disk before output is dropped; 0: the container waits.
     """
 
     path: str
@@ -27,6 +28,7 @@ class LogSpec:
     compress: bool = False
     attrs: dict[str, str] = field(default_factory=dict)
     format: str = "json-file"
+    buffer_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

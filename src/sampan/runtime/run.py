@@ -13,6 +13,7 @@ from typing import Any
 
 from sampan.linux import process, terminals
 from sampan.runtime import records, wire
+from sampan.runtime.asidelog import AsideLog
 from sampan.runtime.init import Refused
 from sampan.runtime.logfile import LogFile
 from sampan.runtime.loop import Loop
@@ -66,7 +67,7 @@ class Run:
         self._connections: dict[int, socket.socket] = {}
         self._outputs: dict[str, int] = {}
         self._stdin: Stdin | None = None
-        self._log: LogFile | None = None
+        self._log: LogFile | AsideLog | None = None
         self._listener: socket.socket | None = None
         self._pid = 0
         self._pidfd = -1
@@ -194,7 +195,7 @@ class Run:
         """Do what is due before the loop's next turn; seconds until more is, negative for nothing."""
         timeout = -1.0
         if self._log is not None and self._log.busy:
-            timeout = 0
+            timeout = self._log.pause_s
             self._log.work()
         for session in self._sessions:
             if session.pending and session.waits():

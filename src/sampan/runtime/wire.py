@@ -98,7 +98,10 @@ def encode_request(request: LaunchRequest) -> dict[str, Any]:
         "stdin_once": request.stdin_once,
         "log": None
         if log is None
-        else [log.path, log.max_size_bytes, log.max_files, log.compress, log.attrs, log.format],
+        else [
+            *(log.path, log.max_size_bytes, log.max_files, log.compress, log.attrs, log.format),
+            log.buffer_bytes,
+        ],
         "attachments": [encode_attachment(attachment) for attachment in request.attachments],
         "terminal_size": request.terminal_size,
         "runtime": request.runtime,

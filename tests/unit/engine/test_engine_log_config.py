@@ -90,7 +90,7 @@ def test_the_daemons_options_count_for_its_driver_alone() -> None:
         ("json-file", {"tag": "{{.Nam}}"}, "there is no field .Nam"),
         ("json-file", {"tag": "{{range .}}"}, "only fields such as {{.Name}} are offered"),
         ("json-file", {"tag": "{{.Name"}, "unclosed action"),
-        ("json-file", {"mode": "non-blocking"}, "only blocking is offered yet for json-file"),
+        ("json-file", {"mode": "non-blocking", "max-buffer-size": "much"}, "max-buffer-size"),
         ("syslog", {"syslog-address": "http://x"}, "syslog-address should be in form proto://address"),
         ("syslog", {"syslog-address": "tcp://x:y"}, "invalid syslog-address"),
         ("syslog", {"syslog-format": "x"}, "Invalid syslog format"),
