@@ -23,9 +23,11 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 from sampan.api.app import router  # noqa: E402  (the paths come first)
 from sampan.api.versions import CHANGES  # noqa: E402
 from sampan.cli.app import find  # noqa: E402
+from sampan.cli.commands.exec import exec_body  # noqa: E402
+from sampan.cli.commands.update import update_body  # noqa: E402
 from sampan.cli.containers.config import create_body  # noqa: E402
 from sampan.cli.failures import CommandError  # noqa: E402
-from sampan.cli.flags import parse  # noqa: E402
+from sampan.cli.flags import Flag, parse  # noqa: E402
 from sampan.errors import SampanError  # noqa: E402
 from support.contract import operations  # noqa: E402
 from support.fields import FIELDS, Cgroup, Elsewhere, Inside, Outcome, Refused, Shown, Warned  # noqa: E402
@@ -140,6 +142,8 @@ CLIENT = {
     "disable-content-trust": "true is taken; false is refused: there is no content trust (Notary)",
     "use-api-socket": "honoured: `HostConfig.Mounts`, `Env`, and a file copied in before the start",
 }
+UPDATE_WORDS = {"restart": "always", "cpuset-cpus": "0", "cpuset-mems": "0"}
+EXEC_WORDS = {"env": "A=b", "detach-keys": "ctrl-x"}
 BESIDE = {"health-": ["--health-cmd", "true"], "log-opt": ["--log-driver", "json-file"]}
 
 
@@ -182,6 +186,49 @@ def flags(command: str) -> Iterator[tuple[str, str]]:
         plain = dict(leaves(create_body(parse(found.flags, beside, False)[0], "image", [], False)))
         changed = [path for path, value in body.items() if plain.get(path) != value]
         yield f"--{name}", _of_members(changed, known)
+
+
+def update_flags() -> Iterator[tuple[str, str]]:
+    """Each flag of docker's `update`: its members are those of `create`, changed in the running container."""
+    known = {field.path: field.outcome for field in FIELDS}
+    for name, kind, ours in _recorded("update"):
+        if name in ours:
+            values = parse(list(ours.values()), [f"--{name}={UPDATE_WORDS.get(name, WORDS[kind])}"], False)[0]
+            yield f"--{name}", _of_members([f"HostConfig.{member}" for member in update_body(values)], known)
+        else:
+            yield f"--{name}", "refused: unknown flag"
+
+
+def exec_flags() -> Iterator[tuple[str, str]]:
+    """Each flag of docker's `exec`."""
+    for name, kind, ours in _recorded("exec"):
+        if name not in ours:
+            yield f"--{name}", "refused: unknown flag"
+            continue
+        if name == "env-file":
+            yield f"--{name}", CLIENT[name]
+            continue
+        word = EXEC_WORDS.get(name, WORDS[kind])
+        flags = list(ours.values())
+        keys = word if name == "detach-keys" else ""
+        body = exec_body(parse(flags, [f"--{name}={word}"], False)[0], ["true"], keys)
+        plain = exec_body(parse(flags, [], False)[0], ["true"], "")
+        changed = [member for member, value in body.items() if plain.get(member) != value]
+        if not changed:
+            raise LookupError(f"exec --{name} changes nothing")
+        yield f"--{name}", ", ".join(f"`{member}`" for member in changed) + " honoured"
+    yield "--timeout", "ours alone: `Timeout`; it and all that it started end after so long, exit code 124"
+
+
+def _recorded(command: str) -> Iterator[tuple[str, str, dict[str, Flag]]]:
+    """Docker's flags of a command: the name, the kind, and ours of that command."""
+    recorded: dict[str, list[str]] = json.loads(CLI.read_text())[command]["flags"]
+    found = find([command])[0]
+    assert found is not None and found.flags is not None
+    ours = {flag.name: flag for flag in found.flags}
+    for name, (_, kind) in sorted(recorded.items()):
+        if name != "help":
+            yield name, kind, ours
 
 
 def _of_members(paths: list[str], known: dict[str, Outcome]) -> str:
@@ -228,6 +275,10 @@ def render() -> str:
         "Where a flag becomes members of the body, these are named. How other commands\n"
         "differ from docker's is listed in `tests/unit/cli/test_cli_like_docker.py`.\n",
         table("flag", flags("run")),
+        "## Flags of `update`\n",
+        table("flag", update_flags()),
+        "## Flags of `exec`\n",
+        table("flag", exec_flags()),
     ]
     return "\n".join(parts)
 

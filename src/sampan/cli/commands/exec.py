@@ -18,12 +18,9 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
 
-def run(app: App, values: Values, arguments: list[str]) -> int:
-    """Run the command; its exit code is ours."""
-    container, command = arguments[0], arguments[1:]
-    detached, tty = values.on("detach"), values.on("tty")
-    stdin = values.on("interactive") and not detached
-    keys = chosen_keys(app, values)
+def exec_body(values: Values, command: list[str], keys: str) -> dict[str, Any]:
+    """The body of `POST /containers/{id}/exec`."""
+    detached = values.on("detach")
     env = []
     for path in values.items("env-file"):
         from sampan.cli.containers.files import read_pairs
@@ -32,8 +29,8 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     body: dict[str, Any] = {
         "User": values.text("user"),
         "Privileged": values.on("privileged"),
-        "Tty": tty,
-        "AttachStdin": stdin,
+        "Tty": values.on("tty"),
+        "AttachStdin": values.on("interactive") and not detached,
         "AttachStdout": not detached,
         "AttachStderr": not detached,
         "Detach": detached,
@@ -44,6 +41,15 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     }
     if values.given("timeout"):
         body["Timeout"] = _seconds(values.text("timeout"))
+    return body
+
+
+def run(app: App, values: Values, arguments: list[str]) -> int:
+    """Run the command; its exit code is ours."""
+    container, command = arguments[0], arguments[1:]
+    keys = chosen_keys(app, values)
+    body = exec_body(values, command, keys)
+    detached, tty, stdin = body["Detach"], body["Tty"], body["AttachStdin"]
     if not detached:
         need_terminal(values.on("interactive"), tty)
     if tty:

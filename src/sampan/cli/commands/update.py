@@ -30,8 +30,12 @@ _LIMITS = frozenset(
 )
 
 
-def run(app: App, values: Values, arguments: list[str]) -> int:
-    """Change each container; the others go on when one is refused."""
+def update_body(values: Values) -> dict[str, Any]:
+    """The body of `POST /containers/{id}/update`.
+
+    Raises:
+        CommandError: no flag was given.
+    """
     given = [flag.name for flag in COMMAND.flags or () if values.given(flag.name)]
     if not given:
         raise CommandError("you must provide one or more flags when using this command")
@@ -40,6 +44,12 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     }
     if values.text("restart"):
         body["RestartPolicy"] = parse_restart(values.text("restart"))
+    return body
+
+
+def run(app: App, values: Values, arguments: list[str]) -> int:
+    """Change each container; the others go on when one is refused."""
+    body = update_body(values)
     warnings: list[str] = []
     errors: list[str] = []
     for container in arguments:
