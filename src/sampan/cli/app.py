@@ -165,10 +165,28 @@ def _dispatch(words: Sequence[str]) -> int:
         return _help([])
     if rest[0] == "help":
         return _help(rest[1:])
+    app = App(options)
+    _try_plugin(app, words, rest)
     command, path, arguments = find(rest)
     if command is None:
         return _group(path, arguments)
-    return invoke(App(options), command, path, arguments)
+    return invoke(app, command, path, arguments)
+
+
+def _try_plugin(app: App, words: Sequence[str], rest: Sequence[str]) -> None:
+    """Become a plugin of docker's client, where the command is none of ours, or an alias for a plugin's."""
+    name = rest[0]
+    if name in TOP or (name in GROUPS and name != "builder"):
+        return
+    wanted = str((app.config.get("aliases") or {}).get(name) or name)
+    if wanted in TOP or wanted in GROUPS:
+        return
+    from sampan.cli import plugins
+
+    path = plugins.find(app, wanted)
+    if path:
+        place = len(words) - len(rest)
+        plugins.run(app, path, [*words[:place], wanted, *rest[1:]])
 
 
 def invoke(app: App, command: Command, path: str, words: Sequence[str]) -> int:
