@@ -52,6 +52,11 @@ images --filter dangling=true
 images --filter foo=bar
 images busybox
 images nope
+images --tree
+images --tree -a
+images --tree nope
+images --tree -q
+images --tree --digests
 volume ls
 volume ls -q
 volume ls --format json

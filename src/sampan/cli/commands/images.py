@@ -30,10 +30,19 @@ RAW = RAW_DIGEST.replace("digest: {{.Digest}}\n", "")
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the images that the flags choose, one row for each name."""
     if values.on("tree"):
-        raise CommandError("--tree is not supported by this version")
+        for name, called in (("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest")):
+            if values.on(name):
+                raise CommandError(f"--{called} is not yet supported with --tree")
+        if values.text("format"):
+            raise CommandError("--format is not yet supported with --tree")
     chosen = filters(values.items("filter"))
     if arguments:
         chosen.setdefault("reference", {})[arguments[0]] = True
+    if values.on("tree"):
+        from sampan.cli.commands.images_tree import show as show_tree
+
+        show_tree(app, values.on("all"), chosen)
+        return 0
     images = app.client.call("GET", "/images/json", {"all": values.on("all"), "filters": chosen})
     form = values.text("format") or ("" if values.on("quiet") else str(app.config.get("imagesFormat") or ""))
     digests = values.on("digests") or ".Digest" in form
