@@ -146,7 +146,8 @@ def findings(record: dict[str, Any]) -> Iterator[str]:
     old = version != "" and tuple(map(int, version.split("."))) < (1, 51)
     for value in body if record["lines"] else [body]:
         for line in wrong(schema, value, strict=not old):
-            if not any(name == operation.name and line.startswith(start) for name, start, _ in KNOWN):
+            first = re.sub(r"\[\d+\]", "[0]", line)  # of a list, any item
+            if not any(name == operation.name and first.startswith(start) for name, start, _ in KNOWN):
                 yield f"{operation.name} {status} (v{version or 'newest'}): {line}"
 
 
