@@ -218,13 +218,20 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
 
 
 def _host_config(container: Container) -> dict[str, Any]:
-    """As the client gave it; what only we have is left out where it was not given."""
+    """As the client gave it; of mounts, what was not given is left out, as by Docker."""
     shape: dict[str, Any] = encode(container.host_config)
-    for mount in shape["Mounts"] or ():
-        for name in ("IDMap", "Chown"):
-            if not mount[name]:
-                del mount[name]
+    if shape["Mounts"]:
+        shape["Mounts"] = [_given(mount) for mount in shape["Mounts"]]
     return shape
+
+
+def _given(value: dict[str, Any]) -> dict[str, Any]:
+    """The members that say something; an object that was given stays, though it be empty."""
+    return {
+        name: _given(item) if isinstance(item, dict) else item
+        for name, item in value.items()
+        if item or isinstance(item, dict)
+    }
 
 
 def _health(health: Health) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def add(app: App, body: dict[str, Any]) -> None:
     host = app.client.host
     if not host.path:
         raise CommandError(
-            f"flag --use-api-socket can only be used with unix sockets: endpoint {host.url} incompatible"
+            "flag --use-api-socket can only be used with unix sockets: "
+            f"docker endpoint {host.url} incompatible"
         )
     mounts = body["HostConfig"].setdefault("Mounts", [])
     mounts.append({"Type": "bind", "Source": host.path, "Target": _SOCKET})
@@ -40,13 +41,9 @@ def copy_credentials(app: App, container: str) -> None:
     from sampan.cli.credentials import plain_entries
     from sampan.cli.jsontext import pretty
 
-    data = pretty({"auths": plain_entries()}, "\t").encode("utf-8", "surrogateescape")
+    data = pretty({"auths": dict(sorted(plain_entries().items()))}, "\t").encode("utf-8", "surrogateescape")
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for at in ("run/secrets", "run/secrets/docker"):
-            folder = tarfile.TarInfo(at)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(folder)
         member = tarfile.TarInfo(f"{_FOLDER[1:]}/config.json")
         member.mode, member.size = 0o600, len(data)
         tar.addfile(member, io.BytesIO(data))
