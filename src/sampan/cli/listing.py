@@ -20,14 +20,22 @@ class Field:
         header: its title in a table.
         value: makes its text (or value) from one object.
         argument: a template gives it a word, such as `.Label "name"`: `value(row, word)`.
+        in_json: its value in the JSON of the whole object, where that differs.
     """
 
-    __slots__ = ("argument", "header", "value")
+    __slots__ = ("argument", "header", "in_json", "value")
 
-    def __init__(self, header: str, value: Callable[..., Any], argument: bool = False) -> None:
+    def __init__(
+        self,
+        header: str,
+        value: Callable[..., Any],
+        argument: bool = False,
+        in_json: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.header = header
         self.value = value
         self.argument = argument
+        self.in_json = in_json or value
 
 
 def label(row: Any, name: str) -> str:

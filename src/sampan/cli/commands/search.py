@@ -27,11 +27,14 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         "Name": Field("NAME", lambda row: row.get("name", "")),
         "Description": Field("DESCRIPTION", lambda row: _description(row, not values.on("no-trunc"))),
         "StarCount": Field("STARS", lambda row: str(row.get("star_count") or 0)),
-        "IsOfficial": Field("OFFICIAL", lambda row: "[OK]" if row.get("is_official") else ""),
-        "IsAutomated": Field("AUTOMATED", lambda row: "[OK]" if row.get("is_automated") else ""),
+        "IsOfficial": Field(
+            "OFFICIAL",
+            lambda row: "[OK]" if row.get("is_official") else "",
+            in_json=lambda row: str(bool(row.get("is_official"))).lower(),
+        ),
     }
     columns = ("Name", "Description", "StarCount", "IsOfficial")
-    show(found, fields, columns, values.text("format"), "", "*search.searchContext")
+    show(found, fields, columns, values.text("format"), "", "*registry.searchContext")
     return 0
 
 

@@ -51,8 +51,8 @@ class Row:
         """All columns as one line of JSON, as Go escapes it."""
         from sampan.cli.jsontext import dump, html_safe
 
-        names = sorted(name for name, field in self.fields.items() if not field.argument)
-        return html_safe(dump({name: self.get(name) for name in names}))
+        fields = sorted((name, field) for name, field in self.fields.items() if not field.argument)
+        return html_safe(dump({name: field.in_json(self.row) for name, field in fields}))
 
 
 def _row_field(value: Any, name: str) -> Any:

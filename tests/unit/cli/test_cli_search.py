@@ -1,0 +1,99 @@
+"""`search`: what docker's client and ours make of one registry's answer."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[3] / "src"
+FOUND = [
+    {
+        "name": "busybox",
+        "description": "A busybox whose description goes on for longer than a table has room",
+        "is_official": True,
+        "star_count": 3300,
+    },
+    {"name": "me/x", "description": "a line\nbreak <b>", "is_official": False, "star_count": 0},
+]
+LINES = (
+    ("x",),
+    ("--no-trunc", "x"),
+    ("--limit", "3", "--filter", "stars=3", "x"),
+    ("--format", "json", "x"),
+    ("--format", "{{json .}}", "x"),
+    ("--format", "table {{.Name}}\t{{.StarCount}}", "x"),
+    ("--format", "{{.IsOfficial}} {{.Description}}", "x"),
+    ("--format", "{{.Foo}}", "x"),
+    ("--filter", "foo", "x"),
+    (),
+)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    """An engine that answers every request with the same images."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = json.dumps(FOUND).encode()
+            self.send_response(200)
+            self.send_header("Api-Version", "1.51")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_UNIX
+        daemon_threads = True
+
+        def server_bind(self) -> None:
+            self.socket.bind(self.server_address)
+
+    server = Server(str(tmp_path / "sock"), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"unix://{tmp_path}/sock"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_both_say_the_same(host: str, tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    said = docker and subprocess.run([docker, "--version"], capture_output=True, text=True, check=True).stdout
+    if not said or "version 28." not in said:
+        pytest.skip("needs the program docker of release 28")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "SAMPAN_"))}
+    environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(SOURCE)}
+
+    def run(program: list[str], words: tuple[str, ...]) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [*program, "-H", host, "search", *words],
+            env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr.replace("sampan", "docker")
+
+    for words in LINES:
+        assert run([sys.executable, "-m", "sampan.cli"], words) == run(["docker"], words), words
