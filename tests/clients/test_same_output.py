@@ -98,6 +98,10 @@ inspect nope
 inspect -s busybox
 inspect same-volume bridge
 inspect --type foo same-web
+inspect --type node x
+inspect --type plugin x
+inspect -f "{{.Foo}}" same-web nope same-idle
+inspect -f "{{.Name}}" same-web nope same-idle
 inspect --type image same-web
 image inspect busybox nope
 volume inspect same-volume

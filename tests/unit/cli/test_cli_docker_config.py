@@ -90,7 +90,6 @@ def seen(tmp_path: Path) -> Iterator[Seen]:
 
     class Server(http.server.ThreadingHTTPServer):
         address_family = socket.AF_UNIX
-        daemon_threads = True
 
         def server_bind(self) -> None:
             self.socket.bind(self.server_address)

@@ -66,7 +66,6 @@ def host(tmp_path: Path) -> Iterator[str]:
 
     class Server(http.server.ThreadingHTTPServer):
         address_family = socket.AF_UNIX
-        daemon_threads = True
 
         def server_bind(self) -> None:
             self.socket.bind(self.server_address)

@@ -25,6 +25,15 @@ _PATHS = {
     "network": "/networks/{}",
     "volume": "/volumes/{}",
 }
+# Asked for by --type alone: the daemon says that it is no swarm manager, and that there are no plugins.
+_OTHERS = {
+    "config": "/configs/{}",
+    "node": "/nodes/{}",
+    "plugin": "/plugins/{}/json",
+    "secret": "/secrets/{}",
+    "service": "/services/{}",
+    "task": "/tasks/{}",
+}
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
@@ -34,8 +43,6 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         raise CommandError('type is empty: must be one of "' + '", "'.join(_TYPES) + '"')
     if kind and kind not in _TYPES:
         raise CommandError(f'unknown type: "{kind}": must be one of "' + '", "'.join(_TYPES) + '"')
-    if kind and kind not in _PATHS:
-        raise CommandError(f"--type {kind} is not supported by this version")
     sized = values.on("size")
     client = app.client
 
@@ -59,7 +66,7 @@ def get(
     client: Client, kind: str, name: str, sized: bool = False, query: dict[str, Any] | None = None
 ) -> Any:
     """One object as the daemon describes it."""
-    path = _PATHS[kind].format(escape(name, "/:@" if kind == "image" else ""))
+    path = (_PATHS.get(kind) or _OTHERS[kind]).format(escape(name, "/:@" if kind == "image" else ""))
     return client.call("GET", path, {**(query or {}), "size": sized})
 
 
@@ -75,26 +82,20 @@ def show(form: str, names: list[str], fetch: Callable[[str], tuple[str, Any]], o
         from sampan.cli.template import inspect_template
 
         render = inspect_template(form, raw=not ours)
-    found, failures = [], []
+    found: list[Any] = []  # texts of a template, else objects
+    failures = []
     for name in names:
         try:
-            found.append(fetch(name))
-        except (ApiError, CommandError) as error:
+            kind, value = fetch(name)
+            found.append(value if render is None else render(value, kind))
+        except CommandError as error:
             failures.append(error.message)
     if render is not None:
-        try:
-            for kind, value in found:
-                out(render(value, kind) + "\n")
-        except CommandError:
-            out("\n")
-            raise
-        if not found:
-            out("\n")
+        out("".join(f"{text}\n" for text in found) or "\n")
     else:
         from sampan.cli.jsontext import dump, html_safe, pretty
 
-        objects = [value for _, value in found]
-        text = dump(objects) if form == "json" else pretty(objects)
+        text = dump(found) if form == "json" else pretty(found)
         out((html_safe(text) if ours else text) + "\n")
     if failures:
         warn("\n".join(failures))
