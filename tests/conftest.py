@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Quick and telling tiers first. Everything below these folders needs a daemon.
 TIERS = ("unit", "integration", "attack", "clients", "integration/daemon", "machines")
+# With several rows of tests at once, what takes longest begins first.
+LONGEST = (
+    "machines/test_machines.py",
+    "clients/test_docker_py_suite.py",
+    "clients/test_create_fields.py",
+    "integration/images/test_images_pull.py",
+    "integration/daemon/test_daemon_faults.py",
+)
 NEED_DAEMON = ("clients", "integration/daemon", "machines/inside")
 UNSEEN = pytest.StashKey[list[str]]()  # endpoints that no test has asked
 LEAK_PATIENCE_S = 10.0  # removal of links and directories may happen after the answer
@@ -47,8 +56,15 @@ def _tier(item: pytest.Item) -> int:
     return max((n for n, tier in enumerate(TIERS) if folder.startswith(tier + "/")), default=0)
 
 
+def _length(item: pytest.Item) -> int:
+    file = item.path.relative_to(TESTS).as_posix()
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_tier)
+    if hasattr(config, "workerinput"):  # we are one of several rows: see tools/run_tests.py
+        items.sort(key=_length)
     for item in items:
         folder = item.path.relative_to(TESTS).as_posix()
         if folder.startswith(tuple(f"{tier}/" for tier in NEED_DAEMON)):
@@ -90,6 +106,8 @@ def base(request: pytest.FixtureRequest) -> Iterator[Path]:
     remove_cgroup_parents(TOKEN)
     verdict = judge(directory.rglob("answers.jsonl"))
     request.config.stash[UNSEEN] = verdict.unseen
+    if hasattr(request.config, "workeroutput"):
+        request.config.workeroutput["unseen"] = verdict.unseen
     shutil.rmtree(directory)
     if verdict.wrong:
         pytest.fail("answers that Docker's API does not give:\n" + "\n".join(verdict.wrong), pytrace=False)
@@ -207,6 +225,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for engine in RUNNING:
             if text := engine.log_text()[-4000:]:
                 report.sections.append((f"log of {engine.host}", text))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """What no row of tests has asked, nobody has."""
+    unseen = getattr(node, "workeroutput", {}).get("unseen")
+    if unseen is not None:
+        others = node.config.stash.get(UNSEEN, unseen)
+        node.config.stash[UNSEEN] = [one for one in unseen if one in others]
 
 
 _MANY_UNSEEN = 60

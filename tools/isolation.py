@@ -2,6 +2,8 @@
 
 Bridges, firewall tables and forwarding switches of the tests then never meet the machine's, and two test runs
 may go on side by side. Only the network is closed off so; what has to be fetched is fetched before.
+
+As a program it runs another in such namespaces: `isolation.py PROGRAM ARGUMENT…`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,3 +48,8 @@ def _mounts_below_sys() -> list[str]:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    isolate()
+    os.execvp(sys.argv[1], sys.argv[1:])

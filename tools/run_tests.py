@@ -6,7 +6,9 @@ summary, so that the last line of the output is pytest's own. Run by the system'
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -99,7 +101,7 @@ def known(package: str) -> bool:
 
 def apt(*arguments: str) -> bool:
     """Run apt-get with its output shown only when it fails."""
-    command = ["apt-get", "-y", "-q", *arguments]
+    command = ["apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=600", *arguments]
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -162,7 +164,13 @@ def expand(argument: str) -> str:
 
 
 def fetch() -> None:
-    """Get what the tests need from outside, while there is an outside."""
+    """Get what the tests need from outside, while there is one. Two runs at once wait for one another."""
+    with (machine.cache() / "fetch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _fetch()
+
+
+def _fetch() -> None:
     wanted = [
         "from support import docker_py; docker_py.fetch()",
         "from support import packages; packages.fetch()",
@@ -186,6 +194,20 @@ def fetch() -> None:
         process.wait()
 
 
+def side_by_side() -> list[str]:
+    """The options that make pytest run files of tests beside one another, each row in namespaces of its own.
+
+    Most tests wait for something else than a processor, and one row waits for the emulated machines: so one
+    row more than there are processors.
+    """
+    rows = (os.cpu_count() or 1) + 1
+    program = [str(environment.PYTHON)]
+    if os.geteuid() == 0:
+        program = [sys.executable, str(ROOT / "tools" / "isolation.py"), *program]
+    worker = f"popen//python={shlex.join(program)}"
+    return ["--dist=loadfile", "--no-loadscope-reorder", *["--tx", worker] * rows]
+
+
 def main() -> int:
     """All of it; the exit status is pytest's, or 1 when only a check failed."""
     os.chdir(ROOT)
@@ -201,9 +223,13 @@ def main() -> int:
     os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
     if os.geteuid() == 0:
         fetch()
+    if not arguments:
+        arguments = side_by_side()
+    elif os.geteuid() == 0:
         isolation.isolate()
     command = [environment.PYTHON, "-m", "pytest", *arguments]
-    with tempfile.TemporaryDirectory(prefix="sampan-pytest-", ignore_cleanup_errors=True) as scratch:
+    # The name is short: sockets below it may have paths of 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="spt-", ignore_cleanup_errors=True) as scratch:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch  # pytest's own is shared by all runs of a user
         status = subprocess.run([str(part) for part in command], check=False).returncode
     return status or bool(failed)

@@ -72,7 +72,7 @@ def test_the_interpreter_cannot_be_overwritten(tmp_path: Path) -> None:
             await runner.remove(run)
         await asyncio.sleep(0.2)
         main.process.signal(9)
-        assert b"WROTE" not in await main.client.read()
+        assert b"WROTE" not in await main.client.read(timeout=60)
 
     in_box(body)
     assert hashlib.sha256(real.read_bytes()).digest() == before

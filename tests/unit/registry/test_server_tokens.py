@@ -109,7 +109,7 @@ def test_what_is_granted(world):
         {"exp": time.time() - 100}, {"nbf": time.time() + 1000}, {"iss": "another"}, {"aud": "another"},
         {"exp": None}, {"iss": None}, {"aud": None}, {"exp": "soon"},
     ],
-    ids=str,
+    ids=["ended", "not begun", "iss", "aud", "no exp", "no iss", "no aud", "exp is a word"],
 )  # fmt: skip
 def test_claims_that_do_not_hold(world, claims):
     with pytest.raises(Unauthorized) as caught:
