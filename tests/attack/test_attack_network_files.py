@@ -38,7 +38,7 @@ def test_filling_a_volume_does_not_leave_the_root(tmp_path: Path, link: str) -> 
     (rootfs / "etc" / "mine").write_text("image's")
     (rootfs / "data").symlink_to(link)
     volumes = VolumeService(tmp_path / "volumes", Database(tmp_path / "db"))
-    volume = volumes.create("data")
+    volume, _ = volumes.create("data")
     volumes.populate("data", str(rootfs), "/data")
     assert {entry.name for entry in volume.mountpoint.iterdir()} <= {"mine"}
 
@@ -50,7 +50,7 @@ def test_a_link_inside_the_source_is_copied_as_a_link(tmp_path: Path) -> None:
     (rootfs / "data" / "shadow").symlink_to("/etc/shadow")
     (rootfs / "data" / "etc").symlink_to("/etc")
     volumes = VolumeService(tmp_path / "volumes", Database(tmp_path / "db"))
-    volume = volumes.create("data")
+    volume, _ = volumes.create("data")
     assert volumes.populate("data", str(rootfs), "/data")
     assert os.readlink(volume.mountpoint / "shadow") == "/etc/shadow"
     assert os.readlink(volume.mountpoint / "etc") == "/etc"

@@ -259,7 +259,7 @@ def test_killed_in_the_midst_of_uploads(tmp_path):
     stop.set()
     for thread in threads:
         thread.join()
-    assert len(acknowledged) > 20
+    assert len(acknowledged) > 5
     with sqlite3.connect(registry.data / "registry.db") as database:
         assert dict(database.execute("SELECT digest, size FROM blobs")) == files(registry)
     registry.stop()
