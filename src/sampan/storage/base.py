@@ -137,6 +137,12 @@ class DirectoryDriver:
             if problem:
                 raise InvalidParameter(f"storage-opt {key}: {self.home} cannot be limited: {problem}")
 
+    def _container_size(self, container_id: str, parent: str | None) -> int:
+        raise NotImplementedError
+
+    def _graph_data(self, container_id: str, parent: str | None) -> dict[str, str]:
+        return {}
+
     # --- layers ---
 
     def layer_path(self, layer_id: str) -> Path:
@@ -269,9 +275,26 @@ class DirectoryDriver:
         try:
             data = (self.container_path(container_id) / "container.json").read_bytes()
         except FileNotFoundError:
-            raise NoSuchLayer(f"container {container_id} has no file system in {self.name}") from None
+            raise NoSuchLayer(
+                f"container {container_id} has no file system in {self.name}: it was made with another "
+                "--storage-driver, or its files are gone"
+            ) from None
         parent: str | None = json.loads(data)["parent"]
         return parent
+
+    def container_size(self, container_id: str) -> int:
+        try:
+            parent = self.container_parent(container_id)
+        except NoSuchLayer:
+            return 0
+        return self._container_size(container_id, parent)
+
+    def graph_data(self, container_id: str) -> dict[str, str]:
+        try:
+            parent = self.container_parent(container_id)
+        except NoSuchLayer:
+            return {}
+        return self._graph_data(container_id, parent)
 
     def create_container(
         self, container_id: str, parent_layer: str | None, size_bytes: int | None = None

@@ -185,7 +185,7 @@ class Driver(Protocol):
         """
 
     def container_size(self, container_id: str) -> int:
-        """The size in bytes of the files that the container added or changed."""
+        """The bytes of the files that the container added or changed; 0 where it has no file system."""
 
     def mounted(self) -> set[str]:
         """The containers whose file system is mounted, as the kernel has it."""
@@ -218,7 +218,7 @@ class Driver(Protocol):
         """What `info` tells of the driver."""
 
     def graph_data(self, container_id: str) -> dict[str, str]:
-        """What inspect tells of the container's file system."""
+        """What inspect tells of the container's file system; nothing where it has none."""
 
     def layer_data(self, layer_id: str | None) -> dict[str, str]:
         """What inspect tells of where a layer lies; nothing for None."""

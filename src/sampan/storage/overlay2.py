@@ -265,8 +265,7 @@ class Overlay2(DirectoryDriver):
     def write_snapshot(self, stage: Path, parent: str | None, out: BinaryIO) -> None:
         changes.write_upper(os.fsencode(stage / "diff"), out)
 
-    def container_size(self, container_id: str) -> int:
-        self.container_parent(container_id)
+    def _container_size(self, container_id: str, parent: str | None) -> int:
         return changes.tree_size(os.fsencode(self.container_path(container_id) / "diff"))
 
     def status(self) -> list[tuple[str, str]]:
@@ -278,9 +277,9 @@ class Overlay2(DirectoryDriver):
             ("userxattr", "false"),
         ]
 
-    def graph_data(self, container_id: str) -> dict[str, str]:
+    def _graph_data(self, container_id: str, parent: str | None) -> dict[str, str]:
         path = self.container_path(container_id)
-        lowers, _ = self._stack(self.container_parent(container_id))
+        lowers, _ = self._stack(parent)
         return {
             "LowerDir": ":".join(str(self.home / lower) for lower in lowers),
             "MergedDir": str(path / "merged"),

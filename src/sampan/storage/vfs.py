@@ -135,14 +135,11 @@ class Vfs(DirectoryDriver):
     def diff_tar(self, container_id: str, out: BinaryIO) -> None:
         self._walk(container_id).write_tar(out)
 
-    def container_size(self, container_id: str) -> int:
-        return self._walk(container_id).size()
+    def _container_size(self, container_id: str, parent: str | None) -> int:
+        return self._walk_of(self.container_path(container_id) / "root", parent).size()
 
     def status(self) -> list[tuple[str, str]]:
         return []
-
-    def graph_data(self, container_id: str) -> dict[str, str]:
-        return {}
 
     def layer_data(self, layer_id: str | None) -> dict[str, str]:
         return {}

@@ -133,7 +133,7 @@ def test_a_limit_on_a_containers_files(stored: Daemon) -> None:
 
 def test_many_files_are_removed_after_the_answer(stored: Daemon) -> None:
     docker, image = stored.docker, stored.busybox
-    many = "mkdir /m; cd /m; i=0; while [ $i -lt 4000 ]; do : >$i; i=$((i+1)); done"
+    many = "mkdir /m; cd /m; i=0; while [ $i -lt 500 ]; do : >$i; i=$((i+1)); done"
     docker("run", "--name", "many", image, "sh", "-c", many)
     docker("rm", "many")
     home = stored.data_root / driver_of(stored)
@@ -155,5 +155,13 @@ def test_the_data_root_keeps_its_driver(make_daemon: Callable[..., Daemon]) -> N
     assert made.process.wait(30) != 0
     made.process = None
     assert "overlay2 has no option 'size'" in made.log_text()
-    made.arguments = made.arguments[:-4]
+    made.arguments = made.arguments[:-2]
+    made.start()  # in words: what was made with vfs is to be seen, and has no files here
+    assert made.docker("run", "--rm", made.busybox, "echo", "image").out == "image\n"
+    lost = made.docker("start", "old", code=None)
+    assert "has no file system in overlay2: it was made with another --storage-driver" in lost.err
+    (shown,) = [one for one in made.api.get("/system/df")["Containers"] if "/old" in one["Names"]]
+    assert shown.get("SizeRw", 0) == 0
+    assert made.docker("inspect", "-f", "{{.Driver}} {{.GraphDriver.Data}}", "old").out == "vfs map[]\n"
+    made.docker("rm", "old")
     made.end()

@@ -54,7 +54,10 @@ async def list_with_sizes(core: Core, chosen: list[Live]) -> list[dict[str, Any]
 def sizes_of(core: Core, live: Live) -> tuple[int, int]:
     """Bytes of the writable layer, and of it together with the image."""
     writable = whole = core.driver.container_size(live.id)
-    layer = core.driver.container_parent(live.id)  # its image may have been removed by force
+    try:
+        layer = core.driver.container_parent(live.id)  # its image may have been removed by force
+    except NotFound:  # it was made with another storage driver, or is damaged
+        layer = None
     while layer is not None and core.driver.has_layer(layer):
         whole += core.driver.layer_size(layer)
         layer = core.driver.layer_parent(layer)
