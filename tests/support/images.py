@@ -87,7 +87,7 @@ def suite() -> str:
 
 # The releases of Debian that Sampan's packages are for, and what a root has to have before they come.
 RELEASES = ("bookworm", "trixie")
-INSTALLED = ("python3", "systemd-sysv")
+INSTALLED = ("kmod", "python3", "systemd-sysv")
 
 
 def debian_tar() -> Path:
@@ -97,7 +97,7 @@ def debian_tar() -> Path:
 
 def machine_tar(release: str) -> Path:
     """A Debian that can be booted, of a certain release."""
-    return _bootstrapped(release, INSTALLED, f"machine-{release}.tar")
+    return _bootstrapped(release, INSTALLED, f"{'-'.join((release, *INSTALLED))}.tar")
 
 
 @functools.cache

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from support.engine import Daemon
 from support.images import RELEASES, busybox_tar, import_file, machine_tar
 from support.machine import eventually
 from support.needs import program
-from support.packages import NEWER, built, publish, signing_key
+from support.packages import NEWER, PACKAGING, built, publish, signing_key, wheel_cache
 
 pytestmark = [pytest.mark.daemon, pytest.mark.timeout(300)]
 
@@ -81,6 +84,7 @@ def make_root(daemon: Daemon, repository: Path) -> Iterator[Callable[..., Root]]
 
 
 SOURCE = """
+echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/quick
 rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
 mkdir -p /etc/apt/keyrings
 cp /repository/sampan.asc /etc/apt/keyrings/
@@ -90,6 +94,13 @@ sed s,URL,file:/repository, /repository/sampan.sources >/etc/apt/sources.list.d/
 
 FIND = "find / -xdev -name '*sampan*' -not -path '/repository/*' -not -path '/proc/*'"
 SYSTEMD = ("--tmpfs", "/run", "--tmpfs", "/run/lock", "-e", "container=docker")
+# What dpkg tells when the distribution's Python becomes another one.
+NEW_PYTHON = """
+rm -r /usr/lib/sampan/packages/sampan/__pycache__
+dpkg-trigger --by-package=python3-minimal /usr/bin/python3
+dpkg --configure --pending
+test -d /usr/lib/sampan/packages/sampan/__pycache__
+"""
 
 
 @pytest.fixture
@@ -144,10 +155,17 @@ def test_from_a_repository_to_the_purge(
         assert root.out(f"cat /proc/{process}/comm") == "sleep"
         assert root.out("sampan ps --format '{{.Names}}'") == "lives", "by the socket"
         assert root.out("systemctl is-active sampan.service") == "active"
+    else:
+        daemon = root.out("cat /run/sampan/sampand.pid")
+        root(NEW_PYTHON)
+        assert "lives" in root.out("sampan ps") and root.out("cat /run/sampan/sampand.pid") != daemon
+        root(f"{APT} install --no-install-recommends sampan-docker")
+        assert "Sampan" in root.out("docker -H unix:///run/docker.sock run --rm hello-world")
 
-    removed = root(f"{APT} purge sampan && test ! -d /proc/{process}")
+    removed = root(f"{APT} purge sampan sampan-docker && test ! -d /proc/{process}")
     assert "are left in /var/lib/sampan" in removed.out + removed.err
     assert set(root.out(FIND).splitlines()) == before
+    root("! command -v docker && test ! -L /run/docker.sock")
     assert root.out("ls /var/lib/sampan/sampan.db")
     assert root("getent group sampan", code=None).code == 2
     assert root.out("ls /sys/class/net") == "lo"
@@ -157,3 +175,23 @@ def test_from_a_repository_to_the_purge(
     assert "busybox" in root.out("sampan images")
     root(f"echo sampan sampan/purge-data boolean true | debconf-set-selections; {APT} purge sampan")
     assert root.out("ls -A /var/lib/sampan") == ""
+
+
+def test_the_same_source_gives_the_same_packages(repository: Path, tmp_path: Path) -> None:
+    words = [sys.executable, PACKAGING / "build_deb.py", "--output", tmp_path, "--wheels", wheel_cache()]
+    build = shlex.join(map(str, [*words, "--offline", "--compression", "zstd"]))
+    done = subprocess.run(["sh", "-c", f"umask 077; TZ=Asia/Tokyo {build}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for path in map(Path, done.stdout.split()):
+        assert path.read_bytes() == (repository / "pool" / path.name).read_bytes(), path.name
+
+
+@program("gpg")
+def test_a_version_is_never_replaced(repository: Path, tmp_path: Path) -> None:
+    name = f"sampan-docker_{__version__}_all.deb"
+    (tmp_path / name).write_bytes(b"another")
+    with signing_key() as environment:
+        command = [sys.executable, PACKAGING / "build_repository.py", repository, tmp_path / name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("is there with other content: give the new one another version\n")
