@@ -22,7 +22,7 @@ sys.path.insert(0, str(TESTS))
 from sampan.database import Database  # noqa: E402
 from support.cli import Cli, docker_release  # noqa: E402  (the paths come first)
 from support.contract import judge  # noqa: E402
-from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers  # noqa: E402
+from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers, left_networks  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
 
 # A shell that runs us in the background lets us ignore it; clients under test are to take it.
@@ -207,13 +207,13 @@ def _no_container_left() -> Iterator[None]:
     """Each module removes the containers it makes."""
     yield
     left = [
-        container
+        thing
         for engine in RUNNING
         if not isinstance(engine, Daemon) or engine.process is not None
-        for container in left_containers(engine)
+        for thing in (*left_containers(engine), *left_networks(engine))
     ]
     if left:
-        pytest.fail("the module left containers behind: " + ", ".join(left), pytrace=False)
+        pytest.fail("the module left behind: " + ", ".join(left), pytrace=False)
 
 
 @pytest.hookimpl(hookwrapper=True)

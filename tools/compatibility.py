@@ -30,7 +30,7 @@ from sampan.cli.failures import CommandError  # noqa: E402
 from sampan.cli.flags import Flag, parse  # noqa: E402
 from sampan.errors import SampanError  # noqa: E402
 from support.contract import operations  # noqa: E402
-from support.fields import FIELDS, Cgroup, Elsewhere, Inside, Outcome, Refused, Shown, Warned  # noqa: E402
+from support.fields import FIELDS, Cgroup, Elsewhere, Inside, Outcome, Passed, Refused, Shown, Warned  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "compatibility.md"
 CLI = ROOT / "tests" / "specs" / "docker-cli-v28.2.json"
@@ -61,6 +61,8 @@ def outcome(what: Outcome) -> str:
         return f"{what.status}: `{what.words}`"
     if isinstance(what, Warned):
         return f"dropped with the warning `{what.words}`"
+    if isinstance(what, Passed):
+        return f"let pass: {what.why}"
     if isinstance(what, Shown):
         return f"kept and shown{': ' + what.why if what.why else ''}"
     if isinstance(what, Cgroup) and not what.v2[0]:

@@ -1,8 +1,4 @@
-"""Debian's docker-compose at our daemon: a project of several services, from `up` to `down`.
-
-Its services share the default bridge (`network_mode: bridge`): networks of a project's own are to come, and
-compose is told so by name.
-"""
+"""Debian's docker-compose at our daemon: projects of several services, from `up` to `down`."""
 
 from __future__ import annotations
 
@@ -26,7 +22,6 @@ version: "2.4"
 services:
   web:
     image: busybox
-    network_mode: bridge
     command: [sh, -c, "echo web up; while :; do cat /data/page | nc -l -p 80; done"]
     ports: ["80"]
     environment: {COLOUR: green}
@@ -36,7 +31,6 @@ services:
     labels: {tier: front}
   writer:
     image: busybox
-    network_mode: bridge
     command: [sh, -c, "echo hello from writer >/data/page; echo written; exec sleep 1000"]
     volumes: ["pages:/data"]
     mem_limit: 64m
@@ -116,10 +110,52 @@ def test_a_project_from_up_to_down(compose: Compose, engine: Engine) -> None:
     assert not [one for one in volumes if one["Name"] == "ahoy_pages"], json.dumps(volumes)
 
 
-def test_networks_of_its_own_are_refused_by_name(compose: Compose, engine: Engine, tmp_path: Path) -> None:
-    file = tmp_path / "ahoy" / "docker-compose.yml"
-    file.write_text(file.read_text().replace("    network_mode: bridge\n", ""))
-    said = compose("up", "-d", code=1)
-    assert "not offered yet" in said
+NETWORKS = """
+version: "2.4"
+services:
+  proxy:
+    image: busybox
+    command: [sh, -c, "while :; do nc 10.232.30.9 80 </dev/null | nc -l -p 80; done"]
+    ports: ["80"]
+    networks: {front: {}, back: {aliases: [gate]}}
+  store:
+    image: busybox
+    command: [sh, -c, "while :; do echo treasure | nc -l -p 80; done"]
+    networks: {back: {ipv4_address: 10.232.30.9, aliases: [hold]}}
+networks:
+  front:
+    labels: {side: bow}
+  back:
+    internal: true
+    ipam: {config: [{subnet: 10.232.30.0/24}]}
+"""
+
+
+def test_networks_of_its_own(compose: Compose, engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "ahoy" / "docker-compose.yml").write_text(NETWORKS.replace("busybox", engine.busybox))
+    compose("up", "-d")
+    try:
+        back = engine.api.get("/networks/ahoy_back")
+        assert back["Internal"] and back["Labels"]["com.docker.compose.network"] == "back"
+        assert engine.api.get("/networks/ahoy_front")["Labels"]["side"] == "bow"
+        members = {member["Name"]: member["IPv4Address"] for member in back["Containers"].values()}
+        assert members.pop("ahoy_store_1") == "10.232.30.9/24" and list(members) == ["ahoy_proxy_1"]
+        networks = engine.api.inspect("ahoy_proxy_1")["NetworkSettings"]["Networks"]
+        assert set(networks) == {"ahoy_front", "ahoy_back"}
+        assert {"gate", "proxy", "ahoy_proxy_1"} <= set(networks["ahoy_back"]["DNSNames"])
+        published = engine.api.inspect("ahoy_proxy_1")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+        page = ["busybox", "nc", "-w", "2", "127.0.0.1", published]
+
+        def answer() -> str:
+            return subprocess.run(page, capture_output=True, text=True, check=False).stdout
+
+        eventually(lambda: answer() == "treasure\n")
+        assert compose("exec", "-T", "store", "ip", "route").count("default") == 0, "no way out of the store"
+        compose("up", "-d")
+        assert "Up" in compose("ps")
+        compose("restart", "-t", "0", "store")
+        eventually(lambda: answer() == "treasure\n")
+    finally:
+        compose("down", "-v", "-t", "0")
     assert _project(engine) == {}
-    compose("down", "-v")
+    assert not [one for one in engine.api.get("/networks") if one["Name"].startswith("ahoy_")]

@@ -171,6 +171,7 @@ class Daemon(Engine):
             self.start()  # only a daemon can tidy up
         for container in self.api.containers():
             self.api.remove(container["Id"])
+        left_networks(self)
         self.stop()
         if self in RUNNING:
             RUNNING.remove(self)
@@ -199,4 +200,13 @@ def left_containers(engine: Engine) -> list[str]:
     return left
 
 
-__all__ = ["RUNNING", "TOKEN", "Cli", "Daemon", "Engine", "Result", "left_containers"]
+def left_networks(engine: Engine) -> list[str]:
+    """Remove the networks that a test module left behind; their names."""
+    left = []
+    for network in engine.api.get('/networks?filters={"type":["custom"]}'):
+        left.append(network["Name"])
+        engine.api("DELETE", f"/networks/{network['Id']}")
+    return left
+
+
+__all__ = ["RUNNING", "TOKEN", "Cli", "Daemon", "Engine", "Result", "left_containers", "left_networks"]

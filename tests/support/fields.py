@@ -37,6 +37,13 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """Let pass without a meaning, as Docker does."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Elsewhere:
     """In effect: another test, `file::function` below tests/, looks closer than a table can."""
 
@@ -58,7 +65,7 @@ class Warned:
     words: str
 
 
-Outcome = Inside | Cgroup | Shown | Elsewhere | Refused | Warned
+Outcome = Inside | Cgroup | Shown | Passed | Elsewhere | Refused | Warned
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,9 @@ def _endpoint(name: str, value: Any, outcome: Outcome) -> Field:
     return Field(f"NetworkingConfig.EndpointsConfig.*.{name}", value, outcome)
 
 
-def _later(name: str, value: Any) -> Field:
-    return _endpoint(name, value, Refused(501, f"EndpointsConfig.bridge.{name} is not offered yet"))
-
-
 WINDOWS = "HostConfig.{}: unknown field"
 ISOLATION = "Invalid isolation: \"hyperv\" - linux only supports 'default'"
+ENDPOINT = "invalid endpoint settings:\n"
 KERNEL_MEMORY = "Your kernel does not support kernel memory limits. Limitation discarded."
 
 FIELDS: tuple[Field, ...] = (
@@ -286,7 +290,7 @@ FIELDS: tuple[Field, ...] = (
     _host("GroupAdd", ["777"], Inside("id -G | grep -o 777", "777")),
     _host("IpcMode", "none", Inside("test -d /dev/shm && grep /dev/shm /proc/mounts || echo none", "none")),
     _host("Cgroup", "container:x", Refused(501, "the field Cgroup: not offered yet")),
-    _host("Links", ["a:b"], Refused(501, "links (--link): not offered yet")),
+    _host("Links", ["a:b"], Refused(400, "could not get container for a: No such container: a")),
     _host("OomScoreAdj", 321, Inside("cat /proc/self/oom_score_adj", "321")),
     _host("PidMode", "host", Inside("test $$ -gt 1 && echo host", "host")),
     _host("Privileged", True, Elsewhere("clients/test_run_limits.py::test_privileged")),
@@ -396,23 +400,48 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "NetworkingConfig.EndpointsConfig",
         {"other": {}},
-        Refused(501, "network other: joining user-defined networks is not offered yet"),
+        Refused(400, "network other not found"),
     ),
     _endpoint(
         "MacAddress", "02:42:00:00:00:08", Inside("cat /sys/class/net/eth0/address", "02:42:00:00:00:08")
     ),
-    _later("IPAMConfig", {"IPv4Address": "192.0.2.9"}),
-    _later("Links", ["a:b"]),
-    _later("Aliases", ["ahoy"]),
-    _later("DriverOpts", {"a": "b"}),
-    _later("GwPriority", 7),
-    _later("NetworkID", "a"),
-    _later("EndpointID", "a"),
-    _later("Gateway", "192.0.2.1"),
-    _later("IPAddress", "192.0.2.9"),
-    _later("IPPrefixLen", 24),
-    _later("IPv6Gateway", "2001:db8::1"),
-    _later("GlobalIPv6Address", "2001:db8::2"),
-    _later("GlobalIPv6PrefixLen", 64),
-    _later("DNSNames", ["ahoy"]),
+    _endpoint(
+        "IPAMConfig",
+        {"IPv4Address": "192.0.2.9"},
+        Refused(400, ENDPOINT + "user specified IP address is supported on user defined networks only"),
+    ),
+    _endpoint(
+        "Links",
+        ["nosuch:b"],
+        Refused(400, "could not get container for nosuch: No such container: nosuch"),
+    ),
+    _endpoint(
+        "Aliases",
+        ["ahoy"],
+        Refused(
+            400, ENDPOINT + "network-scoped alias is supported only for containers in user defined networks"
+        ),
+    ),
+    _endpoint(
+        "DriverOpts", {"com.docker.network.endpoint.ifname": "wan0"}, Inside("ls /sys/class/net", "lo\nwan0")
+    ),
+    _endpoint("GwPriority", 7, Elsewhere("clients/test_networks.py::test_several_networks_from_the_start")),
+    *(
+        _endpoint(
+            name,
+            value,
+            Passed("a result, found anew at each start; clients send back what inspect has shown"),
+        )
+        for name, value in (
+            ("NetworkID", "a"),
+            ("EndpointID", "a"),
+            ("Gateway", "192.0.2.1"),
+            ("IPAddress", "192.0.2.9"),
+            ("IPPrefixLen", 24),
+            ("IPv6Gateway", "2001:db8::1"),
+            ("GlobalIPv6Address", "2001:db8::2"),
+            ("GlobalIPv6PrefixLen", 64),
+            ("DNSNames", ["ahoy"]),
+        )
+    ),
 )

@@ -6,9 +6,12 @@ people: docs/compatibility.md shows it.
 
 from __future__ import annotations
 
-from sampan.engine.model import HostConfig
+from typing import Any
+
+from sampan.engine.model import Container, HostConfig
 from sampan.http import ApiVersion
 from sampan.http.response import MULTIPLEXED_STREAM, RAW_STREAM
+from sampan.network import PREDEFINED
 
 # The first version that no longer has the difference, and the difference.
 CHANGES: tuple[tuple[str, str], ...] = (
@@ -24,7 +27,9 @@ CHANGES: tuple[tuple[str, str], ...] = (
     ),
     ("1.43", "images without a name have the tag `<none>:<none>` and the digest `<none>@<none>`"),
     ("1.44", "images have `VirtualSize`, and `Created` also when it is unknown"),
+    ("1.44", "`create` takes one network alone"),
     ("1.45", "images have `Container` and `ContainerConfig`"),
+    ("1.45", "`Aliases` in networks of the user's have the container's short id too"),
     ("1.49", "commits in `/info` have `Expected`"),
     ("1.50", "`Config` of images has members that an image cannot have, all empty"),
     ("1.50", "`/info` has `BridgeNfIptables` and `BridgeNfIp6tables`"),
@@ -37,6 +42,16 @@ def defaults(version: ApiVersion, host_config: HostConfig) -> None:
         host_config.ipc_mode = host_config.ipc_mode or "shareable"
     if version < (1, 41):
         host_config.cgroupns_mode = host_config.cgroupns_mode or "host"
+
+
+def aliases(version: ApiVersion, container: Container, shape: dict[str, Any]) -> None:
+    """Put short id and host name among the aliases of an inspected container, for clients that look there."""
+    if version >= (1, 45):
+        return
+    for name, endpoint in shape["NetworkSettings"]["Networks"].items():
+        if name not in PREDEFINED:
+            known = [*(endpoint["Aliases"] or ()), container.id[:12], container.config.hostname]
+            endpoint["Aliases"] = list(dict.fromkeys(known))
 
 
 def stream_type(version: ApiVersion, tty: bool) -> str:

@@ -12,11 +12,18 @@ import socket
 import time
 from contextlib import ExitStack
 
-from sampan.engine import health, log_config, mountpoints
+from sampan.engine import endpoints, health, log_config, mountpoints
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.metrics import timed
-from sampan.engine.model import Container, ContainerConfig, HostConfig, MountPoint, RestartPolicy
+from sampan.engine.model import (
+    Container,
+    ContainerConfig,
+    EndpointSettings,
+    HostConfig,
+    MountPoint,
+    RestartPolicy,
+)
 from sampan.engine.names import check_name, random_name
 from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
@@ -36,6 +43,7 @@ async def create(
     host_config: HostConfig,
     platform: Platform | None = None,
     caller: mountpoints.Caller | None = None,
+    networks: dict[str, EndpointSettings] | None = None,
 ) -> tuple[Live, list[str]]:
     """Make a container.
 
@@ -45,6 +53,7 @@ async def create(
         host_config: as the client sent it; defaults are filled in.
         platform: what the image must be for, when that matters.
         caller: uid and gid of who asks, where they are known.
+        networks: the networks to be in, where that is said; else the one of the network mode.
 
     Returns:
         The container, and warnings for the user.
@@ -74,6 +83,7 @@ async def create(
     )
     try:
         warnings = _complete(core, container)
+        endpoints.complete(core, container, networks or {})
         container.mounts = mountpoints.collect(
             config, host_config, lambda text: core.get(text).container, caller
         )
@@ -166,10 +176,7 @@ def _network_mode(core: Core, mode: str, disabled: bool | None) -> str:
         return "none" if disabled else "bridge"
     if mode.startswith("container:"):
         return "container:" + core.get(mode.removeprefix("container:")).id
-    network = core.networks.get(mode)
-    if network.name not in ("bridge", "host", "none"):
-        raise NotFound(f"network {mode} not found")
-    return network.name
+    return core.networks.get(mode).name
 
 
 def check_restart_policy(policy: RestartPolicy) -> None:

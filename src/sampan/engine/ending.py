@@ -16,7 +16,7 @@ import signal
 from collections.abc import Awaitable
 from pathlib import Path
 
-from sampan.engine import health, oom, removal, restarting, sources, starting
+from sampan.engine import endpoints, health, networks, oom, removal, restarting, sources, starting
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.model import Container
 from sampan.engine.names import check_name
@@ -61,9 +61,11 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     again = again and restarting.wanted(container, record.exit_code)
     if again:
         restarting.schedule(core, live, ran_s)
+    published = bool(container.ports)
+    endpoints.clear_all(container)
     core.write_down(container)
     core.shipping.ended(live.id)
-    if container.ports:  # free for the next one before anybody hears of this end; the rest follows
+    if published:  # free for the next one before anybody hears of this end; the rest follows
         with contextlib.suppress(OSError, SampanError):  # `release` tries again
             core.networks.withdraw(container.id)
     live.tell_ended()
@@ -73,6 +75,7 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     if state.oom_killed and not oom_told:
         core.publish(live, "oom")
     core.publish(live, "die", exitCode=str(record.exit_code), execDuration=str(int(ran_s)))
+    networks.tell(core, container, "disconnect")
     live.settled = core.spawn(
         asyncio.create_task(_settle(core, container, process), name=f"settle {live.id[:12]}")
     )
@@ -251,6 +254,7 @@ async def rename(core: Core, live: Live, name: str) -> None:
             error.args = (error.message,)
             raise
     core.publish(live, "rename", oldName=f"/{old}")
+    await networks.renamed(core, live)
 
 
 def wait(live: Live, condition: str) -> Awaitable[int]:

@@ -264,16 +264,30 @@ class MountPoint:
 
 
 @dataclass(slots=True)
-class EndpointSettings:
-    """A container's place in one network."""
+class EndpointIPAMConfig:
+    """The addresses that a container is to have in a network."""
 
+    ipv4_address: str = field(default="", metadata={"json": "IPv4Address"})
+    ipv6_address: str = field(default="", metadata={"json": "IPv6Address"})
+    link_local_ips: list[str] | None = field(default=None, metadata={"json": "LinkLocalIPs"})
+
+
+@dataclass(slots=True)
+class EndpointSettings:
+    """A container's place in one network: what was asked for, and what it has while the container runs."""
+
+    ipam_config: EndpointIPAMConfig | None = field(default=None, metadata={"json": "IPAMConfig"})
+    links: list[str] | None = None
+    aliases: list[str] | None = None
+    driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
+    desired_mac_address: str = ""  # ours; what follows is found at the start
     network_id: str = _json("NetworkID")
     endpoint_id: str = _json("EndpointID")
     gateway: str = ""
     ip_address: str = _json("IPAddress")
     ip_prefix_len: int = field(default=0, metadata={"json": "IPPrefixLen"})
     mac_address: str = ""
-    aliases: list[str] | None = None
     dns_names: list[str] | None = field(default=None, metadata={"json": "DNSNames"})
 
 
@@ -337,6 +351,7 @@ class Container:
     state: State = field(default_factory=State)
     mounts: list[MountPoint] = field(default_factory=list)
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
+    networks_chosen: bool = False  # else it is in that of its mode: one from before there were several
     ports: dict[str, list[PortBinding]] = field(default_factory=dict)  # published at this run
     sandbox_key: str = ""
     restart_count: int = 0

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import shutil
 from contextlib import ExitStack
 from typing import Any
 
-from sampan.engine import ending, health, log_config, oom, ports, removal, restarting
+from sampan.engine import (
+    ending,
+    endpoints,
+    health,
+    log_config,
+    networks,
+    oom,
+    ports,
+    removal,
+    restarting,
+)
 from sampan.engine.core import Core, Live, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.engine.explaining import Explanation
@@ -28,7 +39,7 @@ from sampan.engine.sources import Sources, tell
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
-from sampan.network import Sandbox, write_hostname, write_hosts, write_resolv_conf
+from sampan.network import write_hostname, write_hosts, write_resolv_conf
 from sampan.runtime import LaunchError, LaunchRequest
 
 
@@ -119,6 +130,7 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
     health.reset(live)
     core.write_down(container)
     tell(core, container, "mount")
+    networks.tell(core, container, "connect")
     core.publish(live, "start")
     if job is not None:
         core.shipping.follow(job)
@@ -232,7 +244,7 @@ def _undo_start(core: Core, container: Container, sources: Sources | None) -> No
     if sources is not None:
         sources.close()
     core.networks.remove_sandbox(container.id)
-    container.networks, container.sandbox_key, container.ports = {}, "", {}
+    endpoints.clear_all(container)
     ending.clear_run(core.rundir(container.id), core.cgroups_path(container))
     core.driver.unmount(container.id)
     core.volumes.let_go(container.id)
@@ -240,11 +252,10 @@ def _undo_start(core: Core, container: Container, sources: Sources | None) -> No
 
 def _network(core: Core, container: Container, joins: dict[str, Container]) -> str | None:
     """Make or find the network namespace; None for the host's."""
-    mode = container.host_config.network_mode
-    container.networks, container.sandbox_key, container.ports = {}, "", {}
-    if mode == "host":
+    endpoints.clear_all(container)
+    if container.host_config.network_mode == "host":
         network = core.networks.get("host")
-        container.networks["host"] = EndpointSettings(network_id=network.id)
+        container.networks = {"host": EndpointSettings(network_id=network.id)}
         return None
     if "network" in joins:
         other = joins["network"]
@@ -252,37 +263,26 @@ def _network(core: Core, container: Container, joins: dict[str, Container]) -> s
             return None
         return f"/proc/{other.state.pid}/ns/net"
     sandbox = core.networks.create_sandbox(
-        container.id, mode, mac=container.config.mac_address or None, bindings=ports.bindings(container)
+        container.id, endpoints.requests(core, container), ports.bindings(container)
     )
-    _note(container, sandbox)
+    endpoints.note(container, sandbox)
     return sandbox.path
 
 
 def recall_network(core: Core, container: Container) -> bool:
     """Know again how a running container is connected; whether that was not written down yet."""
-    if container.host_config.network_mode != "bridge":
+    before = copy.deepcopy((container.networks, container.ports, container.sandbox_key))
+    if container.host_config.network_mode == "host" or not endpoints.of(container):
         return False
-    sandbox = core.networks.recall_sandbox(container.id, container.config.mac_address or None)
+    try:
+        wanted = endpoints.requests(core, container)
+    except SampanError:
+        wanted = []
+    sandbox = core.networks.recall_sandbox(container.id, wanted)
     if sandbox is None:
         return False
-    before = container.networks, container.ports, container.sandbox_key
-    container.networks = {}
-    _note(container, sandbox)
+    endpoints.note(container, sandbox)
     return before != (container.networks, container.ports, container.sandbox_key)
-
-
-def _note(container: Container, sandbox: Sandbox) -> None:
-    container.sandbox_key = sandbox.path
-    ports.record(container, sandbox.published)
-    for name, endpoint in sandbox.endpoints.items():
-        container.networks[name] = EndpointSettings(
-            network_id=endpoint.network_id,
-            endpoint_id=endpoint.endpoint_id,
-            gateway=endpoint.gateway,
-            ip_address=endpoint.ip_address,
-            ip_prefix_len=endpoint.prefix_len,
-            mac_address=endpoint.mac_address,
-        )
 
 
 def _write_files(core: Core, container: Container, joins: dict[str, Container]) -> None:
@@ -306,6 +306,7 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         domainname=config.domainname,
         addresses=addresses,
         extra_hosts=host_config.extra_hosts or [],
+        linked=endpoints.linked_hosts(core, container),
         host_mode=on_host,
         host_gateway=core.networks.gateway,
     )

@@ -6,7 +6,9 @@ Functions named after what they ask for return a `Message` for `Netlink.transact
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ _RTM_SETLINK = 19
 _RTM_NEWADDR = 20
 _RTM_GETADDR = 22
 _RTM_NEWROUTE = 24
+_RTM_DELROUTE = 25
 _RTM_GETROUTE = 26
 
 _IFLA_ADDRESS = 1
@@ -59,6 +62,7 @@ _RTA_GATEWAY = 5
 _RT_TABLE_MAIN = 254
 _RTPROT_BOOT = 3
 _RTN_UNICAST = 1
+_RT_SCOPE_NOWHERE = 255  # matches any
 
 IFF_UP = 1
 
@@ -195,6 +199,36 @@ def add_default_route(gateway: ipaddress.IPv4Address) -> Message:
     return Message(
         _RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, f"add default route via {gateway}"
     )
+
+
+def delete_default_route() -> Message:
+    """Delete the default route of the main table, whichever it is; ESRCH when there is none."""
+    body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_NOWHERE, 0, 0)
+    return Message(_RTM_DELROUTE, NLM_F_ACK, body, "delete the default route")
+
+
+def rename_link(index: int, name: str) -> Message:
+    """Give a link another name; kernels before 6.2 want it down."""
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + text(_IFLA_IFNAME, name)
+    return Message(_RTM_NEWLINK, NLM_F_ACK, body, f"rename link {index} to {name}")
+
+
+def set_down(index: int) -> Message:
+    """Take a link down, given by index."""
+    return _set(b"", "", "take down", index, 0, IFF_UP)
+
+
+def index_of(netlink: Netlink, name: str) -> int:
+    """The index of a link by its name, in the socket's namespace.
+
+    Raises:
+        OSError: ENODEV when there is none.
+    """
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
+    for kind, answer in netlink.dump(Message(_RTM_GETLINK, NLM_F_ACK, body, f"look for link {name}")):
+        if kind == _RTM_NEWLINK:
+            return int(_IFINFO.unpack_from(answer)[2])
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
 
 
 def links(netlink: Netlink) -> list[Link]:

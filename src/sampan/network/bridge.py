@@ -1,9 +1,4 @@
-"""The host's side of the bridge network: the bridge itself, forwarding, and our own nftables table.
-
-The table `sampan-<bridge>` (family ip) is ours alone, and no other table is ever touched. That has a limit
-which nf_tables sets: a packet must pass every table's base chain, so a DROP policy that somebody else's
-forward chain has (ufw, firewalld, Docker) still drops, whatever ours accepts; `start` warns about one.
-"""
+"""The host's side of bridge networks: the bridges themselves, and forwarding."""
 
 from __future__ import annotations
 
@@ -13,31 +8,31 @@ import ipaddress
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, Unavailable
-from sampan.linux import features, nftables, nftmaps, nftprobe, rtnetlink
-from sampan.linux.netlink import Netlink
-from sampan.network.model import BridgeOptions
+from sampan.linux import features, rtnetlink
+from sampan.linux.netlink import Message, Netlink
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
-_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _ALREADY = frozenset({errno.EEXIST})
+_BATCH = 64
 
 
-def table_name(bridge: str) -> str:
-    """The name of our nftables table for a bridge."""
-    return f"sampan-{bridge}"
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A bridge as it is to be; `was` is the interface index that it had last, 0 for none."""
 
+    name: str
+    address: ipaddress.IPv4Interface
+    mtu: int
+    was: int = 0
 
-def check_name(name: str) -> None:
-    """Refuse what cannot be an interface's name.
-
-    Raises:
-        InvalidParameter: with the rule.
-    """
-    if not 0 < len(name.encode()) <= 15 or name in (".", "..") or any(c.isspace() or c in "/:" for c in name):
-        raise InvalidParameter(f"bridge: {name!r} is not an interface name (1 to 15 bytes, no space, / or :)")
+    @property
+    def mac_address(self) -> str:
+        """The same one each time, so that containers that live through its loss need not ask for it again."""
+        return "02:42:" + self.address.packed.hex(":")
 
 
 def supports(kind: str) -> bool:
@@ -111,21 +106,59 @@ def used_networks(netlink: Netlink) -> list[ipaddress.IPv4Network]:
     return own + rtnetlink.routes(netlink)
 
 
-def raise_bridge(netlink: Netlink, options: BridgeOptions, address: ipaddress.IPv4Interface) -> int:
-    """Make the bridge if it is missing, see that it has its address and is up; its index."""
-    link, addresses = find(netlink, options.name)
-    if link is None:
-        # The same one each time, so that containers that live through its loss need not ask for it again.
-        mac_address = "02:42:" + address.packed.hex(":")
-        netlink.transact([rtnetlink.create_bridge(options.name, mac_address, options.mtu)])
+def raise_bridges(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, int]:
+    """Make the bridges that are missing, see that each has its address and is up; their indices by name.
+
+    One that somebody has renamed is known by its index and MAC address, and gets its name back. The requests
+    go in batches, however many bridges there are.
+
+    Raises:
+        InvalidParameter: an interface of such a name is no bridge.
+        OSError: the kernel's refusal.
+    """
+    present = {link.name: link for link in rtnetlink.links(netlink)}
+    for one in wanted:
+        if (found := present.get(one.name)) is not None and found.kind != "bridge":
+            raise InvalidParameter(
+                f"bridge: interface {one.name} exists and is not a bridge; choose another name"
+            )
+    missing = [one for one in wanted if one.name not in present]
+    if missing:
+        _make(netlink, missing, list(present.values()))
+        present = {link.name: link for link in rtnetlink.links(netlink)}
+    held = {(found.index, found.interface) for found in rtnetlink.addresses(netlink)}
+    indices = {one.name: present[one.name].index for one in wanted}
+    add = [one for one in wanted if (indices[one.name], one.address) not in held]
+    _send(netlink, [rtnetlink.add_address(indices[one.name], one.address) for one in add], _ALREADY)
+    down = [one for one in wanted if not present[one.name].up]
+    _send(netlink, [rtnetlink.set_up(index=indices[one.name]) for one in down])
+    return indices
+
+
+def _send(netlink: Netlink, messages: Sequence[Message], tolerate: frozenset[int] = frozenset()) -> None:
+    """Send many requests: as many at a time as the socket's buffer has room for acknowledgements of."""
+    for start in range(0, len(messages), _BATCH):
+        netlink.transact(messages[start : start + _BATCH], tolerate=tolerate)
+
+
+def _make(netlink: Netlink, missing: Sequence[Wanted], present: Sequence[rtnetlink.Link]) -> None:
+    bridges = {link.index: link for link in present if link.kind == "bridge"}
+    requests = []
+    for one in missing:
+        renamed = bridges.get(one.was)
+        if renamed is not None and renamed.mac_address == one.mac_address:
+            requests += [rtnetlink.set_down(renamed.index), rtnetlink.rename_link(renamed.index, one.name)]
+        else:
+            requests.append(rtnetlink.create_bridge(one.name, one.mac_address, one.mtu))
+    _send(netlink, requests)
+    for one in missing:
         with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
-            netlink.transact([rtnetlink.set_no_ipv6_address(options.name)])
-        link, addresses = find(netlink, options.name)
-        assert link is not None
-    if address not in addresses:
-        netlink.transact([rtnetlink.add_address(link.index, address)], tolerate=_ALREADY)
-    netlink.transact([rtnetlink.set_up(index=link.index)])
-    return link.index
+            netlink.transact([rtnetlink.set_no_ipv6_address(one.name)])
+
+
+def delete_bridge(netlink: Netlink, name: str) -> None:
+    """Delete a bridge; one that is not there is fine."""
+    netlink.transact([rtnetlink.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
 
 
 def enable_loopback(name: str) -> str | None:
@@ -152,76 +185,3 @@ def enable_forwarding() -> str | None:
             "containers reach the host only"
         )
     return None
-
-
-def put_firewall(
-    options: BridgeOptions, subnet: ipaddress.IPv4Network, published: Sequence[nftmaps.Redirection] = ()
-) -> tuple[bool, list[str]]:
-    """Put our table in place: whether it is, and warnings when it cannot be or cannot suffice.
-
-    The destination of what is for a published port is rewritten, both when it arrives (`prerouting`) and when
-    the host itself sends it (`output`). What goes back to the bridge that it came from, or comes from the
-    host's loopback, gets the bridge's address as source, or its answers would not come this way.
-    """
-    name = options.name
-    into, out_of = nftables.oifname(name), nftables.iifname(name)
-    verdict = nftables.accept() if options.icc else nftables.drop()
-    states = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
-    forward = nftables.Chain(
-        "forward",
-        "filter",
-        nftables.HOOK_FORWARD,
-        nftables.PRIORITY_FILTER,
-        (
-            nftables.Rule(into + nftables.ct_status_dnat() + nftables.accept()),
-            nftables.Rule(out_of + into + verdict),
-            nftables.Rule(into + states + nftables.accept()),
-            nftables.Rule(out_of + nftables.accept()),
-            nftables.Rule(into + nftables.drop()),  # what is not published is nobody else's
-        ),
-    )
-    masquerade = nftables.Rule(
-        nftables.ip_saddr(subnet) + nftables.oifname(name, equal=False) + nftables.masquerade()
-    )
-    postrouting = nftables.Chain(
-        "postrouting",
-        "nat",
-        nftables.HOOK_POSTROUTING,
-        nftables.PRIORITY_SRCNAT,
-        ((masquerade,) if options.ip_masq else ())
-        + tuple(
-            nftables.Rule(
-                nftables.ip_saddr(source) + into + nftables.ct_status_dnat() + nftables.masquerade()
-            )
-            for source in (subnet, _LOOPBACK)
-        ),
-    )
-    at, anywhere = nftmaps.MAPS
-    redirect = (nftables.Rule(at.rule()), nftables.Rule(nftables.fib_daddr_local() + anywhere.rule()))
-    prerouting = nftables.Chain(
-        "prerouting", "nat", nftables.HOOK_PREROUTING, nftables.PRIORITY_DSTNAT, redirect
-    )
-    output = nftables.Chain("output", "nat", nftables.HOOK_OUTPUT, nftables.PRIORITY_DSTNAT, redirect)
-    # The bridge may route 127.0.0.0/8, for ports published there: containers may not.
-    guard = nftables.Chain(
-        "guard", "filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_RAW,
-        (nftables.Rule(out_of + nftables.ip_daddr(_LOOPBACK) + nftables.drop()),),
-    )  # fmt: skip
-    maps = [one.message(table_name(name), number) for number, one in enumerate(nftmaps.MAPS, 1)]
-    maps += [message for one in nftmaps.MAPS for message in one.add(table_name(name), published)]
-    try:
-        nftables.replace_table(
-            table_name(name), (guard, prerouting, output, forward, postrouting), tuple(maps)
-        )
-        others = nftables.dropping_forward_chains()
-    except OSError as error:
-        why = "; ".join(features.lacking(part) for part in nftprobe.missing())
-        return False, [
-            f"no nftables table could be made ({error.strerror}{'; ' + why if why else ''}): "
-            "containers have no outbound NAT and publish no ports"
-        ]
-    return True, [
-        f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "
-        f"interface {name} there if containers cannot reach other machines"
-        for chain in others
-    ]

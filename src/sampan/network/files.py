@@ -28,6 +28,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 _SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
 _SYSTEMD_STUB = ["127.0.0.53"]
 _HOST_GATEWAY = "host-gateway"
+_READ_BYTES = 1 << 20
 
 
 def write_hosts(
@@ -37,6 +38,7 @@ def write_hosts(
     domainname: str = "",
     addresses: Sequence[str] = (),
     extra_hosts: Sequence[str] = (),
+    linked: Sequence[tuple[str, str]] = (),
     host_mode: bool = False,
     host_gateway: str = "",
     host_path: Path = _HOSTS,
@@ -47,6 +49,7 @@ def write_hosts(
         path: the file to write.
         addresses: the container's own, each given its names.
         extra_hosts: `name:address`; the address may be `host-gateway`.
+        linked: addresses and names of other containers.
         host_mode: the container shares the host's network: the host's own file, unless there are extra hosts.
         host_gateway: the address that `host-gateway` stands for.
         host_path: the host's file.
@@ -63,11 +66,39 @@ def write_hosts(
         return
     records = list(_LOOPBACK_RECORDS)
     records += [parse_extra_host(entry, host_gateway) for entry in extra_hosts]
+    records += linked
+    names = own_names(hostname, domainname)
+    records += [(address, names) for address in addresses if names]
+    _write(path, "".join(f"{address}\t{name}\n" for address, name in records).encode())
+
+
+def own_names(hostname: str, domainname: str) -> str:
+    """What a container calls itself in its /etc/hosts; "" when it has no name."""
     fqdn = f"{hostname}.{domainname}" if domainname else hostname
     bare = fqdn.partition(".")[0]
-    names = fqdn if bare == fqdn else f"{fqdn} {bare}"
-    records += [(address, names) for address in addresses if fqdn]
-    _write(path, "".join(f"{address}\t{name}\n" for address, name in records).encode())
+    return fqdn if bare == fqdn else f"{fqdn} {bare}"
+
+
+def change_hosts(path: Path, *, add: Sequence[tuple[str, str]] = (), drop: Sequence[str] = ()) -> None:
+    """Change a running container's /etc/hosts: in place, as it is mounted in the container.
+
+    What the container has written there stays; a file that it has made larger than 1 MiB is only added to.
+
+    Args:
+        add: addresses and names.
+        drop: addresses whose lines go.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "r+b", buffering=0) as file:
+        if drop and os.fstat(fd).st_size <= _READ_BYTES:
+            wanted = {address.encode() for address in drop}
+            lines = file.read().splitlines(keepends=True)
+            kept = b"".join(line for line in lines if line.split(b"\t", 1)[0] not in wanted)
+            file.seek(0)
+            file.write(kept)
+            file.truncate()
+        file.seek(0, os.SEEK_END)
+        file.write("".join(f"{address}\t{name}\n" for address, name in add).encode())
 
 
 def parse_extra_host(entry: str, host_gateway: str) -> tuple[str, str]:

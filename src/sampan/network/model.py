@@ -9,19 +9,36 @@ from typing import Any
 
 from sampan.network.ports import Published
 
+PREDEFINED = ("bridge", "host", "none")
+PREFIX = "com.docker.network."
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPool:
+    """A range that networks' subnets are taken from; an entry of dockerd's `default-address-pools`.
+
+    Attributes:
+        base: the range, in CIDR form.
+        size: the prefix length of each subnet.
+    """
+
+    base: str
+    size: int
+
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
     """How the default bridge is set up; dockerd's options of the same names.
 
     Attributes:
-        name: the bridge interface; "none" for no bridge network at all.
+        name: the bridge interface; "none" for no default bridge network at all.
         bip: its address in CIDR form; without one, a free private subnet is chosen and remembered.
         mtu: bytes, of the bridge's and the containers' interfaces.
         icc: containers may reach each other.
         ip_masq: traffic that leaves the bridge's subnet gets the host's address.
-        ip_forward: switch the host's IPv4 forwarding on when it is off.
+        ip_forward: switch the host's IPv4 forwarding on when it is off; for all networks.
         iptables: put our own nftables table in place (Docker's name for it); without, none is made.
+        address_pools: where subnets are chosen from that nobody names; empty for our own choice.
     """
 
     name: str = "sampan0"
@@ -31,6 +48,52 @@ class BridgeOptions:
     ip_masq: bool = True
     ip_forward: bool = True
     iptables: bool = True
+    address_pools: tuple[AddressPool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A network that is to be made, as the API's user asks for it; not yet checked.
+
+    Attributes:
+        subnet: in CIDR form; "" for one of the address pools.
+        ip_range: the part of the subnet that containers get addresses from; "" for all of it.
+        gateway: the bridge's address; "" for the first one.
+        aux_addresses: name to address, of what else is in the subnet and no container's.
+    """
+
+    name: str
+    driver: str = "bridge"
+    subnet: str = ""
+    ip_range: str = ""
+    gateway: str = ""
+    aux_addresses: dict[str, str] = field(default_factory=dict)
+    internal: bool = False
+    attachable: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A place in a network that a container is to have.
+
+    Attributes:
+        network_id: of which network.
+        address: the IPv4 address it must be; "" for any.
+        mac: the MAC address; "" for one that follows from the address.
+        interface: what it is called in the container; "" for the next `eth0`, `eth1`, ….
+        gw_priority: the default route goes by the network where this is highest.
+        names, links: for peers and for itself, as `sampan.network.names.Member` has them.
+    """
+
+    network_id: str
+    address: str = ""
+    mac: str = ""
+    interface: str = ""
+    gw_priority: int = 0
+    names: tuple[str, ...] = ()
+    links: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +125,11 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network as Docker shows it; `created_ns` is nanoseconds since 1970."""
+    """A network as Docker shows it; `created_ns` is nanoseconds since 1970.
+
+    Attributes:
+        static: the subnet is one that the user chose, so that containers may choose addresses in it.
+    """
 
     id: str
     name: str
@@ -70,8 +137,18 @@ class Network:
     created_ns: int
     subnet: str = ""
     gateway: str = ""
+    ip_range: str = ""
+    aux_addresses: dict[str, str] = field(default_factory=dict)
+    static: bool = False
+    internal: bool = False
+    attachable: bool = False
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def predefined(self) -> bool:
+        """Whether it is one of the three that are always there."""
+        return self.name in PREDEFINED
 
 
 def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -> dict[str, Any]:
@@ -80,7 +157,11 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
     Args:
         containers: container id to name and endpoint, of the running ones; empty in a list of networks.
     """
-    config = [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else None
+    config: dict[str, Any] = {"Subnet": network.subnet, "Gateway": network.gateway}
+    if network.ip_range:
+        config["IPRange"] = network.ip_range
+    if network.aux_addresses:
+        config["AuxiliaryAddresses"] = network.aux_addresses
     return {
         "Name": network.name,
         "Id": network.id,
@@ -89,9 +170,13 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
         "Driver": network.driver,
         "EnableIPv4": True,
         "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": config},
-        "Internal": False,
-        "Attachable": False,
+        "IPAM": {
+            "Driver": "default",
+            "Options": None if network.predefined else {},
+            "Config": [config] if network.subnet else None,
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,

@@ -1,7 +1,7 @@
-"""Make and remove one container's network namespace: the kernel half of a sandbox.
+"""Make, change and remove one container's network namespace: the kernel half of a sandbox.
 
-A namespace is kept by binding its file to a path (network_namespaces(7), as `ip netns` does). It is made by
-a thread that ends afterwards, since a thread cannot leave a namespace and be of use to others.
+A namespace is kept by binding its file to a path (network_namespaces(7), as `ip netns` does). It is made and
+changed by a thread that ends afterwards, since a thread that has left the host's is of no use to others.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.linux import features, rtnetlink
-from sampan.linux.netlink import Netlink
+from sampan.linux.namespaces import join_path
+from sampan.linux.netlink import Message, Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, UMOUNT_NOFOLLOW, mount, umount2, unshare
 from sampan.linux.threads import in_own_thread
-
-INTERFACE = "eth0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Port:
 
     Attributes:
         veth: the host's end of the pair.
+        interface: the other end.
         bridge_index: the bridge it becomes a port of.
         isolated: the port may not reach other isolated ports.
         hairpin: what comes from the port may go back to it: to its own published ports, where bridged packets
@@ -35,31 +36,80 @@ class Port:
     """
 
     veth: str
+    interface: str
     bridge_index: int
     mtu: int
     mac_address: str
     address: ipaddress.IPv4Interface
-    gateway: ipaddress.IPv4Address
     isolated: bool
     hairpin: bool
 
 
-def create(path: Path, port: Port | None) -> None:
-    """Make a namespace at `path` with its loopback up and, if `port` is given, `eth0` on the bridge.
+def create(path: Path, ports: Sequence[Port] = (), gateway: ipaddress.IPv4Address | None = None) -> None:
+    """Make a namespace at `path` with its loopback up and an interface for each port.
 
-    Nothing is left behind by a failure, save a veth that the caller is to delete by name.
+    Nothing is left behind by a failure, save veths that the caller is to delete by name.
+
+    Args:
+        gateway: where the default route goes; it must be in one of the ports' networks.
 
     Raises:
         OSError: the kernel's refusal.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
     os.close(fd)
+
+    def build() -> None:
+        _leave_hosts()
+        mount("/proc/thread-self/ns/net", str(path), None, MS_BIND)
+        with Netlink() as inside:
+            messages = [rtnetlink.set_up("lo")]
+            for port in ports:
+                messages += _plug(host, inside, path, port)
+            if gateway is not None:
+                messages.append(rtnetlink.add_default_route(gateway))
+            inside.transact(messages)
+
     try:
         with Netlink() as host:  # bound to the caller's namespace for good
-            in_own_thread(lambda: _build(host, path, port))
+            in_own_thread(build)
     except BaseException:
         remove(path)
         raise
+
+
+def plug(path: Path, port: Port) -> None:
+    """Give the namespace at `path` one more interface.
+
+    Raises:
+        OSError: the kernel's refusal; the caller is to delete the veth by name.
+    """
+
+    def add() -> None:
+        join_path("network", str(path))
+        with Netlink() as inside:
+            inside.transact(_plug(host, inside, path, port))
+
+    with Netlink() as host:
+        in_own_thread(add)
+
+
+def set_gateway(path: Path, gateway: ipaddress.IPv4Address | None) -> None:
+    """Let the default route of the namespace at `path` go to `gateway`, or take it away.
+
+    Raises:
+        OSError: the kernel's refusal.
+    """
+
+    def change() -> None:
+        join_path("network", str(path))
+        with Netlink() as inside:
+            # Whatever it was; there may be none. A failure to add the new one is told.
+            inside.transact([rtnetlink.delete_default_route()], tolerate=frozenset({errno.ESRCH}))
+            if gateway is not None:
+                inside.transact([rtnetlink.add_default_route(gateway)])
+
+    in_own_thread(change)
 
 
 def remove(path: Path) -> None:
@@ -72,7 +122,8 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _build(host: Netlink, path: Path, port: Port | None) -> None:
+def _leave_hosts() -> None:
+    """Be in a new network namespace, for the calling thread."""
     try:
         unshare(CLONE_NEWNET)
     except OSError as error:
@@ -80,11 +131,10 @@ def _build(host: Netlink, path: Path, port: Port | None) -> None:
         if found is None:
             raise
         raise OSError(error.errno, f"no network namespace: {found.cause}; {found.remedy}") from None
-    mount("/proc/thread-self/ns/net", str(path), None, MS_BIND)
-    if port is None:
-        with Netlink() as inside:
-            inside.transact([rtnetlink.set_up("lo")])
-        return
+
+
+def _plug(host: Netlink, inside: Netlink, path: Path, port: Port) -> list[Message]:
+    """Make a veth pair, its host's end ready; what is still to be asked of the calling thread's namespace."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         host.transact(
@@ -93,7 +143,7 @@ def _build(host: Netlink, path: Path, port: Port | None) -> None:
                     port.veth,
                     master=port.bridge_index,
                     mtu=port.mtu,
-                    peer_name=INTERFACE,
+                    peer_name=port.interface,
                     peer_mac_address=port.mac_address,
                     peer_namespace=fd,
                 )
@@ -104,28 +154,20 @@ def _build(host: Netlink, path: Path, port: Port | None) -> None:
     with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
         host.transact([rtnetlink.set_no_ipv6_address(port.veth)])
     if port.isolated or port.hairpin:
-        index = next(link.index for link in rtnetlink.links(host) if link.name == port.veth)
+        index = rtnetlink.index_of(host, port.veth)
         host.transact([rtnetlink.set_port(index, port.veth, isolated=port.isolated, hairpin=port.hairpin)])
     host.transact([rtnetlink.set_up(port.veth)])
-    with Netlink() as inside:
-        index = socket.if_nametoindex(INTERFACE)  # asked of the calling thread's namespace
-        _disable_ipv6(inside)
-        inside.transact(
-            [
-                rtnetlink.set_up("lo"),
-                rtnetlink.add_address(index, port.address),
-                rtnetlink.set_up(INTERFACE),
-                rtnetlink.add_default_route(port.gateway),
-            ]
-        )
+    index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
+    _disable_ipv6(inside, port.interface)
+    return [rtnetlink.add_address(index, port.address), rtnetlink.set_up(port.interface)]
 
 
-def _disable_ipv6(inside: Netlink) -> None:
-    """No IPv6 on `eth0`, the bridge having none; `lo` keeps ::1. /proc/sys/net is the calling thread's."""
+def _disable_ipv6(inside: Netlink, interface: str) -> None:
+    """No IPv6 on an interface, the bridge having none; `lo` keeps ::1. /proc/sys/net is the thread's."""
     try:
-        with open(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6", "wb", buffering=0) as file:
+        with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "wb", buffering=0) as file:
             file.write(b"1")
     except FileNotFoundError:
         return  # this kernel has no IPv6
     except OSError:  # /proc/sys is read-only here
-        inside.transact([rtnetlink.set_no_ipv6_address(INTERFACE)])
+        inside.transact([rtnetlink.set_no_ipv6_address(interface)])

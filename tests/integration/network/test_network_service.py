@@ -20,7 +20,7 @@ from sampan.errors import InvalidParameter, NotFound, Unavailable
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
-from sampan.network import BridgeOptions, NetworkService, bridge, namespace
+from sampan.network import BridgeOptions, NetworkService, Request, Sandbox, bridge, namespace
 
 pytestmark = pytest.mark.root
 
@@ -77,6 +77,10 @@ def namespaces(tmp_path: Path) -> int:
     return sum(str(tmp_path) in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
+def create(service: NetworkService, container_id: str, network: str, mac: str = "") -> Sandbox:
+    return service.create_sandbox(container_id, [Request(service.get(network).id, mac=mac)])
+
+
 def address_of(sandbox: Any) -> str:
     return str(sandbox.endpoints["bridge"].ip_address)
 
@@ -91,7 +95,7 @@ def started(service: NetworkService, live: tuple[str, ...] = ()) -> NetworkServi
 def outside(tmp_path: Path, host: None) -> Iterator[str]:
     """Another machine: 203.0.113.2, which knows nothing of private subnets; the host is 203.0.113.1."""
     path = tmp_path / "outside"
-    namespace.create(path, None)
+    namespace.create(path)
     peer = os.open(path, os.O_RDONLY)
     with Netlink() as netlink:
         pair = rtnetlink.create_veth(
@@ -113,7 +117,7 @@ def outside(tmp_path: Path, host: None) -> Iterator[str]:
 
 def test_containers_reach_the_host_and_each_other(make: Make) -> None:
     service = started(make())
-    first, second = service.create_sandbox("a" * 64, "bridge"), service.create_sandbox("b" * 64, "bridge")
+    first, second = create(service, "a" * 64, "bridge"), create(service, "b" * 64, "bridge")
     endpoint = first.endpoints["bridge"]
     assert (endpoint.ip_address, endpoint.prefix_len, endpoint.gateway) == ("172.18.0.2", 16, "172.18.0.1")
     inside = {link["ifname"]: link for link in json.loads(shell("ip -j addr", first.path))}
@@ -128,7 +132,7 @@ def test_containers_reach_the_host_and_each_other(make: Make) -> None:
 
 def test_without_icc_containers_reach_only_the_host(make: Make) -> None:
     service = started(make(icc=False))
-    first, second = service.create_sandbox("a", "bridge"), service.create_sandbox("b", "bridge")
+    first, second = create(service, "a", "bridge"), create(service, "b", "bridge")
     assert pings(first.path, "172.18.0.1")
     assert not pings(first.path, address_of(second))
 
@@ -146,7 +150,7 @@ CONNECT = "import socket; print(socket.create_connection(('203.0.113.2', 5000), 
 
 def test_the_outside_sees_the_hosts_address(make: Make, outside: str) -> None:
     service = started(make())
-    sandbox = service.create_sandbox("a", "bridge")
+    sandbox = create(service, "a", "bridge")
     with subprocess.Popen(
         ["nsenter", f"--net={outside}", sys.executable, "-I", "-c", SERVE], stdout=subprocess.PIPE, text=True
     ) as server:
@@ -159,14 +163,14 @@ def test_the_outside_sees_the_hosts_address(make: Make, outside: str) -> None:
 
 def test_the_outside_reaches_no_container(make: Make, outside: str) -> None:
     service = started(make())
-    sandbox = service.create_sandbox("a", "bridge")
+    sandbox = create(service, "a", "bridge")
     shell("ip route add 172.18.0.0/16 via 203.0.113.1", outside)
     assert pings(outside, "203.0.113.1") and pings(sandbox.path, "203.0.113.2")
     assert not pings(outside, address_of(sandbox))
 
 
 def test_mode_none_has_the_loopback_alone(make: Make) -> None:
-    sandbox = started(make()).create_sandbox("a", "none")
+    sandbox = create(started(make()), "a", "none")
     inside = json.loads(shell("ip -j link show up", sandbox.path))
     assert [link["ifname"] for link in inside] == ["lo"]
     assert sandbox.endpoints["none"].ip_address == ""
@@ -177,7 +181,7 @@ def test_coming_and_going_leaves_nothing(make: Make, tmp_path: Path) -> None:
     before = links()
     for round_ in range(10):
         for name in ("a", "b", "c"):
-            service.create_sandbox(f"{name}{round_}", "bridge" if name != "c" else "none")
+            create(service, f"{name}{round_}", "bridge" if name != "c" else "none")
         for name in ("a", "b", "c"):
             service.remove_sandbox(f"{name}{round_}")
             service.remove_sandbox(f"{name}{round_}")
@@ -187,20 +191,20 @@ def test_coming_and_going_leaves_nothing(make: Make, tmp_path: Path) -> None:
     assert list((tmp_path / "0" / "netns").iterdir()) == []
     fresh = started(make(bip="10.9.0.1/29"))
     for number in range(5):
-        fresh.create_sandbox(f"x{number}", "bridge")
+        create(fresh, f"x{number}", "bridge")
     with pytest.raises(Unavailable, match="no free address"):
-        fresh.create_sandbox("x5", "bridge")
+        create(fresh, "x5", "bridge")
     assert namespaces(tmp_path) == 5
     for number in range(5):
         fresh.remove_sandbox(f"x{number}")
     fresh.stop()
-    assert fresh.create_sandbox("x6", "bridge").endpoints
+    assert create(fresh, "x6", "bridge").endpoints
 
 
 def test_a_namespace_that_somebody_holds_loses_its_link(make: Make) -> None:
     service = started(make())
     before = links()
-    sandbox = service.create_sandbox("a", "bridge")
+    sandbox = create(service, "a", "bridge")
     held = os.open(sandbox.path, os.O_RDONLY)
     service.remove_sandbox("a")
     service.stop()
@@ -213,11 +217,11 @@ def test_a_failed_create_leaves_nothing(make: Make, tmp_path: Path) -> None:
     shell("ip link del sampan0 && ip link add sampan0 type veth peer name x1")
     before = links()
     with pytest.raises(Unavailable, match="sampan0 exists and is not a bridge"):
-        service.create_sandbox("a", "bridge")
+        create(service, "a", "bridge")
     assert (links(), namespaces(tmp_path)) == (before, 0)
     assert service.sandbox_path("a") is None
     shell("ip link del sampan0")
-    assert address_of(service.create_sandbox("a", "bridge"))
+    assert address_of(create(service, "a", "bridge"))
 
 
 @pytest.mark.parametrize(
@@ -236,10 +240,10 @@ def test_a_failed_create_leaves_nothing(make: Make, tmp_path: Path) -> None:
 )
 def test_what_somebody_takes_away_is_put_back_at_the_next_start(make: Make, outside: str, harm: str) -> None:
     service = started(make())
-    old = service.create_sandbox("old", "bridge")
+    old = create(service, "old", "bridge")
     assert pings(old.path, "203.0.113.2")
     shell(harm)
-    new = service.create_sandbox("new", "bridge")
+    new = create(service, "new", "bridge")
     assert new.endpoints["bridge"].gateway == "172.18.0.1"
     if "type bridge" in harm:  # somebody else's has another MAC address, which only time or this teaches
         shell("ip neigh flush all", old.path)
@@ -251,9 +255,9 @@ def test_what_somebody_takes_away_is_put_back_at_the_next_start(make: Make, outs
 
 def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:
     service = started(make(icc=False))
-    old = service.create_sandbox("old", "bridge")
+    old = create(service, "old", "bridge")
     shell("ip link del sampan0")
-    new = service.create_sandbox("new", "bridge")
+    new = create(service, "new", "bridge")
     assert pings(old.path, "172.18.0.1")
     assert not pings(new.path, address_of(old))
 
@@ -261,24 +265,24 @@ def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:
 def test_somebody_elses_rules_are_none_of_our_business(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     service = started(make())
     shell("nft add table ip theirs && nft add chain ip theirs one")
-    service.create_sandbox("a", "bridge")
+    create(service, "a", "bridge")
     assert caplog.text == ""
     assert "theirs" in shell("nft list tables")
 
 
 def test_a_start_keeps_the_living_and_clears_the_dead(make: Make, tmp_path: Path) -> None:
     service = started(make())
-    alive, _ = service.create_sandbox("alive", "bridge"), service.create_sandbox("dead", "bridge")
+    alive, _ = create(service, "alive", "bridge"), create(service, "dead", "bridge")
     again = started(make(), ("alive",))
     assert namespaces(tmp_path) == 1 and len([name for name in links() if name.startswith("veth")]) == 1
     assert pings(alive.path, "172.18.0.1")
-    fresh = again.create_sandbox("new", "bridge")
+    fresh = create(again, "new", "bridge")
     assert address_of(fresh) not in (address_of(alive), "172.18.0.1")
     assert again.get("bridge").id == service.get("bridge").id
 
 
 def test_a_start_restores_what_was_deleted_under_it(make: Make) -> None:
-    alive = started(make()).create_sandbox("alive", "bridge")
+    alive = create(started(make()), "alive", "bridge")
     shell("ip link del sampan0; nft delete table ip sampan-sampan0")
     started(make(), ("alive",))
     assert pings(alive.path, "172.18.0.1")
@@ -289,7 +293,7 @@ def test_two_daemons_stand_side_by_side_and_touch_no_other_table(make: Make) -> 
     shell("nft 'add table inet mine; add chain inet mine c { type filter hook input priority 0; }'")
     mine = shell("nft list table inet mine")
     one, two = started(make(1)), started(make(2))
-    first, second = one.create_sandbox("a", "bridge"), two.create_sandbox("a", "bridge")
+    first, second = create(one, "a", "bridge"), create(two, "a", "bridge")
     assert address_of(first) == "172.18.0.2" and address_of(second) == "172.19.0.2"
     one.remove_all()
     assert pings(second.path, "172.19.0.1")
@@ -312,7 +316,7 @@ def test_a_used_subnet_is_avoided_and_the_choice_is_kept(make: Make) -> None:
 def test_bip_decides_and_may_change_while_nothing_runs(make: Make) -> None:
     assert started(make(bip="10.7.0.5/24")).get("bridge").gateway == "10.7.0.5"
     service = started(make(bip="10.8.0.1/24"))
-    assert address_of(service.create_sandbox("a", "bridge")) == "10.8.0.2"
+    assert address_of(create(service, "a", "bridge")) == "10.8.0.2"
     addresses = json.loads(shell("ip -j -4 addr show sampan0"))[0]["addr_info"]
     assert [found["local"] for found in addresses] == ["10.8.0.1"]
 
@@ -320,7 +324,7 @@ def test_bip_decides_and_may_change_while_nothing_runs(make: Make) -> None:
 def test_a_bridge_of_the_users_is_used_and_left(make: Make) -> None:
     shell("ip link add br7 type bridge; ip addr add 10.77.0.1/24 dev br7; ip link set br7 up")
     service = started(make(name="br7"))
-    assert address_of(service.create_sandbox("a", "bridge")) == "10.77.0.2"
+    assert address_of(create(service, "a", "bridge")) == "10.77.0.2"
     service.remove_all()
     assert "br7" in links()
 
@@ -351,8 +355,8 @@ def test_a_kernel_without_veth_still_runs_mode_none(make: Make, monkeypatch: pyt
     service.start([])
     assert service.warnings == [line]
     with pytest.raises(Unavailable, match="CONFIG_VETH"):
-        service.create_sandbox("a", "bridge")
-    assert service.create_sandbox("a", "none").path
+        create(service, "a", "bridge")
+    assert create(service, "a", "none").path
 
 
 def test_an_interface_that_is_no_bridge_is_refused(make: Make) -> None:
@@ -363,11 +367,11 @@ def test_an_interface_that_is_no_bridge_is_refused(make: Make) -> None:
 
 def test_the_mac_address_can_be_given(make: Make) -> None:
     service = started(make())
-    sandbox = service.create_sandbox("a", "bridge", mac="02-AB-00-00-00-07")
+    sandbox = create(service, "a", "bridge", mac="02-AB-00-00-00-07")
     assert json.loads(shell("ip -j link show eth0", sandbox.path))[0]["address"] == "02:ab:00:00:00:07"
     for wrong in ("01:00:00:00:00:01", "02:42", "x", "00:00:00:00:00:00"):
         with pytest.raises(InvalidParameter, match="invalid MAC address"):
-            service.create_sandbox("b", "bridge", mac=wrong)
+            create(service, "b", "bridge", mac=wrong)
     assert service.sandbox_path("b") is None
 
 
@@ -385,7 +389,7 @@ def test_a_sandbox_takes_a_few_milliseconds(make: Make) -> None:
     took = []
     for number in itertools.islice(itertools.count(), 15):
         begin = time.perf_counter()
-        service.create_sandbox(f"c{number}", "bridge")
+        create(service, f"c{number}", "bridge")
         took.append(time.perf_counter() - begin)
         service.remove_sandbox(f"c{number}")
     assert sorted(took)[7] < 0.2  # 2 ms on an idle machine; this catches a step that waits, not a busy one

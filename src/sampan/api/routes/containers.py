@@ -9,6 +9,7 @@ from typing import Any
 
 from sampan.api import filters, versions
 from sampan.api.routes.listing import choose, list_as_json, list_with_sizes, sizes_of
+from sampan.api.routes.networks import endpoint_settings
 from sampan.api.shapes import containers as shapes
 from sampan.engine import (
     Engine,
@@ -23,9 +24,9 @@ from sampan.engine import (
     stream_logs,
 )
 from sampan.engine.core import in_thread
-from sampan.engine.model import ContainerConfig, HostConfig
+from sampan.engine.model import ContainerConfig, EndpointSettings, HostConfig
 from sampan.errors import Conflict, InvalidParameter, Unsupported
-from sampan.http import Request, Response, Routes, dump_json, empty, json_response, stream
+from sampan.http import ApiVersion, Request, Response, Routes, dump_json, empty, json_response, stream
 from sampan.oci.platforms import from_text
 from sampan.oci.records import decode
 
@@ -34,7 +35,7 @@ routes = Routes()
 
 @routes.post("/containers/create")
 async def create_container(request: Request) -> Response:
-    """Make a container from a config, a host config and (only names for now) a networking config."""
+    """Make a container from a config, a host config and a networking config."""
     engine: Engine = request.engine
     body = await request.json()
     if not isinstance(body, dict):
@@ -45,14 +46,16 @@ async def create_container(request: Request) -> Response:
     dropped = [name for name in ("KernelMemory", "KernelMemoryTCP") if host.pop(name, None)]
     config = decode(ContainerConfig, body)
     host_config = decode(HostConfig, host, "HostConfig")
-    _take_endpoint(networking, config, host_config.network_mode)
+    networks = _endpoints(networking, request.api_version)
     versions.defaults(request.api_version, host_config)
     text = request.query.get("platform") if request.api_version >= (1, 41) else ""
     platform = from_text(text) if text else None
     if platform is not None and platform.os != "linux":
         raise InvalidParameter(f"operating system is not supported: {text}")
     wanted_name = request.query.get("name") or None
-    live, warnings = await create.create(engine, wanted_name, config, host_config, platform, request.caller)
+    live, warnings = await create.create(
+        engine, wanted_name, config, host_config, platform, request.caller, networks
+    )
     if dropped:  # gone from the kernel
         warnings.append("Your kernel does not support kernel memory limits. Limitation discarded.")
     return json_response({"Id": live.id, "Warnings": warnings}, 201)
@@ -69,22 +72,24 @@ def _member(body: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _take_endpoint(networking: dict[str, Any], config: ContainerConfig, mode: str) -> None:
-    """Take what is offered of the endpoint settings, and refuse the rest by name.
+def _endpoints(networking: dict[str, Any], version: ApiVersion) -> dict[str, EndpointSettings]:
+    """The networks to be in, by name or id, of a networking config.
 
-    Clients since API 1.44 give the MAC address here and not in the config.
+    What only a running container has in a network (its address, gateway, …) is let pass, as clients send back
+    what inspect has shown.
     """
     for name, value in networking.items():
         if name.lower() != "endpointsconfig" and value:
             raise InvalidParameter(f"NetworkingConfig.{name}: unknown field")
-    for network, settings in _member(dict(networking), "EndpointsConfig").items():
-        if network not in (mode or "default", "default") and not (network == "bridge" and not mode):
-            raise Unsupported(f"network {network}: joining user-defined networks is not offered yet")
-        for name, value in _member({network: settings}, network).items():
-            if name == "MacAddress":
-                config.mac_address = value or config.mac_address
-            elif value not in (None, False, 0, "", [], {}):
-                raise Unsupported(f"EndpointsConfig.{network}.{name} is not offered yet")
+    given = _member(dict(networking), "EndpointsConfig")
+    if len(given) > 1 and version < (1, 44):
+        raise InvalidParameter(
+            f"Container cannot be created with multiple network endpoints: {', '.join(given)}"
+        )
+    return {
+        network: endpoint_settings(_member({network: value}, network), network)
+        for network, value in given.items()
+    }
 
 
 @routes.get("/containers/json")
@@ -104,7 +109,9 @@ async def inspect(request: Request) -> Response:
     engine: Engine = request.engine
     live = engine.get(request.params["id"])
     size = await in_thread(lambda: sizes_of(engine, live)) if request.query.flag("size") else None
-    return json_response(shapes.inspect(engine, live, size))
+    shape = shapes.inspect(engine, live, size)
+    versions.aliases(request.api_version, live.container, shape)
+    return json_response(shape)
 
 
 @routes.post("/containers/{id}/start")

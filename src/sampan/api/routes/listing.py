@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sampan.api.shapes.containers import endpoints, listed, summary
-from sampan.engine import Core, Live
+from sampan.api.shapes.containers import listed, summary
+from sampan.engine import Core, Live, endpoints
 from sampan.engine.core import in_thread
 from sampan.engine.health import status as health_status
 from sampan.errors import InvalidParameter, NotFound
@@ -123,7 +123,7 @@ def _test(core: Core, name: str, values: list[str]) -> Callable[[Live], bool]:
     if name == "network":
         return lambda live: any(
             value in (network, endpoint.network_id) or (value and endpoint.network_id.startswith(value))
-            for network, endpoint in endpoints(live.container).items()
+            for network, endpoint in endpoints.of(live.container).items()
             for value in values
         )
     if name in ("expose", "publish"):

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from sampan.api.shapes.times import human_duration, rfc3339
-from sampan.engine import Core, Exec, Live
+from sampan.engine import Core, Exec, Live, endpoints
 from sampan.engine.model import Container, EndpointSettings, Health, MountPoint, State
 from sampan.engine.spec import confined_by
 from sampan.http import dump_json
@@ -50,12 +50,12 @@ def _mount(point: MountPoint) -> dict[str, Any]:
 
 def _endpoint(endpoint: EndpointSettings) -> dict[str, Any]:
     return {
-        "IPAMConfig": None,
-        "Links": None,
+        "IPAMConfig": _asked(endpoint),
+        "Links": endpoint.links,
         "Aliases": endpoint.aliases,
         "MacAddress": endpoint.mac_address,
-        "DriverOpts": None,
-        "GwPriority": 0,
+        "DriverOpts": endpoint.driver_opts,
+        "GwPriority": endpoint.gw_priority,
         "NetworkID": endpoint.network_id,
         "EndpointID": endpoint.endpoint_id,
         "Gateway": endpoint.gateway,
@@ -68,16 +68,14 @@ def _endpoint(endpoint: EndpointSettings) -> dict[str, Any]:
     }
 
 
-def endpoints(container: Container) -> dict[str, EndpointSettings]:
-    """The networks that a container is in, or will be in when it runs."""
-    mode = container.host_config.network_mode
-    if container.networks or mode.startswith("container:"):
-        return container.networks
-    return {mode: EndpointSettings()}
+def _asked(endpoint: EndpointSettings) -> dict[str, Any] | None:
+    if endpoint.ipam_config is None:
+        return None
+    return {name: value for name, value in encode(endpoint.ipam_config).items() if value}
 
 
 def _networks(container: Container) -> dict[str, Any]:
-    return {name: _endpoint(endpoint) for name, endpoint in endpoints(container).items()}
+    return {name: _endpoint(endpoint) for name, endpoint in endpoints.of(container).items()}
 
 
 def _ports(container: Container) -> list[dict[str, Any]]:
@@ -93,7 +91,7 @@ def _ports(container: Container) -> list[dict[str, Any]]:
 
 def _port_map(container: Container) -> dict[str, list[dict[str, str]] | None]:
     """The exposed and published ports of a running container, with their places on the host."""
-    if not container.state.running or "bridge" not in container.networks:
+    if not container.state.running or not any(one.ip_address for one in container.networks.values()):
         return {}
     shown: dict[str, list[dict[str, str]] | None] = {}
     for text in sorted({*(container.config.exposed_ports or {}), *container.ports}):
@@ -222,6 +220,9 @@ def _host_config(container: Container) -> dict[str, Any]:
     shape: dict[str, Any] = encode(container.host_config)
     if shape["Mounts"]:
         shape["Mounts"] = [_given(mount) for mount in shape["Mounts"]]
+    if container.host_config.links:
+        pairs = map(endpoints.parse_link, container.host_config.links)
+        shape["Links"] = [f"/{target}:/{container.name}/{alias}" for target, alias in pairs]
     return shape
 
 

@@ -12,7 +12,8 @@ from sampan.doctor.trials.place import Place
 from sampan.doctor.trials.running import Fails, NotTried, Trial
 from sampan.linux import features, nftables, nftprobe, rtnetlink, syscalls
 from sampan.linux.netlink import Netlink
-from sampan.network import BridgeOptions, bridge, namespace
+from sampan.network import bridge, namespace
+from sampan.network.firewall import Firewall, Zone
 
 _APART = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS
 _ADDRESS = ipaddress.IPv4Interface("198.18.0.1/24")  # RFC 2544: for trying things
@@ -33,19 +34,20 @@ def _kind(kind: str) -> Callable[[Place], None]:
 def _container(place: Place) -> None:
     """A bridge, and a namespace that hangs on it, with address and route."""
     with Netlink() as netlink:
-        index = bridge.raise_bridge(netlink, BridgeOptions(name=_BRIDGE), _ADDRESS)
+        wanted = bridge.Wanted(_BRIDGE, _ADDRESS, 1500)
+        index = bridge.raise_bridges(netlink, [wanted])[_BRIDGE]
     port = namespace.Port(
         veth="vethdoctor",
+        interface="eth0",
         bridge_index=index,
         mtu=1500,
         mac_address="02:42:c6:12:00:02",
         address=ipaddress.IPv4Interface("198.18.0.2/24"),
-        gateway=_ADDRESS.ip,
         isolated=True,
         hairpin=True,
     )
     path = place.make("netns") / "ns"
-    namespace.create(path, port)
+    namespace.create(path, [port], _ADDRESS.ip)
     with Netlink() as netlink:
         made = {link.name: link for link in rtnetlink.links(netlink)}
     if made["vethdoctor"].master != index or not made["vethdoctor"].up:
@@ -64,8 +66,9 @@ def _nftables(_: Place) -> None:
 
 
 def _firewall(_: Place) -> None:
-    made, warnings = bridge.put_firewall(BridgeOptions(name=_BRIDGE), _ADDRESS.network)
-    if not made:
+    firewall = Firewall(f"sampan-{_BRIDGE}")
+    warnings = firewall.put([Zone(_BRIDGE, _ADDRESS.network, icc=False, masquerade=True, internal=True)])
+    if not firewall.in_place:
         raise Fails(warnings[0])
 
 

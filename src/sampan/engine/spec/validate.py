@@ -90,7 +90,6 @@ def storage_size(host_config: HostConfig) -> int | None:
 def _refuse_unsupported(config: ContainerConfig, host_config: HostConfig) -> None:
     offers: tuple[tuple[object, str], ...] = (
         (host_config.device_requests, "device requests (--gpus)"),
-        (host_config.links, "links (--link)"),
         (host_config.cgroup, "the field Cgroup"),
     )
     for given, what in offers:
@@ -134,6 +133,12 @@ def _check_modes(config: ContainerConfig, host_config: HostConfig) -> None:
         ):
             if given:
                 raise InvalidParameter(f"conflicting options: {what}")
+    for kind in ("host", "container"):
+        if host_config.links and (mode == kind or mode.startswith(f"{kind}:")):
+            raise InvalidParameter(
+                f"conflicting options: {kind} type network{'ing' if kind == 'host' else ''} can't be used "
+                "with links. This would result in undefined behavior"
+            )
     if mode == "host" and config.mac_address:
         raise InvalidParameter("conflicting options: mac-address and the network mode")
 

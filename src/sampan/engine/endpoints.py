@@ -1,0 +1,288 @@
+"""A container's places in networks: checked at create and connect, asked for at the start, noted, cleared.
+
+Docker's words for what is wrong (its `validateEndpointSettings`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from sampan.engine import ports
+from sampan.engine.core import Core
+from sampan.engine.model import Container, EndpointSettings
+from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
+from sampan.network import Network, Request, Sandbox, check_mac
+from sampan.network.settings import check_interface
+
+_INTERFACE = "com.docker.network.endpoint.ifname"
+_REAL_OPTIONS = ("com.docker.network.endpoint.sysctls", "com.docker.network.endpoint.exposedports")
+HOST_CONNECT = "cannot connect container to host network - container must be created in host network mode"
+HOST_DISCONNECT = "cannot disconnect container from host network - container was created in host network mode"
+_PRIVATE = (
+    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+)
+SHARED = (
+    "container sharing network namespace with another container or host cannot be connected to any other "
+    "network"
+)
+
+
+# --- what is asked for ---
+
+
+def complete(core: Core, container: Container, given: dict[str, EndpointSettings]) -> None:
+    """Give a new container its places in networks: those that are given, or the one of its network mode.
+
+    Args:
+        given: by network name or id; "default" is the mode's.
+
+    Raises:
+        InvalidParameter, Unsupported: in Docker's words.
+        NotFound: there is no such network.
+    """
+    config, mode = container.config, container.host_config.network_mode
+    container.networks_chosen = True
+    if mode.startswith("container:"):
+        if any(settings.mac_address for settings in given.values()):
+            raise InvalidParameter("conflicting options: mac-address and the network mode")
+        if any(settings != EndpointSettings() for settings in given.values()):
+            raise InvalidParameter(SHARED)
+        return
+    chosen: dict[str, EndpointSettings] = {}
+    for reference, settings in given.items():
+        network = core.networks.get(mode if reference in ("default", "") else reference)
+        if network.name in chosen:
+            raise InvalidParameter(f"network {network.name} is given twice")
+        chosen[network.name] = settings
+    chosen = chosen or {mode: EndpointSettings()}
+    for name, settings in chosen.items():
+        settings.mac_address, settings.desired_mac_address = "", settings.mac_address
+        check(core.networks.get(name), settings)
+        clear(settings)
+        settings.network_id = ""
+    _check_together(mode, list(chosen))
+    _take_links(core, container, chosen)
+    if config.mac_address and mode in chosen:
+        theirs = chosen[mode].desired_mac_address
+        if theirs and check_mac(theirs) != check_mac(config.mac_address):
+            raise InvalidParameter(
+                "the container-wide MAC address must match the endpoint-specific MAC address for the main "
+                "network, or be left empty"
+            )
+        chosen[mode].desired_mac_address = check_mac(config.mac_address)
+    container.networks = chosen
+
+
+def _take_links(core: Core, container: Container, chosen: dict[str, EndpointSettings]) -> None:
+    """Links of the host config are those of the main network; on the default bridge their targets must be."""
+    links, mode = container.host_config.links or [], container.host_config.network_mode
+    for link in links:
+        parse_link(link)
+    if mode in chosen and links and mode != "bridge":
+        chosen[mode].links = chosen[mode].links or list(links)
+    default = chosen.get("bridge")
+    for link in [*(links if mode == "bridge" else ()), *((default.links if default else None) or ())]:
+        target, _ = parse_link(link)
+        if core.find(target) is None:
+            raise InvalidParameter(f"could not get container for {target}: No such container: {target}")
+
+
+def _check_together(mode: str, names: list[str]) -> None:
+    together = {mode, *names}
+    if len(together) > 1 and "host" in together:
+        raise InvalidParameter(HOST_CONNECT)
+    if len(together) > 1 and "none" in together:
+        raise InvalidParameter(_PRIVATE)
+
+
+def check(network: Network, settings: EndpointSettings) -> None:
+    """Check what is asked for in a network.
+
+    Raises:
+        InvalidParameter: what is wrong, in Docker's words.
+        Unsupported: something that is not offered.
+    """
+    problems = []
+    wanted = settings.ipam_config
+    if wanted is not None:
+        if wanted.link_local_ips:
+            raise Unsupported("link-local addresses (IPAMConfig.LinkLocalIPs): not offered yet")
+        if network.predefined and (wanted.ipv4_address or wanted.ipv6_address):
+            problems.append("user specified IP address is supported on user defined networks only")
+        elif wanted.ipv6_address:
+            raise Unsupported("IPv6 addresses (IPAMConfig.IPv6Address): networks have no IPv6 yet")
+        elif wanted.ipv4_address:
+            problems += _address_problems(network, wanted.ipv4_address)
+    if network.predefined and settings.aliases:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
+    if settings.desired_mac_address:
+        if network.name == "host":
+            raise InvalidParameter("conflicting options: mac-address and the network mode")
+        check_mac(settings.desired_mac_address)
+    _check_options(settings.driver_opts or {})
+    for link in settings.links or ():
+        parse_link(link)
+    if problems:
+        raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(problems))
+
+
+def _address_problems(network: Network, text: str) -> list[str]:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return [f"invalid IPv4 address: {text}"]
+    if not network.static:
+        return [
+            "user specified IP address is supported only when connecting to networks with user configured "
+            "subnets"
+        ]
+    subnet = ipaddress.IPv4Network(network.subnet)
+    if address not in subnet:
+        return [f"no configured subnet or ip-range contain the IP address {address}"]
+    if address in (subnet.network_address, subnet.broadcast_address):
+        return [f"invalid IPv4 address: {address} is not a host's in {subnet}"]
+    return []
+
+
+def _check_options(options: dict[str, str]) -> None:
+    for name, value in options.items():
+        if name == _INTERFACE:
+            check_interface(name, value)
+            if value == "lo":
+                raise InvalidParameter(f"{name}: lo is the loopback's name")
+        elif name in _REAL_OPTIONS:
+            raise Unsupported(f"driver option {name} is not offered")
+        else:
+            raise InvalidParameter(f"driver option {name!r} is none of an endpoint")
+
+
+def parse_link(text: str) -> tuple[str, str]:
+    """Target and alias of `--link target:alias`; the alias is the target's name where none is given.
+
+    Raises:
+        InvalidParameter: in Docker's words.
+    """
+    parts = text.split(":")
+    if not text:
+        raise InvalidParameter("empty string specified for links")
+    if len(parts) > 2 or not parts[0]:
+        raise InvalidParameter(f"bad format for links: {text}")
+    target = parts[0].removeprefix("/")
+    return target, (parts[1] if len(parts) == 2 and parts[1] else target).rpartition("/")[2]
+
+
+# --- what it comes to ---
+
+
+def of(container: Container) -> dict[str, EndpointSettings]:
+    """The networks that a container is in, or will be in when it runs."""
+    mode = container.host_config.network_mode
+    if container.networks or container.networks_chosen or mode.startswith("container:"):
+        return container.networks
+    return {mode: EndpointSettings()}
+
+
+def requests(core: Core, container: Container) -> list[Request]:
+    """What the network service is to make for a start, the main network first.
+
+    Raises:
+        NotFound: a network is not there any more.
+    """
+    mode = container.host_config.network_mode
+    container.networks = dict(of(container))
+    names = sorted(container.networks, key=lambda name: name != mode)
+    return [request(core, container, name, container.networks[name]) for name in names]
+
+
+def request(core: Core, container: Container, name: str, settings: EndpointSettings) -> Request:
+    """What the network service is to make for one place in a network.
+
+    Raises:
+        NotFound: the network is not there any more.
+    """
+    network = core.networks.get(name)
+    if settings.network_id and not network.predefined:
+        network = core.networks.get(settings.network_id)  # another one of its name is not the one meant
+    mac = settings.desired_mac_address
+    if name == container.host_config.network_mode:
+        mac = mac or container.config.mac_address or ""
+    links = {}
+    if not network.predefined:
+        settings.dns_names = dns_names(container, settings)
+        for target, alias in map(parse_link, settings.links or ()):
+            found = core.find(target)
+            links[alias] = found.container.name if found is not None else target
+    return Request(
+        network_id=network.id,
+        address=settings.ipam_config.ipv4_address if settings.ipam_config is not None else "",
+        mac=mac,
+        interface=(settings.driver_opts or {}).get(_INTERFACE, ""),
+        gw_priority=settings.gw_priority,
+        names=tuple(settings.dns_names or ()),
+        links=links,
+    )
+
+
+def dns_names(container: Container, settings: EndpointSettings) -> list[str]:
+    """What its peers in a user-defined network may call a container."""
+    names = [container.name, *(settings.aliases or ()), container.id[:12], container.config.hostname]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def note(container: Container, sandbox: Sandbox) -> None:
+    """Note what a running container has in its networks, and where its ports are published."""
+    container.sandbox_key = sandbox.path
+    ports.record(container, sandbox.published)
+    for name, endpoint in sandbox.endpoints.items():
+        settings = container.networks.setdefault(name, EndpointSettings())
+        settings.network_id = endpoint.network_id
+        settings.endpoint_id = endpoint.endpoint_id
+        settings.gateway = endpoint.gateway
+        settings.ip_address = endpoint.ip_address
+        settings.ip_prefix_len = endpoint.prefix_len
+        settings.mac_address = endpoint.mac_address
+
+
+def clear(settings: EndpointSettings) -> None:
+    """Forget what only a running container has in a network."""
+    settings.endpoint_id = settings.gateway = settings.ip_address = settings.mac_address = ""
+    settings.ip_prefix_len = 0
+
+
+def clear_all(container: Container) -> None:
+    """Forget what only a running container has."""
+    container.sandbox_key, container.ports = "", {}
+    for settings in container.networks.values():
+        clear(settings)
+
+
+# --- links on the default bridge ---
+
+
+def linked_hosts(core: Core, container: Container) -> list[tuple[str, str]]:
+    """Addresses and names of the containers that this one is linked to on the default bridge.
+
+    Raises:
+        SampanError: one is not there, does not run or is not on that bridge; in Docker's words.
+    """
+    found = []
+    settings = container.networks.get("bridge")
+    links = container.host_config.links if container.host_config.network_mode == "bridge" else None
+    for link in dict.fromkeys([*(links or ()), *((settings.links if settings else None) or ())]):
+        target, alias = parse_link(link)
+        other = core.get(target).container
+        if not other.state.running:
+            raise SampanError(
+                f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}"
+            )
+        theirs = other.networks.get("bridge")
+        if theirs is None or settings is None or not theirs.ip_address:
+            raise Conflict(f"Cannot link to /{other.name}, as it does not belong to the default network")
+        if not core.networks.options.icc:
+            raise Unsupported(
+                f"link to {other.name}: on a bridge without communication between containers (--icc=false) "
+                "links open nothing"
+            )
+        names = dict.fromkeys((alias, other.config.hostname, other.name))
+        found.append((theirs.ip_address, " ".join(name for name in names if name)))
+    return found

@@ -1,0 +1,446 @@
+"""The bridge networks that are in place: bridges, pools of addresses, the firewall, and their repair.
+
+A *ground* is what containers of one bridge network stand on. The default bridge finds its address at each
+start (`--bip`, the present, the remembered or a free one); the others have theirs from when they were made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sampan.errors import Conflict, InvalidParameter, Unavailable
+from sampan.linux import nftmaps, rtnetlink
+from sampan.linux.netlink import Netlink
+from sampan.network import bridge, settings, subnets
+from sampan.network.files import host_nameservers
+from sampan.network.firewall import Firewall, Zone
+from sampan.network.model import BridgeOptions, Network
+from sampan.network.pool import AddressPool, parse_bip
+from sampan.network.settings import BridgeSettings
+from sampan.network.store import EndpointRecord, NetworkStore
+from sampan.network.watch import Watch
+
+log = logging.getLogger("sampan.network")
+_NO_DEVICE = frozenset({errno.ENODEV})
+
+
+@dataclass(slots=True, eq=False)
+class Ground:
+    """A bridge network in place.
+
+    Attributes:
+        address: the bridge's own.
+        made: the bridge is of our making, and ours to delete.
+        index: the bridge's.
+    """
+
+    network: Network
+    settings: BridgeSettings
+    address: ipaddress.IPv4Interface
+    pool: AddressPool
+    made: bool
+    index: int = 0
+
+    @property
+    def zone(self) -> Zone:
+        """What the firewall is to know of it."""
+        chosen = self.settings
+        return Zone(
+            chosen.interface, self.address.network, chosen.icc, chosen.masquerade, self.network.internal
+        )
+
+    @property
+    def wanted(self) -> bridge.Wanted:
+        """Its bridge."""
+        return bridge.Wanted(self.settings.interface, self.address, self.settings.mtu, self.index)
+
+
+def ground(network: Network, chosen: BridgeSettings, made: bool) -> Ground:
+    """A network's ground, its pool full, its bridge not yet raised."""
+    subnet = ipaddress.IPv4Network(network.subnet)
+    gateway = ipaddress.IPv4Address(network.gateway)
+    pool = AddressPool(
+        subnet,
+        gateway,
+        ipaddress.IPv4Network(network.ip_range) if network.ip_range else None,
+        map(ipaddress.IPv4Address, network.aux_addresses.values()),
+    )
+    return Ground(network, chosen, ipaddress.IPv4Interface((gateway, subnet.prefixlen)), pool, made)
+
+
+class Grounds:
+    """All bridge networks of a daemon that are in place. Thread-safe.
+
+    Args:
+        options: the default bridge's.
+        redirections: tells what is published.
+
+    Attributes:
+        warnings: what this machine lacks; set by `start`.
+        default: the default bridge network, as `start` found it; without a subnet when it is not in place.
+    """
+
+    def __init__(
+        self,
+        store: NetworkStore,
+        options: BridgeOptions,
+        default: Network,
+        firewall: Firewall,
+        redirections: Callable[[], Sequence[nftmaps.Redirection]],
+    ) -> None:
+        self.options = options
+        self.warnings: list[str] = []
+        self._store = store
+        self._firewall = firewall
+        self._redirections = redirections
+        self._in_place: dict[str, Ground] = {}
+        self._refusals: dict[str, str] = {}
+        self._refusal = "the bridge network is not started"
+        self._watch: Watch | None = None
+        self._lock = threading.Lock()  # around repairs
+        chosen = settings.of_default(options)
+        self.default = replace(default, options=settings.shown(chosen))
+
+    # --- start and stop ---
+
+    def start(self, networks: Sequence[tuple[Network, bool]], keep: set[str]) -> None:
+        """Put networks in place and remove what containers that are gone left behind.
+
+        What cannot be had gets a line in `warnings`, and `get` says why.
+
+        Args:
+            networks: the user's, each with whether its bridge is of our making.
+            keep: ids of the containers that live; they are joined to their bridges again.
+
+        Raises:
+            InvalidParameter: when the options themselves are wrong.
+        """
+        self.warnings, self._in_place, self._refusals = [], {}, {}
+        wanted = parse_bip(self.options.bip) if self.options.bip else None
+        if self.options.name != "none":
+            settings.check_interface("bridge", self.options.name)
+        subnets.check_pools(self.options.address_pools)
+        if missing := bridge.missing_support():
+            self.warnings = missing
+            self._refusal = missing[0]
+            return
+        self._refusal = "the network is not in place"
+        records = self._store.endpoints()
+        try:
+            with Netlink() as netlink:
+                self._sweep(netlink)
+                was = _masters(netlink, [one for one in records if one.container_id in keep])
+                self._start_default(netlink, wanted, keep, records)
+                self._start_others(netlink, networks, was)
+                self._recall(netlink, records, keep)
+                self._rejoin(netlink)
+            self.warnings += self._equip()
+        except OSError as error:
+            self.warnings.append(f"bridge networks cannot be set up: {error.strerror}")
+
+    def _sweep(self, netlink: Netlink) -> None:
+        """Finish removals that a crash cut short."""
+        for network, made in self._store.doomed():
+            if made:
+                bridge.delete_bridge(netlink, settings.parse(network).interface)
+            self._store.forget(network.id)
+
+    def _start_default(
+        self,
+        netlink: Netlink,
+        wanted: ipaddress.IPv4Interface | None,
+        keep: set[str],
+        records: Sequence[EndpointRecord],
+    ) -> None:
+        if self.options.name == "none":
+            self._refuse_default("bridge networking is switched off (--bridge none)", warn=False)
+            return
+        has_live = any(one.container_id in keep for one in records if one.network_id in ("", self.default.id))
+        try:
+            with bridge.choosing():
+                address, made = self._settle_address(netlink, wanted, has_live)
+                self.default = replace(self.default, subnet=str(address.network), gateway=str(address.ip))
+                found = ground(self.default, settings.of_default(self.options), made)
+                found.index = bridge.raise_bridges(netlink, [found.wanted])[found.settings.interface]
+        except OSError as error:
+            self._refuse_default(f"the bridge network cannot be set up: {error.strerror}")
+            return
+        except Unavailable as error:
+            self._refuse_default(error.message)
+            return
+        self._in_place[self.default.id] = found
+
+    def _refuse_default(self, why: str, *, warn: bool = True) -> None:
+        self.default = replace(self.default, subnet="", gateway="")
+        self._refusals[self.default.id] = why
+        if warn:
+            self.warnings.append(why)
+
+    def _settle_address(
+        self, netlink: Netlink, wanted: ipaddress.IPv4Interface | None, has_live: bool
+    ) -> tuple[ipaddress.IPv4Interface, bool]:
+        """Which address the default bridge has, and whether the bridge is of our making."""
+        name = self.options.name
+        text, made = self._store.bridge(name)
+        remembered = ipaddress.IPv4Interface(text) if text else None
+        link, present = bridge.find(netlink, name)
+        if link is not None and wanted is not None and wanted not in present and made:
+            if has_live and remembered in present:
+                self.warnings.append(
+                    f"--bip {wanted} takes effect when no container runs at the daemon's start; "
+                    f"{name} keeps {remembered}"
+                )
+                return remembered, made
+            bridge.delete_bridge(netlink, name)
+            link, present = None, []
+        if wanted is not None:
+            address = wanted
+        elif link is not None and present:
+            address = remembered if remembered in present else present[0]
+        else:
+            used = self.used(netlink)
+            if remembered is not None and (
+                has_live or not any(remembered.network.overlaps(net) for net in used if net.prefixlen > 1)
+            ):
+                address = remembered
+            else:
+                address = self._free_address(used)
+        made = link is None or made
+        self._store.keep_bridge(name, str(address), made)
+        return address, made
+
+    def _free_address(self, used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Interface:
+        pools = self.options.address_pools or subnets.DEFAULT_POOLS
+        try:
+            subnet = subnets.choose(pools, used)
+        except InvalidParameter:
+            raise Unavailable(
+                "no private IPv4 range is free of this machine's own addresses and routes; choose one "
+                "with --bip"
+            ) from None
+        return ipaddress.IPv4Interface((int(subnet.network_address) + 1, subnet.prefixlen))
+
+    def used(self, netlink: Netlink) -> list[ipaddress.IPv4Network]:
+        """What a new subnet must not overlap: the host's addresses, routes and resolvers, other networks."""
+        own = [one.address.network for one in self._in_place.values()]
+        own += [ipaddress.IPv4Network(network.subnet) for network, _ in self._store.networks()]
+        own += [ipaddress.IPv4Network(server) for server in host_nameservers()]
+        return own + bridge.used_networks(netlink)
+
+    def _start_others(
+        self, netlink: Netlink, networks: Sequence[tuple[Network, bool]], was: dict[str, int]
+    ) -> None:
+        found = []
+        for network, made in networks:
+            one = ground(network, settings.parse(network), made)
+            one.index = was.get(network.id, 0)
+            found.append(one)
+        try:
+            raised = bridge.raise_bridges(netlink, [one.wanted for one in found])
+        except (OSError, InvalidParameter):
+            raised = {}
+        for one in found:  # one that cannot be had is to keep no other back
+            try:
+                name = one.settings.interface
+                one.index = raised.get(name) or bridge.raise_bridges(netlink, [one.wanted])[name]
+            except (OSError, InvalidParameter) as error:
+                self._refusals[one.network.id] = f"network {one.network.name} cannot be set up: {error}"
+                self.warnings.append(self._refusals[one.network.id])
+            else:
+                self._in_place[one.network.id] = one
+
+    def _recall(self, netlink: Netlink, records: Sequence[EndpointRecord], keep: set[str]) -> None:
+        """Take the addresses of those who live, drop what the others had."""
+        gone = []
+        for record in records:
+            if record.container_id in keep:
+                holder = self._in_place.get(record.network_id or self.default.id)
+                if holder is not None:
+                    with contextlib.suppress(Conflict):  # an address of an earlier subnet
+                        holder.pool.claim(ipaddress.IPv4Address(record.address))
+            else:
+                netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
+                gone.append(record.id)
+        if gone:
+            self._store.delete_endpoints(gone)
+
+    def lower(self) -> None:
+        """Take the default bridge and the table down when no container needs them.
+
+        Addresses are remembered. A bridge that the user made stays, and so do those of the user's networks,
+        whose subnets they keep from others.
+        """
+        if not self._in_place or self._store.endpoints():
+            return
+        default = self._in_place.get(self.default.id)
+        if default is not None and default.made:
+            with Netlink() as netlink:
+                bridge.delete_bridge(netlink, default.settings.interface)
+        self.forget()
+
+    def forget(self) -> None:
+        """Have nothing in place any more, nor a table."""
+        if self.options.iptables:
+            self._firewall.drop()
+        with self._lock:
+            self._drop_watch()
+        self._in_place, self._refusal = {}, "the bridge network is not started"
+        self.default = replace(self.default, subnet="", gateway="")
+
+    # --- one network ---
+
+    def get(self, network_id: str) -> Ground:
+        """A network's ground.
+
+        Raises:
+            Unavailable: it is not in place; the message says why.
+        """
+        found = self._in_place.get(network_id)
+        if found is None:
+            raise Unavailable(self._refusals.get(network_id, self._refusal))
+        return found
+
+    def find(self, network_id: str) -> Ground | None:
+        """As `get`, but None when it is not in place."""
+        return self._in_place.get(network_id)
+
+    def all(self) -> list[Ground]:
+        """All that are in place."""
+        return list(self._in_place.values())
+
+    def raise_new(self, new: Ground) -> None:
+        """Put a new network in place.
+
+        Raises:
+            Unavailable: this machine cannot have bridges.
+            OSError, InvalidParameter: the bridge cannot be made; nothing is left of it.
+        """
+        if self._watch is None:
+            raise Unavailable(self._refusal)
+        name = new.settings.interface
+        with Netlink() as netlink:
+            try:
+                new.index = bridge.raise_bridges(netlink, [new.wanted])[name]
+            except BaseException:
+                if new.made:
+                    bridge.delete_bridge(netlink, name)
+                raise
+        with self._lock:
+            self._in_place[new.network.id] = new
+            try:
+                self._firewall.add(new.zone)
+                bridge.enable_loopback(name)
+            except OSError:  # somebody has flushed it
+                for warning in self._equip():
+                    log.warning("%s", warning)
+
+    def drop(self, network_id: str) -> None:
+        """Take a network down; one that is not in place is fine."""
+        with self._lock:
+            old = self._in_place.pop(network_id, None)
+        self._refusals.pop(network_id, None)
+        if old is None:
+            return
+        with contextlib.suppress(OSError):
+            self._firewall.remove(old.zone)
+        if old.made:
+            with Netlink() as netlink:
+                bridge.delete_bridge(netlink, old.settings.interface)
+
+    # --- repair ---
+
+    def put_back(self, asked: Sequence[Ground]) -> None:
+        """Put back what somebody has taken away since the last start; quick when nobody has.
+
+        Args:
+            asked: the networks that are to be used now; when something is amiss, all are looked at.
+
+        Raises:
+            Unavailable: that cannot be done; the message says what is missing.
+        """
+        with self._lock:
+            watch = self._watch
+            if watch is None:
+                return
+            try:
+                if not watch.amiss() and not any(self._problem(watch, one) for one in asked):
+                    return
+                amiss = watch.amiss()
+                with Netlink() as netlink:
+                    for one in self.all():
+                        if problem := self._problem(watch, one):
+                            amiss.append(problem)
+                            self._raise_again(netlink, one, needed=one in asked)
+                    self._rejoin(netlink)
+                for warning in self._equip():
+                    log.warning("%s", warning)
+            except (OSError, InvalidParameter) as error:
+                raise Unavailable(
+                    f"the bridge network cannot be put back: {error}: mend that, or restart sampand"
+                ) from error
+            log.warning("%s: put back", "; ".join(amiss))
+
+    def _raise_again(self, netlink: Netlink, one: Ground, *, needed: bool) -> None:
+        try:
+            one.index = bridge.raise_bridges(netlink, [one.wanted])[one.settings.interface]
+        except (OSError, InvalidParameter) as error:
+            if needed:
+                raise
+            log.warning("network %s cannot be put back: %s", one.network.name, error)
+
+    def _problem(self, watch: Watch, one: Ground) -> str:
+        return watch.bridge_problem(one.settings.interface, one.index, one.address.ip)
+
+    def _rejoin(self, netlink: Netlink) -> None:
+        """Make veths ports of their bridges (again)."""
+        records = self._store.endpoints()
+        if not records:
+            return
+        links = {link.name: link for link in rtnetlink.links(netlink)}
+        published = set(self._store.published())
+        for record in records:
+            link, one = links.get(record.veth), self._in_place.get(record.network_id)
+            if link is None or one is None or link.master == one.index:
+                continue
+            netlink.transact([rtnetlink.set_master(link.index, link.name, one.index)], tolerate=_NO_DEVICE)
+            isolated, hairpin = not one.settings.icc, record.container_id in published
+            if isolated or hairpin:
+                port = rtnetlink.set_port(link.index, link.name, isolated=isolated, hairpin=hairpin)
+                netlink.transact([port], tolerate=_NO_DEVICE)
+
+    def _equip(self) -> list[str]:
+        """Forwarding and firewall for all that is in place, and a watch on it; returns warnings."""
+        warnings = []
+        forwarding = False
+        if self.options.ip_forward:
+            warning = bridge.enable_forwarding()
+            forwarding = warning is None
+            warnings += [warning] if warning else []
+        if self.options.iptables:
+            grounds = self.all()
+            warnings += self._firewall.put([one.zone for one in grounds], self._redirections())
+            if self._firewall.in_place:
+                found = [bridge.enable_loopback(one.settings.interface) for one in grounds]
+                warnings += [warning for warning in found if warning]
+        self._drop_watch()
+        self._watch = Watch(self._firewall.name if self._firewall.in_place else "", forwarding=forwarding)
+        return warnings
+
+    def _drop_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+def _masters(netlink: Netlink, records: Sequence[EndpointRecord]) -> dict[str, int]:
+    """Which bridges the veths of containers that live are ports of, by network."""
+    if not records:
+        return {}
+    masters = {link.name: link.master for link in rtnetlink.links(netlink)}
+    return {record.network_id: masters.get(record.veth, 0) for record in records}

@@ -1,0 +1,335 @@
+"""Containers' network namespaces and their endpoints in bridge networks: made, changed live, removed.
+
+What an endpoint needs does not grow with the number of containers or networks: an address from a pool in
+memory, one row, one veth pair, one element of a firewall map for a published port.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
+from sampan.network import bridge, namespace
+from sampan.network.grounds import Ground, Grounds
+from sampan.network.leaving import Leaving, delete_veth
+from sampan.network.model import Endpoint, Request, Sandbox
+from sampan.network.names import Member, Names
+from sampan.network.ports import Binding
+from sampan.network.publishing import Publisher
+from sampan.network.store import EndpointRecord, NetworkStore
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+
+
+class Sandboxes:
+    """The namespaces of one daemon's containers. Thread-safe.
+
+    Args:
+        netns_dir: directory of the namespace files, one a container.
+        names: is told of members of user-defined networks, if there is somebody to tell.
+    """
+
+    def __init__(
+        self,
+        netns_dir: Path,
+        store: NetworkStore,
+        grounds: Grounds,
+        publisher: Publisher,
+        names: Names | None,
+    ) -> None:
+        self.leaving = Leaving(store, self._release)
+        self._netns_dir = netns_dir
+        self._store = store
+        self._grounds = grounds
+        self._publisher = publisher
+        self._names = names
+
+    def path(self, container_id: str) -> Path:
+        """The file of a container's namespace, whether it is there or not."""
+        return self._netns_dir / container_id
+
+    # --- all of a container's ---
+
+    def create(
+        self, container_id: str, requests: Sequence[Request], bindings: Sequence[Binding] = ()
+    ) -> Sandbox:
+        """Make a namespace with an interface in each network; with the loopback alone for none.
+
+        Raises:
+            SampanError, OSError: as `NetworkService.create_sandbox`; nothing is left behind.
+        """
+        path = self.path(container_id)
+        if path.exists():
+            self.remove(container_id)
+        if not requests:
+            namespace.create(path)
+            return Sandbox(str(path), {})
+        grounds = [self._grounds.get(request.network_id) for request in requests]
+        self._grounds.put_back(grounds)
+        with ExitStack() as undo:
+            records: list[EndpointRecord] = []
+            for request, one in zip(requests, grounds, strict=True):
+                taken = [record.interface for record in records]
+                records.append(self._allocate(container_id, request, one, taken, undo))
+            self._store.add_endpoints(records, self._grounds.default.id)
+            undo.callback(self._store.delete_endpoints, [record.id for record in records])
+            for record in records:
+                undo.callback(delete_veth, record.veth)
+            ports = [_port(record, one, bool(bindings)) for record, one in zip(records, grounds, strict=True)]
+            gateway = self._gateway(records)
+            with _lack_named():
+                namespace.create(path, ports, self._address(gateway))
+            undo.callback(namespace.remove, path)
+            if bindings and gateway is not None:
+                self._publish(container_id, gateway, bindings)
+                undo.callback(self._publisher.withdraw, container_id)
+            for request, record, one in zip(requests, records, grounds, strict=True):
+                self._tell(request, record, one, undo)
+            undo.pop_all()
+        return self._sandbox(container_id, records)
+
+    def recall(self, container_id: str, requests: Sequence[Request]) -> Sandbox | None:
+        """The sandbox that an earlier daemon has made for a running container, if it is in any network.
+
+        Args:
+            requests: what is to be told of its names.
+        """
+        records = [
+            record
+            for record in self._store.endpoints(container_id)
+            if self._grounds.find(record.network_id) is not None
+        ]
+        if not records:
+            return None
+        self.announce(container_id, requests)
+        return self._sandbox(container_id, records)
+
+    def announce(self, container_id: str, requests: Sequence[Request]) -> None:
+        """Tell what the container's peers may call it now."""
+        if self._names is None:
+            return
+        wanted = {request.network_id: request for request in requests}
+        for record in self._store.endpoints(container_id):
+            request, one = wanted.get(record.network_id), self._grounds.find(record.network_id)
+            if request is not None and one is not None:
+                self._tell(request, record, one, None)
+
+    def remove(self, container_id: str) -> None:
+        """Let a container's namespace go; idempotent and quick, the links follow."""
+        self._publisher.withdraw(container_id)
+        records = self._store.endpoints(container_id)
+        for record in records:
+            self._forget_names(record)
+        namespace.remove(self.path(container_id))
+        self.leaving.add(records)
+
+    # --- one of a running container's ---
+
+    def connect(self, container_id: str, request: Request, bindings: Sequence[Binding] = ()) -> Sandbox:
+        """Give a running container an interface in one more network.
+
+        Raises:
+            SampanError, OSError: as `NetworkService.connect`; nothing is left behind.
+        """
+        path = self.path(container_id)
+        one = self._grounds.get(request.network_id)
+        present = self._store.endpoints(container_id)
+        self._grounds.put_back([one])
+        with ExitStack() as undo:
+            taken = [record.interface for record in present]
+            record = self._allocate(container_id, request, one, taken, undo)
+            self._store.add_endpoints([record], self._grounds.default.id)
+            undo.callback(self._store.delete_endpoints, [record.id])
+            undo.callback(delete_veth, record.veth)
+            with _lack_named():
+                namespace.plug(path, _port(record, one, bool(bindings)))
+            self._route(container_id, present, [*present, record], bindings, undo)
+            self._tell(request, record, one, undo)
+            undo.pop_all()
+        return self._sandbox(container_id, [*present, record])
+
+    def disconnect(self, container_id: str, network_id: str, bindings: Sequence[Binding] = ()) -> Sandbox:
+        """Take a running container's interface in a network away.
+
+        Raises:
+            NotFound: it has none there.
+            OSError: the kernel's refusal.
+        """
+        present = self._store.endpoints(container_id)
+        record = next((one for one in present if one.network_id == network_id), None)
+        if record is None:
+            raise NotFound(f"container {container_id} is not connected to the network {network_id}")
+        rest = [one for one in present if one is not record]
+        self._forget_names(record)
+        with ExitStack() as undo:
+            self._route(container_id, present, rest, bindings, undo)
+            undo.pop_all()
+        delete_veth(record.veth)
+        self._store.delete_endpoints([record.id])
+        self._release(record)
+        return self._sandbox(container_id, rest)
+
+    def _route(
+        self,
+        container_id: str,
+        before: Sequence[EndpointRecord],
+        after: Sequence[EndpointRecord],
+        bindings: Sequence[Binding],
+        undo: ExitStack,
+    ) -> None:
+        """Let default route and published ports follow a change of the endpoints."""
+        old, new = self._gateway(before), self._gateway(after)
+        if old == new:
+            return
+        path = self.path(container_id)
+        namespace.set_gateway(path, self._address(new))
+        undo.callback(namespace.set_gateway, path, self._address(old))
+        if new is None:
+            self._publisher.withdraw(container_id)
+        elif self._publisher.of(container_id):
+            self._publisher.move(container_id, new.address)
+            if old is not None:
+                undo.callback(self._publisher.move, container_id, old.address)
+        elif bindings:
+            self._publish(container_id, new, bindings)
+            undo.callback(self._publisher.withdraw, container_id)
+
+    # --- the pieces ---
+
+    def _allocate(
+        self, container_id: str, request: Request, one: Ground, taken: Iterable[str], undo: ExitStack
+    ) -> EndpointRecord:
+        mac = check_mac(request.mac) if request.mac else ""
+        interface = request.interface or _next_name(one.settings.prefix, taken)
+        if interface in taken:
+            raise Conflict(f"interface {interface} exists in the container already; choose another name")
+        if request.address:
+            address = ipaddress.IPv4Address(request.address)
+            try:
+                one.pool.claim(address, move_on=False)
+            except Conflict:
+                raise Forbidden("Address already in use") from None
+        else:
+            address = one.pool.allocate()
+        undo.callback(one.pool.release, address)
+        return EndpointRecord(
+            id=secrets.token_hex(32),
+            container_id=container_id,
+            network_id=one.network.id,
+            address=str(address),
+            mac=mac or _mac_of(address),
+            veth="veth" + secrets.token_hex(4)[:7],
+            interface=interface,
+            gw_priority=request.gw_priority,
+        )
+
+    def _gateway(self, records: Iterable[EndpointRecord]) -> EndpointRecord | None:
+        """Whose network the default route goes by: the highest priority, then the first name."""
+        best: tuple[tuple[int, str], EndpointRecord] | None = None
+        for record in records:
+            one = self._grounds.find(record.network_id)
+            if one is None or one.network.internal:
+                continue
+            key = (-record.gw_priority, one.network.name)
+            if best is None or key < best[0]:
+                best = key, record
+        return best[1] if best else None
+
+    def _address(self, gateway: EndpointRecord | None) -> ipaddress.IPv4Address | None:
+        return self._grounds.get(gateway.network_id).address.ip if gateway is not None else None
+
+    def _publish(self, container_id: str, gateway: EndpointRecord, bindings: Sequence[Binding]) -> None:
+        host_ip = self._grounds.get(gateway.network_id).settings.host_binding
+        self._publisher.publish(container_id, gateway.address, bindings, host_ip)
+
+    def _release(self, record: EndpointRecord) -> None:
+        one = self._grounds.find(record.network_id)
+        if one is not None:
+            one.pool.release(ipaddress.IPv4Address(record.address))
+
+    def _tell(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack | None) -> None:
+        if self._names is None or one.network.predefined:
+            return
+        member = Member(
+            container_id=record.container_id,
+            sandbox=str(self.path(record.container_id)),
+            network_id=one.network.id,
+            network=one.network.name,
+            names=request.names,
+            address=record.address,
+            links=request.links,
+            internal=one.network.internal,
+        )
+        self._names.attached(member)
+        if undo is not None:
+            undo.callback(self._names.detached, one.network.id, record.container_id)
+
+    def _forget_names(self, record: EndpointRecord) -> None:
+        if self._names is not None and record.network_id != self._grounds.default.id:
+            self._names.detached(record.network_id, record.container_id)
+
+    def _sandbox(self, container_id: str, records: Iterable[EndpointRecord]) -> Sandbox:
+        endpoints = {}
+        for record in records:
+            one = self._grounds.get(record.network_id)
+            endpoints[one.network.name] = Endpoint(
+                network_id=record.network_id,
+                endpoint_id=record.id,
+                mac_address=record.mac or _mac_of(ipaddress.IPv4Address(record.address)),
+                ip_address=record.address,
+                prefix_len=one.address.network.prefixlen,
+                gateway="" if one.network.internal else str(one.address.ip),
+            )
+        return Sandbox(str(self.path(container_id)), endpoints, self._publisher.of(container_id))
+
+
+@contextmanager
+def _lack_named() -> Iterator[None]:
+    """Name the kernel's option where a link cannot be made for want of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and (missing := bridge.missing_support()):
+            raise Unavailable(missing[0]) from error
+        raise
+
+
+def check_mac(mac: str) -> str:
+    """A MAC address in the kernel's spelling.
+
+    Raises:
+        InvalidParameter: when it is none, or not that of a single station.
+    """
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or not int(re.sub("[:-]", "", mac), 16):
+        raise InvalidParameter(f"invalid MAC address: {mac}")
+    return mac.replace("-", ":").lower()
+
+
+def _mac_of(address: ipaddress.IPv4Address) -> str:
+    return "02:42:" + address.packed.hex(":")
+
+
+def _next_name(prefix: str, taken: Iterable[str]) -> str:
+    number = 0
+    while f"{prefix}{number}" in taken:
+        number += 1
+    return f"{prefix}{number}"
+
+
+def _port(record: EndpointRecord, one: Ground, hairpin: bool) -> namespace.Port:
+    return namespace.Port(
+        veth=record.veth,
+        interface=record.interface,
+        bridge_index=one.index,
+        mtu=one.settings.mtu,
+        mac_address=record.mac,
+        address=ipaddress.IPv4Interface((record.address, one.address.network.prefixlen)),
+        isolated=not one.settings.icc,
+        hairpin=hairpin,
+    )

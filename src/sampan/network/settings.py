@@ -1,0 +1,128 @@
+"""The options of a bridge network: Docker's `com.docker.network.*`, parsed, the rest refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.network.model import PREFIX, BridgeOptions, Network
+from sampan.network.ports import ANY, Binding
+
+_BRIDGE_NAME = f"{PREFIX}bridge.name"
+_ICC = f"{PREFIX}bridge.enable_icc"
+_MASQUERADE = f"{PREFIX}bridge.enable_ip_masquerade"
+_HOST_BINDING = f"{PREFIX}bridge.host_binding_ipv4"
+_INTERFACE_PREFIX = f"{PREFIX}container_iface_prefix"
+_GATEWAY_MODE = f"{PREFIX}bridge.gateway_mode_ipv4"
+_MTU = f"{PREFIX}driver.mtu"
+_DEFAULT_BRIDGE = f"{PREFIX}bridge.default_bridge"
+_REAL = (  # Docker has them too
+    f"{PREFIX}bridge.gateway_mode_ipv6",
+    f"{PREFIX}bridge.inhibit_ipv4",
+    f"{PREFIX}bridge.trusted_host_interfaces",
+    f"{PREFIX}enable_ipv4",
+    f"{PREFIX}enable_ipv6",
+    f"{PREFIX}host_ipv4",
+    f"{PREFIX}host_ipv6",
+)
+_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))  # Go's strconv.ParseBool
+_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSettings:
+    """How one bridge network is set up.
+
+    Attributes:
+        interface: the bridge.
+        icc: its containers may reach each other.
+        masquerade: what leaves it gets the host's address.
+        host_binding: where ports are published that name no address of the host's.
+        mtu: bytes.
+        prefix: what its interfaces in containers are called, before the number.
+    """
+
+    interface: str
+    icc: bool = True
+    masquerade: bool = True
+    host_binding: str = ANY
+    mtu: int = 1500
+    prefix: str = "eth"
+
+
+def of_default(options: BridgeOptions) -> BridgeSettings:
+    """The default bridge's settings."""
+    return BridgeSettings(options.name, options.icc, options.ip_masq, mtu=options.mtu)
+
+
+def shown(settings: BridgeSettings) -> dict[str, str]:
+    """The default bridge's settings as the options that `network inspect` shows."""
+    return {
+        _DEFAULT_BRIDGE: "true",
+        _ICC: str(settings.icc).lower(),
+        _MASQUERADE: str(settings.masquerade).lower(),
+        _HOST_BINDING: settings.host_binding,
+        _BRIDGE_NAME: settings.interface,
+        _MTU: str(settings.mtu),
+    }
+
+
+def parse(network: Network) -> BridgeSettings:
+    """The settings of a network of the user's.
+
+    Raises:
+        InvalidParameter: a value is wrong, or an option is none of a bridge network.
+        Unsupported: an option of Docker's that is not offered.
+    """
+    options = dict(network.options)
+    interface = options.pop(_BRIDGE_NAME, "") or f"br-{network.id[:12]}"
+    check_interface(_BRIDGE_NAME, interface)
+    prefix = options.pop(_INTERFACE_PREFIX, "") or "eth"
+    check_interface(_INTERFACE_PREFIX, f"{prefix}000")
+    settings = BridgeSettings(
+        interface,
+        icc=_boolean(options, _ICC),
+        masquerade=_boolean(options, _MASQUERADE),
+        host_binding=Binding("tcp", 1, options.pop(_HOST_BINDING, "")).address(),
+        mtu=_mtu(options.pop(_MTU, "")),
+        prefix=prefix,
+    )
+    mode = options.pop(_GATEWAY_MODE, "nat")
+    if mode != "nat":
+        raise Unsupported(f"driver option {_GATEWAY_MODE}={mode}: only nat is offered")
+    for name in options:
+        if name in _REAL:
+            raise Unsupported(f"driver option {name} is not offered")
+        raise InvalidParameter(f"driver option {name!r} is none of the bridge driver's")
+    return settings
+
+
+def check_interface(what: str, name: str) -> None:
+    """Refuse what cannot be an interface's name.
+
+    Raises:
+        InvalidParameter: with the rule.
+    """
+    if (
+        not 0 < len(name.encode()) <= 15
+        or name in (".", "..")
+        or any(c.isspace() or c in "/:%" for c in name)
+    ):
+        raise InvalidParameter(
+            f"{what}: {name!r} is not an interface name (1 to 15 bytes, no space, /, : or %)"
+        )
+
+
+def _boolean(options: dict[str, str], name: str) -> bool:
+    text = options.pop(name, "true")
+    if text not in _TRUE | _FALSE:
+        raise InvalidParameter(f"driver option {name}: {text!r} must be true or false")
+    return text in _TRUE
+
+
+def _mtu(text: str) -> int:
+    if not text:
+        return 1500
+    if not text.isdecimal() or not 68 <= int(text) <= 65535:
+        raise InvalidParameter(f"driver option {_MTU}: {text!r} must be a number from 68 to 65535")
+    return int(text)
