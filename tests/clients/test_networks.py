@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support.cli import Cli
 from support.engine import Engine
 from support.machine import eventually
 from support.nets import default_route, inside, links, pings, routes, shown
@@ -297,3 +298,52 @@ def test_a_network_goes_with_its_last_container(engine: Engine, name: Names, up:
         first, second = up("--network", one), up("--network", one)
         engine.docker("rm", "-f", first, second)
         engine.docker("network", "rm", one)
+
+
+def test_the_command_line(cli: Cli, engine: Engine, name: Names, up: Callable[..., str]) -> None:
+    one, other, container = name(), name(), up()
+    try:
+        made = cli(
+            *("network", "create", "--subnet", "10.232.40.0/24", "--gateway", "10.232.40.3", "--internal"),
+            *("--ip-range", "10.232.40.64/26", "--aux-address", "buoy=10.232.40.70", "--label", "a=b"),
+            *("-o", "com.docker.network.bridge.enable_icc=false", "--attachable", one),
+        ).out.strip()
+        shown = json.loads(cli("network", "inspect", one).out)[0]
+        assert shown["Id"] == made and shown["Internal"] and shown["Attachable"]
+        assert shown["Labels"] == {"a": "b"} and shown["IPAM"]["Config"][0]["IPRange"] == "10.232.40.64/26"
+        cli("network", "create", other)
+        table = cli("network", "ls", "--filter", f"name={one}").lines
+        assert table[0].split() == ["NETWORK", "ID", "NAME", "DRIVER", "SCOPE"]
+        assert table[1].split() == [made[:12], one, "bridge", "local"]
+        cli(
+            "network",
+            "connect",
+            "--ip",
+            "10.232.40.9",
+            "--alias",
+            "aa,bb",
+            "--gw-priority",
+            "3",
+            one,
+            container,
+        )
+        settings = engine.api.inspect(container)["NetworkSettings"]["Networks"][one]
+        assert (settings["IPAddress"], settings["Aliases"]) == ("10.232.40.9", ["aa", "bb"])
+        assert settings["GwPriority"] == 3
+        bad = cli("network", "rm", one, other, "nosuch", code=1)
+        assert bad.lines == [other] and "has active endpoints" in bad.err and "nosuch not found" in bad.err
+        cli("network", "disconnect", one, container)
+        assert cli("network", "rm", "-f", one, "nosuch").lines == [one]
+        for words, said in (
+            (("--gateway", "10.1.1.1"), "every ip-range or gateway must have a corresponding subnet"),
+            (("--subnet", "10.1.0.0/24", "--gateway", "10.2.1.1"), "no matching subnet for gateway 10.2.1.1"),
+            (("--subnet", "10.1.0.0/16", "--subnet", "10.1.1.0/24"), "multiple overlapping subnet"),
+            (
+                ("--subnet", "10.1.0.0/24", "--aux-address", "a=10.2.1.1"),
+                "no matching subnet for aux-address",
+            ),
+        ):
+            assert said in cli("network", "create", *words, one, code=None).err
+    finally:
+        for network in (one, other):
+            engine.api("DELETE", f"/networks/{network}")

@@ -122,7 +122,15 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "network": (
         "Manage networks",
-        {"inspect": "inspect:network inspect", "ls": "network_ls", "prune": "prune:network prune"},
+        {
+            "connect": "network_connect:connect",
+            "create": "network_create",
+            "disconnect": "network_connect:disconnect",
+            "inspect": "inspect:network inspect",
+            "ls": "network_ls",
+            "prune": "prune:network prune",
+            "rm": "network_rm",
+        },
     ),
     "registry": (
         "Run a registry",
@@ -159,6 +167,6 @@ ALIASES: dict[str, dict[str, str]] = {
     "container": {"list": "ls", "ps": "ls", "remove": "rm"},
     "context": {"list": "ls", "remove": "rm"},
     "image": {"list": "ls", "remove": "rm"},
-    "network": {"list": "ls"},
+    "network": {"list": "ls", "remove": "rm"},
     "volume": {"list": "ls", "remove": "rm"},
 }

@@ -23,8 +23,8 @@ class Option:
 
     Attributes:
         flag: the long flag without dashes.
-        kind: "text", "number", "bool", "size", "list" (repeatable), "map" (repeatable key=value) or
-            "runtimes" (repeatable name=path).
+        kind: "text", "number", "bool", "size", "list" (repeatable), "map" (repeatable key=value),
+            "runtimes" (repeatable name=path) or "pools" (repeatable base=…,size=…).
         help: one line.
         short: its one-letter flag.
         key: its key in `daemon.json`; the flag's name when empty, "-" when it has none.
@@ -58,6 +58,8 @@ TABLE = (
     Option("debug", "bool", "Log for debugging", "D", reload=True),
     Option("default-runtime", "text", "OCI runtime of containers that do not say", placeholder="NAME",
            reload=True),
+    Option("default-address-pool", "pools", "Range that networks' subnets are taken from, and their size",
+           key="default-address-pools", placeholder="base=CIDR,size=BITS"),
     Option("default-shm-size", "size", "Size of /dev/shm of containers that do not say", placeholder="BYTES",
            reload=True),
     Option("default-ulimit", "list", "Ulimit of containers that do not say", key="default-ulimits",
@@ -128,7 +130,7 @@ PROXIES = ("http-proxy", "https-proxy", "no-proxy")  # in daemon.json members of
 # Docker's own keys and flags that mean something we do not do: refused with more than "unknown".
 NOT_OFFERED = frozenset(
     "allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs "
-    "containerd containerd-namespace default-address-pools default-cgroupns-mode default-gateway "
+    "containerd containerd-namespace default-cgroupns-mode default-gateway "
     "default-ipc-mode default-network-opts features fixed-cidr fixed-cidr-v6 "
     "experimental ip ip6tables ipv6 no-new-privileges "
     "node-generic-resources raw-logs seccomp-profile selinux-enabled "
@@ -180,7 +182,7 @@ def _store(values: Values, option: Option, text: str) -> None:
         raise UsageError(
             f"invalid argument {text!r} for --{option.flag}: expected {_WANT[option.kind]}"
         ) from None
-    if option.kind == "list":
+    if option.kind in ("list", "pools"):
         values.setdefault(option.name, []).append(value)
     elif option.kind in ("map", "runtimes"):
         for key in value.keys() & values.get(option.name, {}).keys() if option.kind == "runtimes" else ():
@@ -219,14 +221,22 @@ def _runtime(text: str) -> dict[str, tuple[str, ...]]:
     return {name: (path,)}
 
 
+def _pool(text: str) -> tuple[str, int]:
+    """`base=10.0.0.0/8,size=24`."""
+    found = re.fullmatch(r"base=([^,=]+),size=(\d{1,2})", text)
+    if found is None:
+        raise ValueError
+    return found[1], int(found[2])
+
+
 _CONVERT: dict[str, Callable[[str], Any]] = {
     "text": str, "number": _number, "bool": _boolean, "size": parse_size, "list": str, "map": _pair,
-    "runtimes": _runtime,
+    "runtimes": _runtime, "pools": _pool,
 }  # fmt: skip
 _WANT = {
     "text": "a text", "number": "a number", "bool": "true or false", "size": "a size such as 64m",
     "list": "a text", "map": "key=value",
-    "runtimes": "NAME=PATH",
+    "runtimes": "NAME=PATH", "pools": "base=CIDR,size=BITS",
 }  # fmt: skip
 
 
@@ -298,6 +308,8 @@ def _from_json(option: Option, value: Any, path: Path) -> Any:
         return limits
     if option.kind == "runtimes":
         return _runtimes(value, wrong)
+    if option.kind == "pools":
+        return _pools(value, wrong)
     if option.kind == "size":
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
@@ -338,6 +350,21 @@ def _runtimes(value: Any, wrong: Callable[[str], InvalidParameter]) -> dict[str,
     return runtimes
 
 
+def _pools(value: Any, wrong: Callable[[str], InvalidParameter]) -> list[tuple[str, int]]:
+    """`[{"base": "10.0.0.0/8", "size": 24}]`."""
+    example = 'a list such as [{"base": "10.0.0.0/8", "size": 24}]'
+    if not isinstance(value, list):
+        raise wrong(example)
+    pools = []
+    for one in value:
+        if not isinstance(one, dict) or one.keys() != {"base", "size"}:
+            raise wrong(example)
+        if not isinstance(one["base"], str) or type(one["size"]) is not int:
+            raise wrong(example)
+        pools.append((one["base"], one["size"]))
+    return pools
+
+
 def merge(flags: Values, file: Values) -> Values:
     """Flags and file together.
 
@@ -364,7 +391,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return f"[{' '.join(value)}]"
+        return f"[{' '.join(map(str, value))}]"
     return str(value)
 
 

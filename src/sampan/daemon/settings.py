@@ -14,7 +14,8 @@ from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.logdrivers import options as log_options
 from sampan.logs import LOG_FORMATS, LOG_LEVELS
-from sampan.network import BridgeOptions
+from sampan.network import AddressPool, BridgeOptions
+from sampan.network.subnets import check_pools
 from sampan.registry import Proxies, RegistryConfig
 
 DEFAULT_CONFIG = Path("/etc/sampan/daemon.json")
@@ -248,7 +249,9 @@ def _bridge(values: Values) -> BridgeOptions:
         for option in ("bridge", "bip", "mtu", "icc", "ip-forward", "ip-masq", "iptables")
         if values.get(option) not in (None, "")
     }
-    return BridgeOptions(**given)
+    pools = tuple(AddressPool(base, size) for base, size in values.get("default-address-pools", ()))
+    check_pools(pools)
+    return BridgeOptions(**given, address_pools=pools)
 
 
 def _registry(values: Values) -> RegistryConfig:

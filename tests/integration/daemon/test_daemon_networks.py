@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -52,3 +54,26 @@ def test_a_killed_daemon_leaks_nothing(own: Daemon) -> None:
     own.docker("rm", "-f", "first", "second", "third")
     own.docker("network", "rm", "ahoy", "adrift")
     eventually(lambda: links() == before, what=f"only {before} is left of {links()}")
+
+
+def test_address_pools(make_daemon: Callable[..., Daemon]) -> None:
+    pools = [{"base": "10.232.64.0/26", "size": 28}, {"base": "10.232.65.0/28", "size": 29}]
+    daemon = make_daemon(config=json.dumps({"default-address-pools": pools})).start()
+    try:
+        assert daemon.api.get("/info")["DefaultAddressPools"][0] == {"Base": "10.232.64.0/26", "Size": 28}
+
+        def subnet(name: str) -> str:
+            return str(daemon.api.get(f"/networks/{name}")["IPAM"]["Config"][0]["Subnet"])
+
+        for number in range(6):
+            daemon.docker("network", "create", f"ahoy{number}")
+        given = [subnet(f"ahoy{number}") for number in range(6)]
+        assert given[:4] == [f"10.232.64.{start}/28" for start in (0, 16, 32, 48)]
+        assert given[4:] == ["10.232.65.0/29", "10.232.65.8/29"]
+        full = daemon.docker("network", "create", "toomany", code=1)
+        assert "all predefined address pools have been fully subnetted" in full.err
+        daemon.docker("network", "rm", "ahoy2")
+        daemon.docker("network", "create", "again")
+        assert subnet("again") == given[2]
+    finally:
+        daemon.end()

@@ -50,7 +50,6 @@ NEVER = {
 # What is still to come. Take out what you add.
 MISSING_COMMANDS = {
     *("build", "image build"),
-    *(f"network {name}" for name in ("connect", "create", "disconnect", "rm")),
     "volume update",  # Swarm's cluster volumes
 }
 MISSING_FLAGS: dict[str, set[str]] = {}

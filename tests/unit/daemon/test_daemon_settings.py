@@ -12,6 +12,7 @@ from sampan.daemon.main import main
 from sampan.daemon.options import help_text
 from sampan.daemon.settings import Settings, load_settings
 from sampan.errors import SampanError
+from sampan.network import AddressPool
 
 
 def load(tmp_path: Path, *flags: str, **file: Any) -> Settings:
@@ -50,9 +51,25 @@ def test_file(tmp_path: Path) -> None:
     assert settings.engine.default_ulimits[0].soft == 1
 
 
+def test_address_pools(tmp_path: Path) -> None:
+    flags = (
+        "--default-address-pool",
+        "base=10.1.0.0/16,size=28",
+        "--default-address-pool=base=10.2.0.0/16,size=24",
+    )
+    expected = (AddressPool("10.1.0.0/16", 28), AddressPool("10.2.0.0/16", 24))
+    assert load(tmp_path, *flags).bridge.address_pools == expected
+    file = [{"base": pool.base, "size": pool.size} for pool in expected]
+    assert load(tmp_path, default_address_pools=file).bridge.address_pools == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "file", "said"),
     [
+        (["--default-address-pool", "10.1.0.0/16"], {}, "expected base=CIDR,size=BITS"),
+        ([], {"default_address_pools": [{"base": "10.1.0.0/16"}]}, "default-address-pools: expected a list"),
+        ([], {"default_address_pools": [{"base": "10.1.0.1/16", "size": 24}]}, "invalid base '10.1.0.1/16'"),
+        ([], {"default_address_pools": [{"base": "10.1.0.0/16", "size": 8}]}, "must be from 16 to 30"),
         (["--nonsense"], {}, "unknown flag: --nonsense"),
         (["-x"], {}, "unknown shorthand flag: 'x'"),
         (["--mtu"], {}, "flag needs an argument: --mtu"),

@@ -184,6 +184,8 @@ async def info(request: Request) -> Response:
         "FirewallBackend": {"Driver": "nftables"},
         "Warnings": [*missing_features(features), *engine.networks.warnings, *engine.options.warnings],
     }
+    if pools := engine.networks.options.address_pools:
+        shape["DefaultAddressPools"] = [{"Base": pool.base, "Size": pool.size} for pool in pools]
     if request.api_version < (1, 50):
         shape |= {
             name: _switched_on(f"net/bridge/bridge-nf-call-{table}")
