@@ -143,6 +143,10 @@ def test_several_networks_from_the_start(engine: Engine, network: Network, up: C
     assert there["IPAddress"] == "10.232.8.7" and there["MacAddress"] == "02:42:00:00:00:77"
     assert there["Aliases"] == ["ahoy"] and there["DNSNames"][:2] == [one, "ahoy"]
     assert there["IPAMConfig"] == {"IPv4Address": "10.232.8.7"}
+    found = engine.docker(
+        "run", "--rm", "--network", f"name={front},link-local-ip=169.254.8.8", engine.busybox, "ip", "addr"
+    )
+    assert "inet 169.254.8.8/16" in found.out
     assert here["GwPriority"] == 5 and default_route(engine, one) == here["Gateway"] == "10.232.9.1"
     found = {link["ifname"]: link for link in json.loads(inside(engine, one, "ip", "-j", "addr").stdout)}
     assert found["eth0"]["address"] == "02:42:00:00:00:77"

@@ -6,6 +6,7 @@ Docker's words for what is wrong (its `validateEndpointSettings`).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from sampan.engine import ports
 from sampan.engine.core import Core
@@ -105,8 +106,7 @@ def check(network: Network, settings: EndpointSettings) -> None:
     problems = []
     wanted = settings.ipam_config
     if wanted is not None:
-        if wanted.link_local_ips:
-            raise Unsupported("link-local addresses (IPAMConfig.LinkLocalIPs): not offered yet")
+        problems += _link_local_problems(wanted.link_local_ips or ())
         if network.predefined and (wanted.ipv4_address or wanted.ipv6_address):
             problems.append("user specified IP address is supported on user defined networks only")
         elif wanted.ipv6_address:
@@ -142,6 +142,21 @@ def _address_problems(network: Network, text: str) -> list[str]:
     if address in (subnet.network_address, subnet.broadcast_address):
         return [f"invalid IPv4 address: {address} is not a host's in {subnet}"]
     return []
+
+
+def _link_local_problems(addresses: Iterable[str]) -> list[str]:
+    problems = []
+    for text in addresses:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            problems.append(f"invalid link-local IP address: {text}")
+            continue
+        if address.version != 4:
+            raise Unsupported(f"link-local address {text}: networks have no IPv6 yet")
+        if not address.is_link_local:
+            problems.append(f"invalid link-local IP address: {text}")
+    return problems
 
 
 def _check_options(options: dict[str, str]) -> None:
@@ -218,6 +233,7 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
         mac=mac,
         interface=(settings.driver_opts or {}).get(_INTERFACE, ""),
         gw_priority=settings.gw_priority,
+        link_local=tuple((settings.ipam_config.link_local_ips if settings.ipam_config else None) or ()),
         names=tuple(settings.dns_names or ()),
         links=links,
     )

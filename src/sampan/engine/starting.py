@@ -146,6 +146,7 @@ def _silent(_: str) -> None:
 
 async def _failed(core: Core, live: Live, error: Exception, exit_code: int) -> None:
     live.drop_parked()
+    endpoints.clear_all(live.container)
     state = live.container.state
     state.exit_code = error.exit_code if isinstance(error, LaunchError) else exit_code
     state.error = str(error)

@@ -72,6 +72,7 @@ class NetworkSpec:
     attachable: bool = False
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    ipam_options: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Request:
         mac: the MAC address; "" for one that follows from the address.
         interface: what it is called in the container; "" for the next `eth0`, `eth1`, ….
         gw_priority: the default route goes by the network where this is highest.
+        link_local: further addresses of the interface, without a network behind them.
         names, links: for peers and for itself, as `sampan.network.names.Member` has them.
     """
 
@@ -92,6 +94,7 @@ class Request:
     mac: str = ""
     interface: str = ""
     gw_priority: int = 0
+    link_local: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
 
@@ -129,6 +132,7 @@ class Network:
 
     Attributes:
         static: the subnet is one that the user chose, so that containers may choose addresses in it.
+        ipam_options: none there are, but inspect gives back whether the user said so.
     """
 
     id: str
@@ -144,6 +148,7 @@ class Network:
     attachable: bool = False
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    ipam_options: dict[str, str] | None = None
 
     @property
     def predefined(self) -> bool:
@@ -172,7 +177,7 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
         "EnableIPv6": False,
         "IPAM": {
             "Driver": "default",
-            "Options": None if network.predefined else {},
+            "Options": network.ipam_options,
             "Config": [config] if network.subnet else None,
         },
         "Internal": network.internal,

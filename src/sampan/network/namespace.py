@@ -43,6 +43,7 @@ class Port:
     address: ipaddress.IPv4Interface
     isolated: bool
     hairpin: bool
+    more_addresses: tuple[ipaddress.IPv4Interface, ...] = ()
 
 
 def create(path: Path, ports: Sequence[Port] = (), gateway: ipaddress.IPv4Address | None = None) -> None:
@@ -159,7 +160,11 @@ def _plug(host: Netlink, inside: Netlink, path: Path, port: Port) -> list[Messag
     host.transact([rtnetlink.set_up(port.veth)])
     index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
     _disable_ipv6(inside, port.interface)
-    return [rtnetlink.add_address(index, port.address), rtnetlink.set_up(port.interface)]
+    addresses = (port.address, *port.more_addresses)
+    return [
+        *(rtnetlink.add_address(index, address) for address in addresses),
+        rtnetlink.set_up(port.interface),
+    ]
 
 
 def _disable_ipv6(inside: Netlink, interface: str) -> None:

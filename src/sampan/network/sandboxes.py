@@ -24,6 +24,7 @@ from sampan.network.ports import Binding
 from sampan.network.publishing import Publisher
 from sampan.network.store import EndpointRecord, NetworkStore
 
+_LINK_LOCAL_BITS = 16
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 
 
@@ -81,7 +82,10 @@ class Sandboxes:
             undo.callback(self._store.delete_endpoints, [record.id for record in records])
             for record in records:
                 undo.callback(delete_veth, record.veth)
-            ports = [_port(record, one, bool(bindings)) for record, one in zip(records, grounds, strict=True)]
+            ports = [
+                _port(record, request, one, bool(bindings))
+                for record, request, one in zip(records, requests, grounds, strict=True)
+            ]
             gateway = self._gateway(records)
             with _lack_named():
                 namespace.create(path, ports, self._address(gateway))
@@ -148,7 +152,7 @@ class Sandboxes:
             undo.callback(self._store.delete_endpoints, [record.id])
             undo.callback(delete_veth, record.veth)
             with _lack_named():
-                namespace.plug(path, _port(record, one, bool(bindings)))
+                namespace.plug(path, _port(record, request, one, bool(bindings)))
             self._route(container_id, present, [*present, record], bindings, undo)
             self._tell(request, record, one, undo)
             undo.pop_all()
@@ -322,7 +326,7 @@ def _next_name(prefix: str, taken: Iterable[str]) -> str:
     return f"{prefix}{number}"
 
 
-def _port(record: EndpointRecord, one: Ground, hairpin: bool) -> namespace.Port:
+def _port(record: EndpointRecord, request: Request, one: Ground, hairpin: bool) -> namespace.Port:
     return namespace.Port(
         veth=record.veth,
         interface=record.interface,
@@ -332,4 +336,7 @@ def _port(record: EndpointRecord, one: Ground, hairpin: bool) -> namespace.Port:
         address=ipaddress.IPv4Interface((record.address, one.address.network.prefixlen)),
         isolated=not one.settings.icc,
         hairpin=hairpin,
+        more_addresses=tuple(
+            ipaddress.IPv4Interface(f"{address}/{_LINK_LOCAL_BITS}") for address in request.link_local
+        ),
     )

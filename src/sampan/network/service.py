@@ -177,6 +177,7 @@ class NetworkService:
             attachable=spec.attachable,
             options=spec.options,
             labels=spec.labels,
+            ipam_options=spec.ipam_options,
         )
         chosen = settings.parse(network)
         with self._making:

@@ -165,6 +165,7 @@ async def create_network(request: Request) -> Response:
         attachable=asked.attachable,
         options=asked.options or {},
         labels=asked.labels or {},
+        ipam_options=ipam.options,
     )
     network = await networks.create(engine, spec)
     return json_response({"Id": network.id, "Warning": ""}, 201)

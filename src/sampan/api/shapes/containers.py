@@ -53,7 +53,7 @@ def _endpoint(endpoint: EndpointSettings) -> dict[str, Any]:
         "IPAMConfig": _asked(endpoint),
         "Links": endpoint.links,
         "Aliases": endpoint.aliases,
-        "MacAddress": endpoint.mac_address,
+        "MacAddress": endpoint.mac_address or endpoint.desired_mac_address,
         "DriverOpts": endpoint.driver_opts,
         "GwPriority": endpoint.gw_priority,
         "NetworkID": endpoint.network_id,
