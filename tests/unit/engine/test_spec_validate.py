@@ -82,7 +82,6 @@ def test_what_is_wrong_is_refused(options, complaint):
     ("options", "named"),
     [
         ({"device_requests": [{"Count": 1}]}, "--gpus"),
-        ({"links": ["x"]}, "--link"),
         ({"security_opt": ["label=type:x"]}, "SELinux"),
     ],
 )
