@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -218,40 +217,36 @@ def set_down(index: int) -> Message:
     return _set(b"", "", "take down", index, 0, IFF_UP)
 
 
-def index_of(netlink: Netlink, name: str) -> int:
-    """The index of a link by its name, in the socket's namespace.
-
-    Raises:
-        OSError: ENODEV when there is none.
-    """
+def link_named(netlink: Netlink, name: str) -> Link | None:
+    """The link of this name in the socket's namespace; None when there is none."""
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
-    for kind, answer in netlink.dump(Message(_RTM_GETLINK, NLM_F_ACK, body, f"look for link {name}")):
-        if kind == _RTM_NEWLINK:
-            return int(_IFINFO.unpack_from(answer)[2])
-    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+    try:
+        answers = netlink.dump(Message(_RTM_GETLINK, NLM_F_ACK, body, f"look for link {name}"))
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    return next((_link(answer) for kind, answer in answers if kind == _RTM_NEWLINK), None)
 
 
 def links(netlink: Netlink) -> list[Link]:
     """Every link of the socket's namespace."""
     request = Message(_RTM_GETLINK, NLM_F_DUMP, _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "list links")
-    found = []
-    for kind, body in netlink.dump(request):
-        if kind != _RTM_NEWLINK:
-            continue
-        _, _, index, flags, _ = _IFINFO.unpack_from(body)
-        members = dict(attributes(body[_IFINFO.size :]))
-        info = dict(attributes(members.get(_IFLA_LINKINFO, b"")))
-        found.append(
-            Link(
-                index=index,
-                name=_name(members.get(_IFLA_IFNAME, b"")),
-                up=bool(flags & IFF_UP),
-                kind=_name(info.get(_IFLA_INFO_KIND, b"")),
-                master=struct.unpack("=I", members[_IFLA_MASTER])[0] if _IFLA_MASTER in members else 0,
-                mac_address=members.get(_IFLA_ADDRESS, b"").hex(":"),
-            )
-        )
-    return found
+    return [_link(body) for kind, body in netlink.dump(request) if kind == _RTM_NEWLINK]
+
+
+def _link(body: bytes) -> Link:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    members = dict(attributes(body[_IFINFO.size :]))
+    info = dict(attributes(members.get(_IFLA_LINKINFO, b"")))
+    return Link(
+        index=index,
+        name=_name(members.get(_IFLA_IFNAME, b"")),
+        up=bool(flags & IFF_UP),
+        kind=_name(info.get(_IFLA_INFO_KIND, b"")),
+        master=struct.unpack("=I", members[_IFLA_MASTER])[0] if _IFLA_MASTER in members else 0,
+        mac_address=members.get(_IFLA_ADDRESS, b"").hex(":"),
+    )
 
 
 def _name(payload: bytes) -> str:
@@ -275,9 +270,8 @@ def addresses(netlink: Netlink) -> list[Address]:
 
 def routes(netlink: Netlink) -> list[ipaddress.IPv4Network]:
     """The destinations of all IPv4 routes in all tables, but for default and local ones."""
-    request = Message(
-        _RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "list routes"
-    )
+    head = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _RTN_UNICAST, 0)  # kernels from 5.0 on sort out
+    request = Message(_RTM_GETROUTE, NLM_F_DUMP, head, "list routes")
     found = []
     for kind, body in netlink.dump(request):
         if kind != _RTM_NEWROUTE:

@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from sampan.linux.netlink import Message, Netlink
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _ALREADY = frozenset({errno.EEXIST})
 _BATCH = 64
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def find(netlink: Netlink, name: str) -> tuple[rtnetlink.Link | None, list[ipadd
     Raises:
         InvalidParameter: when the interface is no bridge.
     """
-    link = next((link for link in rtnetlink.links(netlink) if link.name == name), None)
+    link = rtnetlink.link_named(netlink, name)
     if link is None:
         return None, []
     if link.kind != "bridge":
@@ -116,7 +117,7 @@ def raise_bridges(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, int]:
         InvalidParameter: an interface of such a name is no bridge.
         OSError: the kernel's refusal.
     """
-    present = {link.name: link for link in rtnetlink.links(netlink)}
+    present = _links(netlink, wanted)
     for one in wanted:
         if (found := present.get(one.name)) is not None and found.kind != "bridge":
             raise InvalidParameter(
@@ -124,15 +125,22 @@ def raise_bridges(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, int]:
             )
     missing = [one for one in wanted if one.name not in present]
     if missing:
-        _make(netlink, missing, list(present.values()))
-        present = {link.name: link for link in rtnetlink.links(netlink)}
-    held = {(found.index, found.interface) for found in rtnetlink.addresses(netlink)}
+        _make(netlink, missing)
+        present = _links(netlink, wanted)
     indices = {one.name: present[one.name].index for one in wanted}
-    add = [one for one in wanted if (indices[one.name], one.address) not in held]
-    _send(netlink, [rtnetlink.add_address(indices[one.name], one.address) for one in add], _ALREADY)
+    _send(netlink, [rtnetlink.add_address(indices[one.name], one.address) for one in wanted], _ALREADY)
     down = [one for one in wanted if not present[one.name].up]
     _send(netlink, [rtnetlink.set_up(index=indices[one.name]) for one in down])
     return indices
+
+
+def _links(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, rtnetlink.Link]:
+    """The links of these names, each asked for, or all there are where many are wanted."""
+    if len(wanted) > _FEW:
+        found: Iterable[rtnetlink.Link | None] = rtnetlink.links(netlink)
+    else:
+        found = (rtnetlink.link_named(netlink, one.name) for one in wanted)
+    return {link.name: link for link in found if link is not None}
 
 
 def _send(netlink: Netlink, messages: Sequence[Message], tolerate: frozenset[int] = frozenset()) -> None:
@@ -141,8 +149,11 @@ def _send(netlink: Netlink, messages: Sequence[Message], tolerate: frozenset[int
         netlink.transact(messages[start : start + _BATCH], tolerate=tolerate)
 
 
-def _make(netlink: Netlink, missing: Sequence[Wanted], present: Sequence[rtnetlink.Link]) -> None:
-    bridges = {link.index: link for link in present if link.kind == "bridge"}
+def _make(netlink: Netlink, missing: Sequence[Wanted]) -> None:
+    known = any(one.was for one in missing)
+    bridges = (
+        {link.index: link for link in rtnetlink.links(netlink) if link.kind == "bridge"} if known else {}
+    )
     requests = []
     for one in missing:
         renamed = bridges.get(one.was)

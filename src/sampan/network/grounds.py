@@ -84,6 +84,7 @@ class Grounds:
     Attributes:
         warnings: what this machine lacks; set by `start`.
         default: the default bridge network, as `start` found it; without a subnet when it is not in place.
+        reserved: subnets of networks that could not be put in place.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Grounds:
         self._redirections = redirections
         self._in_place: dict[str, Ground] = {}
         self._refusals: dict[str, str] = {}
+        self.reserved: list[ipaddress.IPv4Network] = []
         self._refusal = "the bridge network is not started"
         self._watch: Watch | None = None
         self._lock = threading.Lock()  # around repairs
@@ -122,6 +124,7 @@ class Grounds:
             InvalidParameter: when the options themselves are wrong.
         """
         self.warnings, self._in_place, self._refusals = [], {}, {}
+        self.reserved = [ipaddress.IPv4Network(network.subnet) for network, _ in networks]
         wanted = parse_bip(self.options.bip) if self.options.bip else None
         if self.options.name != "none":
             settings.check_interface("bridge", self.options.name)
@@ -228,8 +231,8 @@ class Grounds:
 
     def used(self, netlink: Netlink) -> list[ipaddress.IPv4Network]:
         """What a new subnet must not overlap: the host's addresses, routes and resolvers, other networks."""
-        own = [one.address.network for one in self._in_place.values()]
-        own += [ipaddress.IPv4Network(network.subnet) for network, _ in self._store.networks()]
+        own = [one.address.network for one in self.all()]
+        own += self.reserved
         own += [ipaddress.IPv4Network(server) for server in host_nameservers()]
         return own + bridge.used_networks(netlink)
 
@@ -254,6 +257,7 @@ class Grounds:
                 self.warnings.append(self._refusals[one.network.id])
             else:
                 self._in_place[one.network.id] = one
+                self.reserved.remove(one.address.network)
 
     def _recall(self, netlink: Netlink, records: Sequence[EndpointRecord], keep: set[str]) -> None:
         """Take the addresses of those who live, drop what the others had."""
@@ -346,7 +350,7 @@ class Grounds:
             old = self._in_place.pop(network_id, None)
         self._refusals.pop(network_id, None)
         if old is None:
-            return
+            return  # its subnet stays reserved until the next start
         with contextlib.suppress(OSError):
             self._firewall.remove(old.zone)
         if old.made:

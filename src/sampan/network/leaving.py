@@ -19,6 +19,7 @@ from sampan.network.store import EndpointRecord, NetworkStore
 _NO_DEVICE = frozenset({errno.ENODEV})
 _KERNEL_GRACE_S = 0.5  # a dying namespace takes its veth along in a few milliseconds, by itself
 _LOOK_S, _LOOK_SOON_S = 0.05, 0.002
+_FEW = 16
 
 
 class Leaving:
@@ -104,9 +105,10 @@ class Leaving:
     def _gone(self, leaving: Sequence[tuple[EndpointRecord, float]]) -> list[EndpointRecord]:
         gone = []
         with Netlink() as netlink:
-            names = {link.name for link in rtnetlink.links(netlink)}
+            # All links are listed only where that is less work than to ask for each.
+            names = {link.name for link in rtnetlink.links(netlink)} if len(leaving) > _FEW else None
             for record, since in leaving:
-                if record.veth in names:
+                if record.veth in names if names is not None else rtnetlink.link_named(netlink, record.veth):
                     if time.monotonic() - since < _KERNEL_GRACE_S:
                         continue
                     netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)

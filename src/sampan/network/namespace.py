@@ -155,8 +155,11 @@ def _plug(host: Netlink, inside: Netlink, path: Path, port: Port) -> list[Messag
     with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
         host.transact([rtnetlink.set_no_ipv6_address(port.veth)])
     if port.isolated or port.hairpin:
-        index = rtnetlink.index_of(host, port.veth)
-        host.transact([rtnetlink.set_port(index, port.veth, isolated=port.isolated, hairpin=port.hairpin)])
+        link = rtnetlink.link_named(host, port.veth)
+        if link is None:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), port.veth)
+        ways = rtnetlink.set_port(link.index, port.veth, isolated=port.isolated, hairpin=port.hairpin)
+        host.transact([ways])
     host.transact([rtnetlink.set_up(port.veth)])
     index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
     _disable_ipv6(inside, port.interface)
