@@ -26,7 +26,10 @@ PYTEST = f"{sys.executable} -m pytest -q -p no:cacheprovider -o timeout=300 --cl
 INSIDE = "tests/machines/inside"
 LINUX = "tests/integration/linux"
 ATTACK = "tests/attack/test_runtime_confinement.py"
-LIMITS = "tests/clients/test_run_limits.py tests/integration/storage/test_storage_limits.py"
+LIMITS = (
+    "tests/clients/test_run_limits.py tests/integration/storage/test_storage_limits.py"
+    " tests/integration/volumes/test_volume_quota.py"
+)
 CHOSEN = (
     "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter or quota"
     " or size_by_project"
