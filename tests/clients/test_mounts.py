@@ -10,11 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import Cli
+from support.cli import Cli, docker_release
 from support.engine import Daemon, Engine
 from support.machine import eventually
 
 Names = Callable[[], str]
+
+
+@pytest.fixture
+def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+    """A daemon whose volumes are the test's alone."""
+    made = make_daemon().start()
+    assert made.busybox
+    yield made
+    made.end()
+
 
 USER, GROUP = 4321, 4322  # of nobody here
 
@@ -129,10 +139,12 @@ def test_cp_sees_owners_as_the_container_does(
 def test_inspect_shows_what_was_asked(engine: Engine, busybox: str, theirs: Path, name: Names) -> None:
     one = name()
     mount = {"Type": "bind", "Source": str(theirs), "Target": "/w", "IDMap": "match-user", "Chown": True}
-    body = {"Image": busybox, "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
+    tmpfs = {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": [["noexec"]], "Mode": 448}}
+    volume = {"Type": "volume", "Target": "/v", "VolumeOptions": {"NoCopy": True, "Labels": {"a": "b"}}}
+    asked = [mount, tmpfs, volume]
+    body = {"Image": busybox, "Cmd": ["true"], "HostConfig": {"Mounts": asked}}
     assert engine.api("POST", f"/containers/create?name={one}", body).status == 201
-    (shown,) = engine.api.inspect(one)["HostConfig"]["Mounts"]
-    assert (shown["IDMap"], shown["Chown"]) == ("match-user", True)
+    assert engine.api.inspect(one)["HostConfig"]["Mounts"] == asked
     assert engine.api("POST", f"/containers/{one}/start").status == 204
     assert owner(theirs / "old") == (
         0,
@@ -354,3 +366,48 @@ def test_a_target_that_is_a_link_stays_inside(cli: Cli, busybox: str, tmp_path: 
         assert not Path("/etc/inside").exists()
     finally:
         cli("rmi", image)
+
+
+MOUNTS = (
+    "type=bind,src=/etc,dst=/m", "type=bind,source=/etc,target=/m,ro",
+    "type=bind,src=/etc,destination=/m,ro=0",
+    "type=bind,src=/etc,dst=/m,readonly=true,bind-recursive=writable", "src=/etc,dst=/m", "src=v0,dst=/m",
+    "type=bind,src=/etc,dst=/m,bind-recursive=disabled", "type=bind,src=/etc,dst=/m,bind-recursive=maybe",
+    "type=bind,src=/etc,dst=/m,bind-recursive=readonly",
+    "type=bind,src=/etc,dst=/m,bind-recursive=writable",
+    "type=bind,src=/etc,dst=/m,readonly,bind-recursive=readonly",
+    "type=bind,src=/etc,dst=/m,readonly,bind-recursive=readonly,bind-propagation=rprivate",
+    "type=bind,src=/etc,dst=/m,bind-propagation=RSLAVE", "type=bind,src=/etc,dst=/m,bind-propagation=x",
+    "type=bind,src=/etc,dst=/m,bind-nonrecursive", "type=bind,src=/etc,dst=/m,bind-nonrecursive=x",
+     "type=bind,dst=/m", "type=bind,src=/etc",
+    "type=x,dst=/m", "type=volume,dst=/m,volume-nocopy", "type=volume,dst=/m,volume-nocopy=false",
+    "type=volume,dst=/m,ro", "type=volume,src=v1,dst=/m,volume-label=a=b,volume-label=c",
+    "type=volume,dst=/m,volume-driver=local",
+    "type=volume,src=v2,dst=/m,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=1m",
+    "type=volume,src=v3,dst=/m,volume-subpath=a/b", "type=volume,dst=/m,volume-subpath=a",
+    "type=volume,dst=/m,", "type=tmpfs,dst=/m,tmpfs-size=1m,tmpfs-mode=0700",
+    "type=tmpfs,dst=/m,tmpfs-size=x", "type=tmpfs,dst=/m,ro", "type=tmpfs,dst=/m,tmpfs-mode=9",
+    "type=tmpfs,src=/etc,dst=/m", "type=tmpfs,dst=/m,volume-nocopy", "type=image,src=busybox,dst=/m",
+    "type=image,src=busybox,dst=/m,image-subpath=etc", "type=image,dst=/m",
+    "type=image,src=busybox,dst=/m,image-subpath=../x", "type=bind,src=/etc,dst=/m,image-subpath=a",
+    "type=bind,src=/etc,dst=/m,consistency=cached", "type=bind,src=/etc,dst=/m,consistency=", "type", "",
+    ",", "dst=/m,type=npipe,src=x", "type=bind,src=/etc,dst=/m,colour=red", "type=bind,src=/etc,dst=m",
+    "type=bind,src=/etc,dst=/m,volume-label=a=b", "TYPE=bind,SRC=/etc,DST=/m", 'type=volume,"dst=/a,b"',
+)  # fmt: skip
+
+
+def test_both_clients_ask_for_the_same(own: Daemon) -> None:
+    """What docker's client makes of each `--mount` is what ours makes of it: the same body or refusal."""
+    if docker_release() < (28,):
+        pytest.skip("compared with docker's client from release 28 on")
+
+    def outcome(client: Cli, text: str) -> tuple[int, str, object]:
+        done = client("create", "--mount", text, own.busybox, "true", code=None)
+        lines = [line for line in done.err.splitlines() if line and "--help" not in line]
+        said = re.sub(r"^(docker|sampan): ", "", lines[0]) if lines else ""
+        shown = own.api.inspect(done.out.strip())["HostConfig"]["Mounts"] if done.code == 0 else None
+        return done.code, said, shown
+
+    asked = [(text, outcome(own.docker, text), outcome(own.sampan, text)) for text in MOUNTS]
+    differ = [f"{text}: {theirs} | {ours}" for text, theirs, ours in asked if theirs != ours]
+    assert not differ, "\n".join(differ)

@@ -11,7 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_TYPES = ("bind", "volume", "tmpfs", "npipe", "cluster", "image")
 _BARE = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "u", "idmap")
 _MATCH_USER = "match-user"
 
@@ -31,6 +30,8 @@ def parse_mount(text: str) -> dict[str, Any]:
     Raises:
         ValueError: wrong fields, in docker's words.
     """
+    if not text:
+        raise ValueError("EOF")
     mount: dict[str, Any] = {"Type": "volume"}
     for field in comma_separated(text):
         key, equals, value = field.partition("=")
@@ -53,6 +54,8 @@ def parse_mount(text: str) -> dict[str, Any]:
     ):
         if options in mount and kind != owner and not (owner == "volume" and kind == "cluster"):
             raise ValueError(f"cannot mix '{owner}-*' options with mount type '{kind}'")
+    if "VolumeOptions" in mount:
+        mount["VolumeOptions"].setdefault("DriverConfig", {})
     bind = mount.get("BindOptions", {})
     if bind.get("ReadOnlyNonRecursive") and not mount.get("ReadOnly"):
         raise ValueError(
@@ -135,8 +138,6 @@ def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> Non
             raise ValueError(f"invalid value for {key}: {value}") from None
     else:
         raise ValueError(f"unexpected key '{key}' in '{field}'")
-    if mount["Type"] not in _TYPES:
-        raise ValueError(f"invalid value for type: {mount['Type']}")
 
 
 def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
