@@ -19,6 +19,7 @@ import pytest
 from sampan.database import Database
 from sampan.volumes import VolumeService, give
 from support.engine import Daemon
+from support.machine import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.daemon]
 
@@ -171,3 +172,36 @@ def test_what_is_mounted_in_a_volume_is_not_deleted_with_it(tmp_path: Path, host
         subprocess.run(["umount", tmp_path / "volumes" / ".trash-x-y" / "_data"], check=True)
     volumes.purge_trash()
     assert not trash.exists() and (host / "secret").exists()
+
+
+def nest(top: Path, levels: int) -> None:
+    """Directories in directories, as a container makes them by mkdirat(2)."""
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d" * 50, dir_fd=fd)
+        inner = os.open("d" * 50, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+
+
+def test_nesting_deep_keeps_no_disk(daemon: Daemon, name: Names) -> None:
+    """What is nested deeper than Python recurses is given, counted and deleted as everything else."""
+    one = name()
+    mount = {"Type": "volume", "Target": "/data", "Chown": True}
+    body = {"Image": daemon.busybox, "Cmd": ["true"], "User": "1234", "HostConfig": {"Mounts": [mount]}}
+    assert daemon.api("POST", f"/containers/create?name={one}", body).status == 201
+    shown = daemon.api.inspect(one)
+    upper, data = Path(shown["GraphDriver"]["Data"]["UpperDir"]), Path(shown["Mounts"][0]["Source"])
+    nest(upper, 1500)
+    nest(data, 1500)
+    assert daemon.docker("start", "-a", one).code == 0
+    assert (data / ("d" * 50)).stat().st_uid == 1234
+    assert daemon.api("GET", "/system/df?type=volume").status == 200
+    assert daemon.api("DELETE", f"/containers/{one}?v=1").status == 204
+    trash = daemon.data_root / "volumes"
+    eventually(lambda: not data.exists() and not list(trash.glob(".trash-*")), 30)
+    theirs = upper.parents[2] / "trash"
+    assert theirs.is_dir()
+    eventually(lambda: not upper.exists() and not list(theirs.iterdir()), 30)

@@ -12,8 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from sampan.errors import Conflict, InvalidParameter
-from sampan.linux import quota, syscalls
+from sampan.linux import quota, syscalls, trees
 from sampan.oci.digest import check_digest, hex_of
 from sampan.oci.quantities import parse_size
 from sampan.storage.errors import NoSuchLayer, ParentNeeded
@@ -425,13 +423,4 @@ def remove_tree(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
         return
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(path, onexc=_vanished)
-    else:
-        shutil.rmtree(path, onerror=_vanished)
-
-
-def _vanished(_function: object, _path: str, information: object) -> None:
-    error = information[1] if isinstance(information, tuple) else information
-    if isinstance(error, BaseException) and not isinstance(error, FileNotFoundError):
-        raise error
+    trees.remove(path)

@@ -6,12 +6,13 @@ descriptor and never through a symbolic link, and what another file system is mo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from sampan.linux import trees
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +58,20 @@ def _walk(path: str, wanted: Callable[[os.stat_result], tuple[int, int]]) -> Non
         top = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(fd)
+    device = found.st_dev
     try:
-        _directory(top, found.st_dev, wanted)
+        for place, entries, _ in trees.walk(top):
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it was taken away meanwhile
+                    found = os.stat(entry.name, dir_fd=place, follow_symlinks=False)
+                    if found.st_dev != device:
+                        continue
+                    ids = wanted(found)
+                    if not stat.S_ISDIR(found.st_mode) and ids != (found.st_uid, found.st_gid):
+                        os.chown(entry.name, *ids, dir_fd=place, follow_symlinks=False)
+            found = os.fstat(place)
+            ids = wanted(found)
+            if ids != (found.st_uid, found.st_gid):
+                os.fchown(place, *ids)
     finally:
         os.close(top)
-
-
-def _directory(fd: int, device: int, wanted: Callable[[os.stat_result], tuple[int, int]]) -> None:
-    for name in os.listdir(fd):
-        try:
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if found.st_dev != device:
-                continue
-            if not stat.S_ISDIR(found.st_mode):
-                ids = wanted(found)
-                if ids != (found.st_uid, found.st_gid):
-                    os.chown(name, *ids, dir_fd=fd, follow_symlinks=False)
-                continue
-            inner = os.open(name, _DIRECTORY, dir_fd=fd)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # it was taken away, or swapped, meanwhile
-        try:
-            if os.fstat(inner).st_dev == device:
-                _directory(inner, device, wanted)
-        finally:
-            os.close(inner)
-    found = os.fstat(fd)
-    ids = wanted(found)
-    if ids != (found.st_uid, found.st_gid):
-        os.fchown(fd, *ids)

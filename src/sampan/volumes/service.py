@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sampan.database import Database
-from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
-from sampan.linux import mounts, quota
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.linux import mounts, quota, trees
 from sampan.volumes import mounting
 from sampan.volumes.filters import matches
 from sampan.volumes.options import check, is_mount, size_bytes
@@ -314,7 +313,12 @@ class VolumeService:
                 return False
             try:
                 self._mark(name, _FILLING)
-                copy_tree(source, target)
+                try:
+                    copy_tree(source, target)
+                except RecursionError:
+                    raise SampanError(
+                        f"volume {name}: the image's directories at {path} are nested too deep to be copied"
+                    ) from None
                 if owners is not None:
                     translate(str(target), owners)
                 self._mark(name, _FILLED)
@@ -332,7 +336,10 @@ class VolumeService:
             if mounts.points_below(str(leftover)):
                 _log.error("%s is not deleted: something is mounted in it", leftover)
                 continue
-            shutil.rmtree(leftover, ignore_errors=True)
+            try:
+                trees.remove(leftover)
+            except OSError as error:
+                _log.error("%s cannot be deleted: %s", leftover, error)
 
     # --- inside ---
 

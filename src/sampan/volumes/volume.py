@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sampan.linux import trees
 from sampan.volumes.options import is_mount
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -55,10 +56,17 @@ def disk_bytes(volume: Volume) -> int:
 def size_bytes(directory: Path) -> int:
     """The sum of the sizes of the files under a directory; each counts once, links are not followed."""
     sizes: dict[tuple[int, int], int] = {}
-    for parent, directories, files in os.walk(directory):
-        for name in (*directories, *files):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(os.path.join(parent, name))
-                if not stat.S_ISDIR(status.st_mode):
-                    sizes[status.st_dev, status.st_ino] = status.st_size
+    try:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        for _, entries, _ in trees.walk(top):
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    if not stat.S_ISDIR(status.st_mode):
+                        sizes[status.st_dev, status.st_ino] = status.st_size
+    finally:
+        os.close(top)
     return sum(sizes.values())
