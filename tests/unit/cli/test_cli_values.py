@@ -139,3 +139,21 @@ def test_detach_keys():
     assert watcher.feed(b"ab\x10") == (b"ab", False)
     assert watcher.feed(b"c") == (b"\x10c", False)
     assert watcher.feed(b"\x10\x10\x11") == (b"\x10", True)
+
+
+def test_through_sudo_the_caller_is_who_called_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for name in ("SUDO_UID", "SUDO_GID"):
+        monkeypatch.delenv(name, raising=False)
+    assert parse_mount("type=bind,src=/a,dst=/b,idmap")["IDMap"] == "match-user"
+    assert split_volumes(["/a:/b:ro,idmap"])[0] == ["/a:/b:ro,idmap=match-user"]
+    monkeypatch.setenv("SUDO_UID", "1000")
+    monkeypatch.setenv("SUDO_GID", "100")
+    assert parse_mount("type=bind,src=/a,dst=/b,idmap=match-user,U")["IDMap"] == "1000:100"
+    assert split_volumes(["/a:/b:idmap,ro", "/a:/b:idmap=7", "/a:/b"])[0] == [
+        "/a:/b:idmap=1000-100,ro",
+        "/a:/b:idmap=7",
+        "/a:/b",
+    ]
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert parse_mount("type=bind,src=/a,dst=/b,idmap")["IDMap"] == "match-user"

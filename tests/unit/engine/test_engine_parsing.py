@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.engine.model import BindOptions, ContainerConfig, HostConfig, Mount, TmpfsOptions
-from sampan.engine.mountpoints import bind_point, collect, mount_point, tmpfs_points
+from sampan.engine.model import (
+    BindOptions,
+    Container,
+    ContainerConfig,
+    HostConfig,
+    Mount,
+    MountPoint,
+    TmpfsOptions,
+    VolumeOptions,
+)
+from sampan.engine.mountpoints import bind_point, collect, disk_owner, mount_point, tmpfs_points
 from sampan.engine.names import check_name, random_name
 from sampan.engine.signals import parse_signal
 from sampan.errors import InvalidParameter, SampanError
@@ -108,3 +117,67 @@ def test_the_images_volumes_give_way_to_the_users() -> None:
     host_config = HostConfig(binds=["/srv:/data"], tmpfs={"/run": ""})
     points = collect(config, host_config, _no_container)  # type: ignore[arg-type]
     assert [(p.type, p.destination) for p in points] == [("bind", "/data"), ("volume", "/cache")]
+
+
+@pytest.mark.parametrize(
+    ("text", "owner"),
+    [
+        ("match-user", "1000:100"),
+        ("7", "7:7"),
+        ("7:8", "7:8"),
+        ("007-08", "7:8"),
+        ("4294967294", "4294967294:4294967294"),
+    ],
+)
+def test_whose_the_files_are_on_the_disk(text: str, owner: str) -> None:
+    assert disk_owner(text, (1000, 100)) == owner
+
+
+@pytest.mark.parametrize("text", ["", "root", "1:2:3", "-1", "1:", "4294967295", "1 2", "match_user"])
+def test_nobody_is_called_that(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="expected match-user, UID:GID or UID"):
+        disk_owner(text, (1000, 100))
+
+
+def test_who_comes_by_tcp_has_no_user_here() -> None:
+    for given in (
+        lambda: bind_point("/a:/b:idmap"),
+        lambda: mount_point(Mount(type="volume", source="data", target="/x", id_map="match-user")),
+    ):
+        with pytest.raises(InvalidParameter, match="only a client at the unix socket has a user"):
+            given()
+    assert bind_point("/a:/b:ro,idmap=7").disk_owner == "7:7"
+
+
+def test_words_of_ours_in_a_mode() -> None:
+    point = bind_point("/a:/b:U,idmap,ro,rslave", (1000, 100))
+    assert (point.disk_owner, point.rw, point.propagation) == ("1000:100", False, "rslave")
+    assert "chown" in point.options
+    for mode in ("U,U", "idmap,idmap=7"):
+        with pytest.raises(InvalidParameter, match=f"invalid mode: {mode}"):
+            bind_point(f"/a:/b:{mode}", (1000, 100))
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc", "a/../../b", "a\0b", ".."])
+def test_parts_that_would_lead_out(path: str) -> None:
+    with pytest.raises(InvalidParameter, match="subpath must be a relative path within the volume"):
+        mount_point(
+            Mount(type="volume", source="data", target="/x", volume_options=VolumeOptions(subpath=path))
+        )
+
+
+def test_what_another_container_has_is_inherited() -> None:
+    donor = Container("id", "donor", 0, "", ContainerConfig(), HostConfig())
+    donor.mounts = [
+        MountPoint(
+            type="volume", name="data", source="/v/data/_data", destination="/d", mode="z", subpath="a"
+        ),
+        MountPoint(type="bind", source="/s", destination="/b", options=["create-source"], disk_owner="7:7"),
+        MountPoint(type="tmpfs", destination="/t"),
+    ]
+    host_config = HostConfig(volumes_from=["donor:ro,z"])
+    volume, bind = collect(ContainerConfig(), host_config, lambda _: donor)
+    assert (volume.name, volume.source, volume.subpath) == ("data", "/v/data/_data", "a")
+    assert (volume.rw, volume.mode, volume.options) == (False, "", ["nocopy"])
+    assert (bind.rw, bind.options, bind.disk_owner) == (False, [], "7:7")
+    assert donor.mounts[0].rw and donor.mounts[1].options == ["create-source"]
