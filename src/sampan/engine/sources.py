@@ -144,8 +144,7 @@ class Sources:
         return replace(point, source=place)
 
     def _place(self, directory: bool) -> str:
-        base = _base(self._core) / self._container.id
-        base.parent.mkdir(mode=0o700, exist_ok=True)
+        base = _base(self._core)
         base.mkdir(mode=0o700, exist_ok=True)
         place = base / secrets.token_hex(8)
         if directory:
@@ -190,7 +189,7 @@ def _make_directories(path: str, owner: tuple[int, int]) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(one)
             if owner != (-1, -1):
-                os.chown(one, *owner)
+                os.chown(one, *owner, follow_symlinks=False)
 
 
 # --- places for parts ---
@@ -214,20 +213,14 @@ def _clear(place: Path) -> None:
             place.rmdir()
         else:
             place.unlink()
-    with contextlib.suppress(OSError):  # others have theirs there
-        place.parent.rmdir()
 
 
 def sweep(core: Core) -> None:
     """At start-up: take away the places that a crash left."""
     base = _base(core)
-    if not base.is_dir():
-        return
-    for directory in base.iterdir():
-        for place in directory.iterdir():
+    if base.is_dir():
+        for place in base.iterdir():
             _clear(place)
-        with contextlib.suppress(OSError):
-            directory.rmdir()
 
 
 def tell(core: Core, container: Container, action: str) -> None:
