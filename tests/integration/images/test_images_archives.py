@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -271,36 +272,37 @@ def test_skopeo_reads_what_is_saved(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def docker() -> Iterator[Callable[..., str]]:
     """The real engine in namespaces of its own."""
     needs("dockerd")
     client = needs("docker")
-    socket, log = tmp_path / "docker.sock", tmp_path / "dockerd.log"
-    root, run_directory = tmp_path / "dr", tmp_path / "de"
-    command = [
-        "unshare", "-nm", "dockerd", "-H", f"unix://{socket}", "--data-root", root,
-        "--exec-root", run_directory,
-        "--pidfile", tmp_path / "docker.pid", "--bridge=none", "--iptables=false",
-    ]  # fmt: skip
-    with log.open("wb") as out:
-        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out)
-    deadline = time.monotonic() + 20
-    try:
-        while (
-            not socket.exists()
-            or subprocess.run([client, "-H", f"unix://{socket}", "info"], capture_output=True).returncode
-        ):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"dockerd does not start here: {log.read_text()[-300:]}")
-            time.sleep(0.2)
-        yield lambda *words: run(client, "-H", f"unix://{socket}", *words)
-    finally:
-        process.terminate()
+    # Its containerd listens below here, and a socket's path may have 107 bytes only.
+    with tempfile.TemporaryDirectory(prefix="dk-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        base = Path(name)
+        socket, log = base / "docker.sock", base / "dockerd.log"
+        command = [
+            "unshare", "-nm", "dockerd", "-H", f"unix://{socket}", "--data-root", base / "dr",
+            "--exec-root", base / "de", "--pidfile", base / "pid", "--bridge=none", "--iptables=false",
+        ]  # fmt: skip
+        with log.open("wb") as out:
+            process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out)
+        deadline = time.monotonic() + 60
         try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            while (
+                not socket.exists()
+                or subprocess.run([client, "-H", f"unix://{socket}", "info"], capture_output=True).returncode
+            ):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"dockerd does not start here: {log.read_text()[-1000:]}", pytrace=False)
+                time.sleep(0.2)
+            yield lambda *words: run(client, "-H", f"unix://{socket}", *words)
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def test_ids_are_those_of_the_real_engine(store: Store, tmp_path: Path, docker: Callable[..., str]) -> None:
