@@ -27,7 +27,7 @@ from sampan.http import HttpServer, Router, ServerInfo
 from sampan.images import ImageService
 from sampan.introspection import stacks
 from sampan.linux import kernel
-from sampan.network import NetworkService
+from sampan.network import NetworkService, Resolving
 from sampan.readiness import notify, ready
 from sampan.registry import Registries
 from sampan.runtime import Launcher
@@ -122,9 +122,11 @@ class Service:
         registries = Registries(self.settings.registry)
         undo.callback(registries.close)
         images = ImageService(root, driver, database, image_event, registries)
-        networks = NetworkService(database, options.exec_root / "netns", self.settings.bridge)
+        resolving = Resolving(options.exec_root)
+        undo.callback(resolving.close)
+        networks = NetworkService(database, options.exec_root / "netns", self.settings.bridge, resolving)
         volumes = VolumeService(root / "volumes", database)
-        engine = Engine(options, database, driver, images, networks, volumes, Launcher(), events)
+        engine = Engine(options, database, driver, images, networks, volumes, Launcher(), events, resolving)
         await engine.start()
         undo.push_async_callback(self._stop_engine, engine)
         await asyncio.to_thread(_seed, images)

@@ -26,7 +26,7 @@ from sampan.engine.store import ContainerStore, engine_id
 from sampan.errors import InvalidParameter
 from sampan.images import ImageService
 from sampan.logdrivers.job import Job
-from sampan.network import NetworkService
+from sampan.network import NetworkService, Resolving
 from sampan.runtime import Attachment, ExitRecord, Launcher, Process
 from sampan.storage import Driver
 from sampan.volumes import VolumeService
@@ -176,6 +176,7 @@ class Core:
         volumes: VolumeService,
         launcher: Launcher,
         events: EventBus,
+        resolving: Resolving,
     ) -> None:
         self.options = options
         self.store = ContainerStore(database)
@@ -186,6 +187,7 @@ class Core:
         self.volumes = volumes
         self.launcher = launcher
         self.events = events
+        self.resolving = resolving
         self.metrics = Metrics()
         self.shipping = Shipping()
         self.containers: dict[str, Live] = {}

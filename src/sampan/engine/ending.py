@@ -68,6 +68,7 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     if published:  # free for the next one before anybody hears of this end; the rest follows
         with contextlib.suppress(OSError, SampanError):  # `release` tries again
             core.networks.withdraw(container.id)
+    core.resolving.ended(container.id)
     live.tell_ended()
     for session in live.execs.values():
         if session.process is None:

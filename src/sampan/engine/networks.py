@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from sampan.engine import endpoints, ports
+from sampan.engine import endpoints, ports, resolution
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.model import Container, EndpointSettings
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, SampanError
@@ -106,6 +106,12 @@ def _plug(core: Core, container: Container, network: Network, settings: Endpoint
     sandbox = core.networks.connect(container.id, wanted, ports.bindings(container))
     container.networks[network.name] = settings
     endpoints.note(container, sandbox)
+    try:
+        resolution.follow(core, container)
+    except BaseException:
+        core.networks.disconnect(container.id, network.id, ports.bindings(container))
+        del container.networks[network.name]
+        raise
     _change_hosts(core, container, add=settings.ip_address)
 
 
@@ -142,6 +148,8 @@ async def disconnect(core: Core, reference: str, live: Live, force: bool = False
             publish(core, network, "disconnect", container=container.id)
         container.networks = {other: settings for other, settings in present.items() if other != name}
         container.networks_chosen = True
+        if container.state.running:
+            await in_thread(lambda: resolution.follow(core, container))
         core.write_down(container)
 
 

@@ -7,9 +7,11 @@ import contextlib
 import logging
 import shutil
 import time
+from functools import partial
 
-from sampan.engine import ending, execs, health, oom, removal, restarting, sources, starting
+from sampan.engine import ending, execs, health, oom, removal, resolution, restarting, sources, starting
 from sampan.engine.core import Core, Live, in_thread
+from sampan.engine.model import Container
 from sampan.engine.shipping import owes
 from sampan.errors import NotFound, NotModified, SampanError
 from sampan.linux.cgroups import manager_for
@@ -49,6 +51,8 @@ async def recover(core: Core) -> None:
         container = core.containers[container_id].container
         if starting.recall_network(core, container):
             core.store.save(container)
+        await in_thread(partial(_serve_names, core, container))
+    await in_thread(core.resolving.settle)
     for live, record in gone:
         await ending.ended(core, live, None, record)
     rest = [
@@ -57,6 +61,17 @@ async def recover(core: Core) -> None:
     bringing_up = core.spawn(asyncio.create_task(_bring_up(core, rest), name="bring up"))
     await asyncio.wait([bringing_up], timeout=PATIENCE_S)
     core.spawn(asyncio.create_task(in_thread(lambda: _clear_store(core)), name="purge"))
+
+
+def _serve_names(core: Core, container: Container) -> None:
+    """Have the resolver that lived on serve a running container as before, or a new one."""
+    try:
+        resolution.follow(core, container)
+    except (OSError, SampanError) as error:
+        _log.error("container %s cannot resolve names: %s", container.id[:12], error)
+    process = core.containers[container.id].process
+    if process is not None:
+        resolution.tell_life(core, container, process)
 
 
 def _known(live: Live, record: ExitRecord) -> bool:

@@ -24,6 +24,7 @@ from sampan.engine import (
     oom,
     ports,
     removal,
+    resolution,
     restarting,
 )
 from sampan.engine.core import Core, Live, check_not_restarting, in_thread
@@ -39,7 +40,7 @@ from sampan.engine.sources import Sources, tell
 from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
-from sampan.network import write_hostname, write_hosts, write_resolv_conf
+from sampan.network import write_hostname, write_hosts
 from sampan.runtime import LaunchError, LaunchRequest
 
 
@@ -124,6 +125,7 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
         core.spawn(asyncio.ensure_future(in_thread(sources.close)))
     live.process = process
     live.ended.clear()
+    resolution.tell_life(core, container, process)
     state = container.state
     state.status, state.pid, state.started_at_ns = "running", process.pid, process.started_at_ns
     state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
@@ -297,7 +299,7 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
                 shutil.copyfile(other / name, directory / name)
         write_hostname(directory / "hostname", container.config.hostname)
         return
-    config, host_config, options = container.config, container.host_config, core.options
+    config, host_config = container.config, container.host_config
     addresses = [endpoint.ip_address for endpoint in container.networks.values() if endpoint.ip_address]
     on_host = host_config.network_mode == "host"
     write_hostname(directory / "hostname", config.hostname)
@@ -311,13 +313,7 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         host_mode=on_host,
         host_gateway=core.networks.gateway,
     )
-    write_resolv_conf(
-        directory / "resolv.conf",
-        servers=host_config.dns or ([] if on_host else options.dns),
-        search=host_config.dns_search or ([] if on_host else options.dns_search),
-        options=host_config.dns_options or ([] if on_host else options.dns_opts),
-        host_mode=on_host,
-    )
+    resolution.write(core, container)
 
 
 def _shared_memory(

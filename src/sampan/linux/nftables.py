@@ -18,6 +18,7 @@ from sampan.linux.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_DUMP,
+    NLM_F_EXCL,
     Message,
     Netlink,
     attribute,
@@ -46,6 +47,7 @@ _NF_ACCEPT = 1
 _NF_DROP = 0
 
 HOOK_PREROUTING = 0
+HOOK_INPUT = 1
 HOOK_FORWARD = 2
 HOOK_OUTPUT = 3
 HOOK_POSTROUTING = 4
@@ -53,6 +55,7 @@ PRIORITY_RAW = -300
 PRIORITY_DSTNAT = -100
 PRIORITY_FILTER = 0
 PRIORITY_SRCNAT = 100
+PRIORITY_LAST = 300
 
 _META_IIFNAME = 6
 _META_OIFNAME = 7
@@ -60,6 +63,11 @@ _CT_STATE = 0
 _CT_STATUS = 2
 CT_ESTABLISHED = 2
 CT_RELATED = 4
+_META_L4PROTO = 16
+_TRANSPORT_HEADER = 2
+_SPORT_OFFSET, _DPORT_OFFSET = 0, 2
+_CHECKSUM_OFFSETS = {6: 16, 17: 6}  # TCP, UDP
+_CHECKSUM_INTERNET = 1
 _IP_SOURCE_OFFSET = 12
 _IP_DESTINATION_OFFSET = 16
 _IPS_DST_NAT = 1 << 5  # nf_conntrack_common.h
@@ -186,6 +194,27 @@ def _ct_bits(key: int, bits: int) -> tuple[Expression, ...]:
     return (load, _mask(mask), _compare(b"\0" * 4, False))
 
 
+def rewrite_port(protocol: int, port: int, new_port: int, *, source: bool) -> tuple[Expression, ...]:
+    """`meta l4proto … th dport port th dport set new_port`, or of `sport`: no connection is tracked for it.
+
+    Args:
+        protocol: 6 or 17.
+    """
+    offset = _SPORT_OFFSET if source else _DPORT_OFFSET
+    at = (be32(2, _TRANSPORT_HEADER), be32(3, offset), be32(4, 2))
+    return (
+        _meta(_META_L4PROTO),
+        _compare(bytes([protocol]), True),
+        expression("payload", be32(1, _REGISTER), *at),
+        _compare(struct.pack(">H", port), True),
+        expression("immediate", be32(1, _REGISTER), _value(2, struct.pack(">H", new_port))),
+        expression(
+            "payload", *at, be32(5, _REGISTER), be32(6, _CHECKSUM_INTERNET),
+            be32(7, _CHECKSUM_OFFSETS[protocol]),
+        ),
+    )  # fmt: skip
+
+
 def _verdict(code: int) -> tuple[Expression, ...]:
     data = nested(2, nested(2, be32(1, code)))
     return (expression("immediate", be32(1, _REGISTER_VERDICT), data),)
@@ -257,6 +286,18 @@ def replace_table(name: str, chains: tuple[Chain, ...], contents: tuple[Message,
     """
     with Netlink(NETLINK_NETFILTER) as netlink:
         netlink.transact(batch(table_messages(name, chains, contents)))
+
+
+def add_table(name: str, chains: tuple[Chain, ...]) -> None:
+    """Make a table of family ip: quicker than to replace one, as the kernel has not to wait for its readers.
+
+    Raises:
+        OSError: EEXIST for one that is there; as `replace_table`.
+    """
+    made, _, _, *contents = table_messages(name, chains)
+    anew = Message(made.kind, made.flags | NLM_F_EXCL, made.body, made.what)
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        netlink.transact(batch([anew, *contents]))
 
 
 def delete_table(name: str) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sampan.network.files import change_hosts, own_names, write_hostname, write_hosts, write_resolv_conf
+from sampan.network.files import (
+    Resolution,
+    change_hosts,
+    change_resolv_conf,
+    own_names,
+    plan_resolution,
+    resolv_conf,
+    write_hostname,
+    write_hosts,
+    write_resolution,
+    write_resolv_conf,
+)
 from sampan.network.model import (
     PREDEFINED,
     AddressPool,
@@ -16,6 +27,7 @@ from sampan.network.model import (
 )
 from sampan.network.names import Member, Names
 from sampan.network.ports import Binding, Published
+from sampan.network.resolving import Resolving
 from sampan.network.sandboxes import check_mac
 from sampan.network.service import NetworkService
 
@@ -32,12 +44,18 @@ __all__ = [
     "NetworkSpec",
     "Published",
     "Request",
+    "Resolution",
+    "Resolving",
     "Sandbox",
     "change_hosts",
+    "change_resolv_conf",
     "check_mac",
     "describe",
     "own_names",
+    "plan_resolution",
+    "resolv_conf",
     "write_hostname",
     "write_hosts",
+    "write_resolution",
     "write_resolv_conf",
 ]

@@ -6,13 +6,17 @@ a symbolic link for one, is replaced and never written through.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import secrets
+import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import InvalidParameter
+from sampan.resolver.protocol import ADDRESS, Upstream
 
 _LOOPBACK_RECORDS = (
     ("127.0.0.1", "localhost"),
@@ -136,7 +140,26 @@ def write_resolv_conf(
     host_mode: bool = False,
     host_path: Path | None = None,
 ) -> None:
-    """Write a container's /etc/resolv.conf: the host's, suited to a network namespace of its own.
+    """Write a container's /etc/resolv.conf, with the content of `resolv_conf`.
+
+    Raises:
+        InvalidParameter: when a server is not an IP address.
+    """
+    content = resolv_conf(
+        servers=servers, search=search, options=options, host_mode=host_mode, host_path=host_path
+    )
+    _write(path, content)
+
+
+def resolv_conf(
+    *,
+    servers: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    host_mode: bool = False,
+    host_path: Path | None = None,
+) -> bytes:
+    """A /etc/resolv.conf: the host's, suited to a network namespace of its own.
 
     The host's loopback resolvers (and IPv6 ones, the bridge having no IPv6) cannot be reached from there and
     are left out; when none remains, two public ones take their place.
@@ -167,14 +190,132 @@ def write_resolv_conf(
         host["search"] = [domain for domain in search if domain != "."]
     if options:
         host["options"] = list(options)
-    lines = [f"nameserver {server}" for server in host["nameserver"]]
-    lines += [f"{name} {' '.join(host[name])}" for name in ("search", "options") if host[name]]
-    lines += host["other"]
     given = (("nameservers", servers), ("search", search), ("options", options))
+    return _resolv_conf(host["nameserver"], host, f"'{source}'", notes, given)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How a container whose names the resolver answers has them resolved.
+
+    Attributes:
+        content: its /etc/resolv.conf.
+        upstreams: whom the resolver asks in its place.
+        ndots_set: an `ndots` was asked for.
+    """
+
+    content: bytes
+    upstreams: tuple[Upstream, ...]
+    ndots_set: bool
+
+
+def plan_resolution(
+    *,
+    servers: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+    host_path: Path = _RESOLV_CONF,
+) -> Resolution:
+    """A resolv.conf that names the resolver at 127.0.0.11, and whom that asks in its turn.
+
+    Name servers of the host's own file that only the host can reach, on its loopback or by IPv6, are asked
+    from there; `servers` are asked from the container, its own loopback included.
+
+    Args:
+        servers, search, options: as for `write_resolv_conf`.
+
+    Raises:
+        InvalidParameter: when a server is not an IP address.
+    """
+    host = _parse_resolv_conf(_read(host_path))
+    notes = []
+    if servers:
+        for server in servers:
+            if _address(server) is None:
+                raise InvalidParameter(f"bad nameserver address: {server} is not an IP address")
+        upstreams = [_upstream(server, _is_ipv6(server)) for server in servers if server != ADDRESS]
+    else:
+        upstreams = [_upstream(server, not _reachable(server)) for server in host["nameserver"]]
+        if not upstreams:
+            upstreams = [Upstream(server) for server in _FALLBACK_SERVERS]
+            notes.append("# Used default nameservers.")
+    if search:
+        host["search"] = [domain for domain in search if domain != "."]
+    if options:
+        host["options"] = list(options)
+    host["options"] = [option for option in host["options"] if not _is_bad_ndots(option)]
+    ndots_set = any(option.startswith("ndots:") for option in host["options"])
+    if not ndots_set:
+        host["options"].append("ndots:0")
+    shown = (f"host({one.address})" if one.from_host else one.address for one in upstreams)
+    notes.append(f"# ExtServers: [{' '.join(shown)}]")
+    given = (("nameservers", servers), ("search", search), ("options", options))
+    source = f"'{host_path}' (internal resolver)"
+    notes_behind = [
+        f"# Option ndots from: {'internal' if not ndots_set else 'override' if options else 'host'}"
+    ]
+    content = _resolv_conf([ADDRESS], host, source, notes, given, notes_behind)
+    return Resolution(content, tuple(upstreams), ndots_set)
+
+
+def write_resolution(path: Path, resolution: Resolution) -> None:
+    """Write a container's /etc/resolv.conf."""
+    _write(path, resolution.content)
+
+
+def change_resolv_conf(path: Path, before: bytes, after: bytes) -> bool:
+    """Change the file of a running container, unless somebody else has; whether it was changed.
+
+    It is written in place, since the container has this very file mounted.
+
+    Args:
+        before: what was written at its start.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.pread(fd, len(before) + 1, 0) != before:
+            return False
+        os.pwrite(fd, after, 0)
+        os.ftruncate(fd, len(after))
+        return True
+    finally:
+        os.close(fd)
+
+
+def _upstream(server: str, from_host: bool) -> Upstream:
+    address, _, zone = server.partition("%")
+    scope = 0
+    if zone:
+        with contextlib.suppress(OSError):  # no such interface now
+            scope = socket.if_nametoindex(zone)
+    return Upstream(address, from_host, scope)
+
+
+def _is_ipv6(server: str) -> bool:
+    return isinstance(_address(server), ipaddress.IPv6Address)
+
+
+def _is_bad_ndots(option: str) -> bool:
+    name, _, value = option.partition(":")
+    return name == "ndots" and not value.isdecimal()
+
+
+def _resolv_conf(
+    servers: Sequence[str],
+    parsed: dict[str, list[str]],
+    source: str,
+    notes: Sequence[str],
+    given: Sequence[tuple[str, Sequence[str]]],
+    notes_behind: Sequence[str] = (),
+) -> bytes:
+    """The file's text, with Docker's comments on how it came about."""
+    lines = [f"nameserver {server}" for server in servers]
+    lines += [f"{name} {' '.join(parsed[name])}" for name in ("search", "options") if parsed[name]]
+    lines += parsed["other"]
     overrides = " ".join(name for name, values in given if values)
     head = ["# Generated by Sampan, anew at each start of the container.", ""]
-    tail = ["", f"# Based on host file: '{source}'", *notes, f"# Overrides: [{overrides}]", ""]
-    _write(path, "\n".join([*head, *lines, *tail]).encode())
+    tail = ["", f"# Based on host file: {source}", *notes, f"# Overrides: [{overrides}]", *notes_behind, ""]
+    return "\n".join([*head, *lines, *tail]).encode()
 
 
 def host_nameservers() -> list[ipaddress.IPv4Address]:

@@ -48,3 +48,6 @@ class Names(Protocol):
 
     def detached(self, network_id: str, container_id: str) -> None:
         """A container is in a network no more; one that never was is fine. Raises nothing."""
+
+    def released(self, container_id: str) -> None:
+        """A container's network namespace is about to end, which nobody may keep. Raises nothing."""

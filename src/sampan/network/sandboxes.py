@@ -130,6 +130,8 @@ class Sandboxes:
         records = self._store.endpoints(container_id)
         for record in records:
             self._forget_names(record)
+        if self._names is not None:
+            self._names.released(container_id)
         namespace.remove(self.path(container_id))
         self.leaving.add(records)
 

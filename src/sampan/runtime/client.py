@@ -286,6 +286,11 @@ class Process:
         return await asyncio.shield(self._exit)
 
     @property
+    def pidfd(self) -> int:
+        """A pidfd of the process, which stays this object's; negative once that is closed."""
+        return self._pidfd
+
+    @property
     def alive(self) -> bool:
         """Whether the kernel still has the process; its record follows its end by a moment."""
         if self._pidfd < 0:
