@@ -75,6 +75,7 @@ class Resolving:
         self._held: set[str] = set()  # whose sockets the process has, of whom we know nothing yet
         self._connection: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._again_s = 0.0
         self._settled = False
         self._closing = False
         self._watcher: threading.Thread | None = None
@@ -177,15 +178,23 @@ class Resolving:
         """All containers of earlier daemons have been told of: what a resolver knows beyond is over."""
         with self._lock:
             self._settled = True
-            try:
-                if self._connection is None and (self._askers or (self._directory / _SOCKET).exists()):
-                    self._connect()
-                elif self._connection is not None:
-                    self._tell({"op": "end"})
-            except (OSError, SampanError) as error:
-                log.error("names cannot be resolved in containers: %s", error)
+            if self._connection is not None:
+                self._tell({"op": "end"})
+            elif (self._directory / _SOCKET).exists():
+                self._dismiss()
             if not self._askers:
                 self._leave()
+
+    def _dismiss(self) -> None:
+        """Nobody needs the process that an earlier daemon has left."""
+        try:
+            connection, _ = self._find()
+        except OSError:
+            self._end_old()
+            return
+        with connection, suppress(OSError):
+            wire.send(connection, {"op": "begin"})
+            wire.send(connection, {"op": "end"})
 
     def close(self) -> None:
         """Let the resolver go on without this daemon; it ends when no container needs it."""
@@ -373,23 +382,24 @@ class Resolving:
             self._heal(child, time.monotonic() - begun)
 
     def _heal(self, child: subprocess.Popen[bytes] | None, lived_s: float) -> None:
+        """Start the process again, each time later when it does not last."""
         if child is not None:
             child.kill()
             child.wait()
-        wait_s = 0.0 if lived_s > _STEADY_S else _AGAIN_S
+        if lived_s > _STEADY_S:
+            self._again_s = 0.0
         while True:
-            time.sleep(wait_s)
+            time.sleep(self._again_s)
+            self._again_s = min(max(self._again_s * 2, _AGAIN_S), _LONGEST_AGAIN_S)
             with self._lock:
-                if self._closing or self._connection is not None:
+                if self._closing or self._connection is not None or not self._askers:
                     return
+                log.error("the resolver of the containers' names died; it is started again")
                 try:
-                    if self._askers:
-                        log.error("the resolver of the containers' names died; it is started again")
-                        self._connect()
+                    self._connect()
                     return
                 except (OSError, SampanError) as error:
                     log.error("the resolver cannot be started: %s", error)
-            wait_s = min(max(wait_s, _AGAIN_S) * 2, _LONGEST_AGAIN_S)
 
 
 class _at:

@@ -254,6 +254,7 @@ def test_the_next_upstream_is_asked(machine: Machine) -> None:
         upstream(None, failing.address, lambda query, tcp: reply(query, rcode=dns.rcode.SERVFAIL)) as third,
         upstream(None, good.address),
     ):
+        assert texts(ask(web, "web")) == ["10.9.0.2"]  # the process has come up
         begun = time.monotonic()
         assert texts(ask(web, "example.org")) == ["192.0.2.7"]
         assert texts(ask(web, "example.org", tcp=True)) == ["192.0.2.7"]
@@ -272,6 +273,7 @@ def test_the_next_upstream_is_asked(machine: Machine) -> None:
 def test_upstream_inside_that_is_closed_is_noticed_at_once(machine: Machine) -> None:
     web = machine.container("web", "front", upstreams=(OWN_LOOPBACK, HOST))
     with upstream(None, HOST.address):
+        assert texts(ask(web, "web")) == ["10.9.0.2"]  # the process has come up
         begun = time.monotonic()
         assert texts(ask(web, "example.org")) == ["192.0.2.7"]
         assert texts(ask(web, "example.org", tcp=True)) == ["192.0.2.7"]
@@ -585,3 +587,12 @@ def test_many_at_once(machine: Machine) -> None:
         list(pool.map(start, names))
     for number, name in enumerate(names):
         assert texts(ask(machine.paths[name], names[-1 - number])) == [f"10.9.0.{len(names) + 1 - number}"]
+
+
+def test_the_next_daemon_ends_what_nobody_needs(machine: Machine) -> None:
+    machine.container("web", "front")
+    pid, child = machine.process(), machine.crash()
+    machine.resolving.settle()
+    until(lambda: _state(pid) == "Z")
+    child.wait(10)
+    assert not (machine.directory / "resolver.sock").exists()
