@@ -70,10 +70,12 @@ class Table:
 
     def __init__(self) -> None:
         self.networks: dict[str, Network] = {}
+        self._of: dict[str, dict[str, Membership]] = {}  # by container and network, in the order of joining
 
     def put(self, member: Membership) -> None:
         """A container is in a network, under these names and no others."""
-        self.remove(member.network_id, member.container_id)
+        self._take_out(member.network_id, member.container_id)
+        self._of.setdefault(member.container_id, {})[member.network_id] = member
         network = self.networks.setdefault(member.network_id, Network(member.network))
         network.members[member.container_id] = member
         for name in member.names:
@@ -86,6 +88,13 @@ class Table:
 
     def remove(self, network_id: str, container_id: str) -> None:
         """A container is in a network no more; one that was not is fine."""
+        self._take_out(network_id, container_id)
+        theirs = self._of.get(container_id, {})
+        theirs.pop(network_id, None)
+        if not theirs:
+            self._of.pop(container_id, None)
+
+    def _take_out(self, network_id: str, container_id: str) -> None:
         network = self.networks.get(network_id)
         member = network.members.pop(container_id, None) if network is not None else None
         if network is None or member is None:
@@ -102,11 +111,7 @@ class Table:
 
     def memberships(self, container_id: str) -> list[Membership]:
         """The networks that a container is on, in the order in which it joined them."""
-        return [
-            network.members[container_id]
-            for network in self.networks.values()
-            if container_id in network.members
-        ]
+        return list(self._of.get(container_id, {}).values())
 
     def view(self, container_id: str) -> View:
         """What a container may know."""

@@ -48,12 +48,15 @@ def test_names_of_ones_own_networks_alone() -> None:
 
 def test_the_network_joined_first_comes_first() -> None:
     table = Table()
+    table.put(member("old", "back", address="10.1.0.8"))
     table.put(member("web", "front", address="10.0.0.2"))
     table.put(member("web", "back", address="10.1.0.2"))
     table.put(member("one", "back", "svc", address="10.1.0.9"))
     table.put(member("two", "front", "svc", address="10.0.0.9"))
     assert addresses(table, "web", "svc") == ["10.0.0.9"]
     assert addresses(table, "web", "svc.back") == ["10.1.0.9"]
+    table.put(member("web", "front", "renamed", address="10.0.0.2"))
+    assert addresses(table, "web", "svc") == ["10.0.0.9"]
 
 
 def test_nothing_is_left_of_who_left() -> None:
