@@ -244,3 +244,14 @@ def test_nothing_is_sampled_when_nobody_asks(engine: Engine, start: Callable[...
     before = ticks()
     time.sleep(3)
     assert ticks() - before <= 3
+
+
+def test_graphs(engine: Engine, start: Callable[..., str]) -> None:
+    busy = start(BUSY, "--cpus", "0.5")
+    with engine.sampan.terminal("stats", "--graph", busy) as terminal:
+        seen = terminal.expect("█".encode(), timeout=30)  # the largest so far fills its cell
+        assert busy.encode() in seen and b"MEM USAGE" in seen
+        terminal.send(b"\x03")
+        terminal.wait()
+    refused = engine.sampan("stats", "--graph", "--no-stream", busy, code=1).err
+    assert "--no-stream" in refused

@@ -67,6 +67,8 @@ OURS = {
     "completion fish": SCRIPT,
     "completion zsh": SCRIPT,
     "install-docker-alias": {"dir": "where to", "force": "replace another one", "remove": "the opposite"},
+    "stats": {"graph": "columns with the last seconds"},
+    "container stats": {"graph": "columns with the last seconds"},
     "doctor": DOCTOR,
     "check-config": DOCTOR,
     "run": {**UNHEALTHY, "explain": "what the engine did and when"},

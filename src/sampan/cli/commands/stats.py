@@ -15,6 +15,7 @@ from sampan.cli.listing import Field, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from sampan.cli.app import App
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sampan.cli.hosts import Host
 
 _COLUMNS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
+_GRAPHS = ("ID", "Name", "CPUPerc", "CPUGraph", "MemUsage", "MemPerc", "MemGraph", "NetIO", "BlockIO", "PIDs")
+_GRAPH_S = 20  # one figure a second
 _REDRAWN_S = 0.5
 _AT_ONCE = 64  # connections that ask for single figures
 
@@ -34,6 +37,15 @@ class Entry:
         self.frame: dict[str, Any] | None = None
         self.error: CommandError | None = None
         self.first = threading.Event()  # there is a frame, or there will be none
+        self.cpu: list[float] = []  # percentages of the last seconds
+        self.memory: list[float] = []
+
+    def take(self, frame: dict[str, Any]) -> None:
+        """Have a new frame, and remember what graphs show of it."""
+        self.frame = frame
+        self.cpu = [*self.cpu, cpu_percent(frame)][-_GRAPH_S:]
+        self.memory = [*self.memory, memory_percent(frame)][-_GRAPH_S:]
+        self.first.set()
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
@@ -41,7 +53,17 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     everything = values.on("all")
     streaming = not values.on("no-stream")
     form = values.text("format") or str(app.config.get("statsFormat") or "")
+    graphs = bool(values.on("graph"))
+    if graphs and (not streaming or values.given("format")):
+        raise CommandError("--graph shows what changes, in a table of its own: no --no-stream, no --format")
     shown = fields(not values.on("no-trunc"))
+    columns: Sequence[str] = _COLUMNS
+    if graphs:
+        from sampan.cli.graphs import graph
+
+        shown["CPUGraph"] = Field("CPU", lambda entry: graph(entry.cpu, _GRAPH_S))
+        shown["MemGraph"] = Field("MEM", lambda entry: graph(entry.memory, _GRAPH_S, 100.0))
+        columns, form = _GRAPHS, ""
     rows: dict[str, Entry] = {}
     host = app.client.host
     lost: list[CommandError] = []
@@ -67,7 +89,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     while True:
         if streaming:
             out("\033[H")
-        _draw(list(rows.values()), shown, form, streaming)
+        _draw(list(rows.values()), shown, columns, form, streaming)
         if not streaming:
             return 0
         if lost:
@@ -79,15 +101,17 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         time.sleep(_REDRAWN_S)
 
 
-def _draw(entries: list[Entry], shown: dict[str, Field], form: str, streaming: bool) -> None:
+def _draw(
+    entries: list[Entry], shown: dict[str, Field], columns: Sequence[str], form: str, streaming: bool
+) -> None:
     if not streaming:
-        show(entries, shown, _COLUMNS, form, "", "*container.statsContext")
+        show(entries, shown, columns, form, "", "*container.statsContext")
         return
     import io
 
     screen, sys.stdout = sys.stdout, io.StringIO()
     try:
-        show(entries, shown, _COLUMNS, form, "", "*container.statsContext")
+        show(entries, shown, columns, form, "", "*container.statsContext")
         text = sys.stdout.getvalue()
     finally:
         sys.stdout = screen
@@ -132,8 +156,7 @@ def _follow(host: Host, entry: Entry) -> None:
                 "GET", f"/containers/{escape(entry.container)}/stats", {"stream": "1"}
             )
             for frame in response.values():
-                entry.frame = frame
-                entry.first.set()
+                entry.take(frame)
             entry.error = CommandError("the container is gone")
         except (CommandError, OSError) as error:
             entry.error = error if isinstance(error, CommandError) else CommandError(str(error))
@@ -250,6 +273,7 @@ COMMAND = Command(
     (
         Flag("all", "bool", "Show all containers, not only those that run", "a"),
         Flag("format", "string", "Output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        Flag("graph", "bool", "Show graphs of the last 20 seconds"),
         Flag("no-stream", "bool", "Show one figure for each and end"),
         Flag("no-trunc", "bool", "Show ids in full"),
     ),

@@ -105,6 +105,7 @@ class Ui(App[None]):
         self._rows: dict[str, dict[str, Row]] = {kind: {} for kind in KINDS}
         self._events: Stream | None = None
         self._due = False
+        self._up = False  # messages of threads may come after the screen has gone
 
     # --- what is seen ---
 
@@ -120,6 +121,7 @@ class Ui(App[None]):
 
     def on_mount(self) -> None:
         """Put up the columns, ask for what stands in them, and listen."""
+        self._up = True
         self.sub_title = self.source.host.url
         for kind, table in TABLES.items():
             self._table(kind).add_columns(*table.columns)
@@ -128,8 +130,14 @@ class Ui(App[None]):
         self._listen()
         self.set_interval(_REFRESH_S, self.refresh_shown)
 
+    def exit(self, *arguments: Any, **options: Any) -> None:
+        """Leave; what threads still say is not shown any more."""
+        self._up = False
+        super().exit(*arguments, **options)
+
     def on_unmount(self) -> None:
         """Let the daemon go."""
+        self._up = False
         if self._events is not None:
             self._events.stop()
         self.source.close()
@@ -173,7 +181,8 @@ class Ui(App[None]):
 
     def refresh_shown(self) -> None:
         """Ask for the kind that is shown."""
-        self._ask(self.kind)
+        if self._up and self.query("#kinds"):
+            self._ask(self.kind)
 
     def _ask(self, kind: str) -> None:
         everything = self._everything
@@ -207,6 +216,8 @@ class Ui(App[None]):
 
     def on_happened(self, message: Happened) -> None:
         """Something changed: look again soon, once for all that comes in the meantime."""
+        if not self._up:
+            return
         if message.over:
             self.set_timer(1.0, self._listen)
         if not self._due:
@@ -219,6 +230,8 @@ class Ui(App[None]):
 
     def on_listed(self, message: Listed) -> None:
         """Put the rows in, and the cursor back where it was."""
+        if not (self._up and self.query(f"#{message.kind}-table")):
+            return
         table = self._table(message.kind)
         new = {row.key: row for row in message.rows}
         old = self._rows[message.kind]
@@ -244,6 +257,8 @@ class Ui(App[None]):
 
     def on_said(self, message: Said) -> None:
         """Show a line above the keys, or take it away."""
+        if not (self._up and self.query("#said")):
+            return
         said = self.query_one("#said", Static)
         said.update(message.text)
         said.set_class(bool(message.text), "shown")

@@ -13,8 +13,8 @@ from textual.screen import Screen
 from textual.widgets import Footer, Header, Static
 
 from sampan.cli.commands.stats import block_io, cpu_percent, memory_percent, used_memory
+from sampan.cli.graphs import graph
 from sampan.cli.human import binary_size, size
-from sampan.cli.ui.graphs import graph
 from sampan.cli.ui.source import Source
 
 _KEPT = 600
@@ -81,10 +81,14 @@ class Figures(Screen[None]):
 
     def on_gone(self, message: Gone) -> None:
         """Say that it is over."""
+        if not self.query("#rest"):
+            return  # the screen has been left
         self.query_one("#rest", Static).update(message.reason or "The container has ended")
 
     def on_measured(self, message: Measured) -> None:
         """Take one more figure of each kind."""
+        if not self.query("#rest"):
+            return  # the screen has been left
         frame = message.frame
         if not (frame.get("cpu_stats") or {}).get("system_cpu_usage"):
             return  # what comes of a container that does not run

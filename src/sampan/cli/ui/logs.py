@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Header, RichLog
 
-from sampan.cli.ui.source import Source
+from sampan.cli.ui.source import Source, Stream
 from sampan.cli.ui.tables import clean
 
 _LINES_BACK, _LINES_KEPT = 500, 10_000
@@ -54,6 +54,8 @@ class Logs(Screen[None]):
         self._source = source
         self._container = container
         self._rest = b""
+        self._stream: Stream | None = None
+        self._left = False
 
     def compose(self) -> ComposeResult:
         """The lines below a title."""
@@ -70,22 +72,26 @@ class Logs(Screen[None]):
         from sampan.cli.failures import CommandError
 
         try:
-            self._stream = self._source.logs(self._container, _LINES_BACK)
+            self._stream = stream = self._source.logs(self._container, _LINES_BACK)
         except (CommandError, OSError) as error:
             self.post_message(Ended(str(getattr(error, "message", error))))
             return
-        self._stream.follow(
+        stream.follow(
             lambda data: self.post_message(Printed(data)), lambda reason: self.post_message(Ended(reason))
         )
+        if self._left:  # while that was asked
+            stream.stop()
 
     def on_unmount(self) -> None:
         """Let the stream go."""
-        stream = getattr(self, "_stream", None)
-        if stream is not None:
-            stream.stop()
+        self._left = True
+        if self._stream is not None:
+            self._stream.stop()
 
     def on_printed(self, message: Printed) -> None:
         """Show whole lines; what is left of the last one waits for its end."""
+        if not self.query(RichLog):
+            return  # the screen has been left
         *lines, self._rest = (self._rest + message.data).split(b"\n")
         if len(self._rest) > _LINE_LIMIT:
             lines, self._rest = [*lines, self._rest], b""
@@ -100,6 +106,8 @@ class Logs(Screen[None]):
 
     def on_ended(self, message: Ended) -> None:
         """Say that it is over."""
+        if not self.query(RichLog):
+            return  # the screen has been left
         if self._rest:
             self._show([self._rest])
             self._rest = b""

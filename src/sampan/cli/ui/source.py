@@ -126,6 +126,8 @@ class Stream:
         reason = ""
         try:
             self._answer = Client(self._host).request("GET", self._path, self._query)
+            if self._stopped:
+                return
             for item in self._reading(self._answer):
                 if self._stopped:
                     return
