@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol
 
@@ -213,6 +213,15 @@ class Following:
             data = download.read_at(self._fd, self._at, size, self._cancellation.check)
         self._at += len(data)
         return data
+
+    def growth(self) -> tuple[int, Iterator[int]]:
+        """A descriptor of the blob, which stays ours, and how much of it is there, ever more until its end.
+
+        What the second gives raises as `read`.
+        """
+        if self._download is None:
+            return self._fd, iter((os.fstat(self._fd).st_size,))
+        return self._fd, self._download.growth(self._cancellation.check)
 
     def wait(self) -> None:
         """Return when the blob is in the store; raises as `read`."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sampan.errors import NotFound
+from sampan.images.apart import Helper
 from sampan.images.content import Lease
 from sampan.images.downloads import COMPLETE, Cancellation, Downloads, Following, Opener, Remote
 from sampan.images.errors import NoSuchImage, PullCancelled
@@ -276,7 +277,7 @@ class Pull:
     def _layers(self, lease: Lease, layers: list[Descriptor], document: ImageDocument) -> None:
         chain = document.chain_ids
         lease.add(*(layer.digest for layer in layers), *(f"layer:{one}" for one in chain))
-        with contextlib.ExitStack() as followings:
+        with Helper(self._records.driver) as helper, contextlib.ExitStack() as followings:
 
             def follow(layer: Descriptor, progress: LayerProgress, mirrors: bool = True) -> Following:
                 opener = self._opener(layer, mirrors)
@@ -302,12 +303,13 @@ class Pull:
                 if step is not None:
                     following, progress = step
                     try:
-                        self._layer(following, progress, chain_id, diff_id, below)
+                        self._layer(helper, following, progress, chain_id, diff_id, below)
                     except DigestMismatch:
                         if not following.mismatched:
                             raise
                         # A mirror may have sent it, or an earlier pull left it: once more, from the source.
-                        self._layer(follow(layer, progress, False), progress, chain_id, diff_id, below)
+                        again = follow(layer, progress, False)
+                        self._layer(helper, again, progress, chain_id, diff_id, below)
                 below = chain_id
 
     def _opener(self, layer: Descriptor, mirrors: bool) -> Opener:
@@ -317,18 +319,50 @@ class Pull:
         return open_remote
 
     def _layer(
-        self, following: Following, progress: LayerProgress, chain_id: str, diff_id: str, below: str | None
+        self,
+        helper: Helper,
+        following: Following,
+        progress: LayerProgress,
+        chain_id: str,
+        diff_id: str,
+        below: str | None,
     ) -> None:
         with following:
             with self._records.unpacking(chain_id):
                 if not self._records.driver.has_layer(chain_id):
                     try:
-                        self._unpack(following, progress, chain_id, diff_id, below)
+                        if not self._unpack_apart(helper, following, progress, chain_id, diff_id, below):
+                            self._unpack(following, progress, chain_id, diff_id, below)
                     except InvalidLayer:
                         following.wait()  # bytes that are not the layer's are the better explanation
                         raise
             following.wait()
         progress.extracted()
+
+    def _unpack_apart(
+        self,
+        helper: Helper,
+        following: Following,
+        progress: LayerProgress,
+        chain_id: str,
+        diff_id: str,
+        below: str | None,
+    ) -> bool:
+        """`_unpack` by another process; whether it could."""
+        found = helper.prepare(following, progress.size, progress.extract)
+        if found is None:
+            return False
+        prepared, its_diff_id = found
+        with prepared:
+            following.wait()
+            self._check_diff_id(following, its_diff_id, diff_id)
+            prepared.stand_on(below)
+            prepared.commit(chain_id)
+        return True
+
+    def _check_diff_id(self, following: Following, found: str, diff_id: str) -> None:
+        if found != diff_id:
+            raise DigestMismatch(f"layer {following.digest} unpacks to {found}, but the image says {diff_id}")
 
     def _unpack(
         self, following: Following, progress: LayerProgress, chain_id: str, diff_id: str, below: str | None
@@ -341,10 +375,8 @@ class Pull:
             self._records.driver.prepare_layer(below, stream) as prepared,
         ):
             following.wait()
-            if hashing is not None and hashing.digest != diff_id:
-                raise DigestMismatch(
-                    f"layer {following.digest} unpacks to {hashing.digest}, but the image says {diff_id}"
-                )
+            if hashing is not None:
+                self._check_diff_id(following, hashing.digest, diff_id)
             prepared.commit(chain_id)
 
     # --- what stays when it fails ---

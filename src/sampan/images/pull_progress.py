@@ -25,7 +25,7 @@ class LayerProgress:
 
     def __init__(self, identity: str, size: int, tell: Progress) -> None:
         self._identity = identity
-        self._size = size
+        self.size = size
         self._tell = tell
         self._lock = threading.Lock()
         self._told_at = 0.0
@@ -54,17 +54,17 @@ class LayerProgress:
 
     def extracted(self) -> None:
         """All of them are, and the layer is in the store."""
-        self._tell(progress_message("Extracting", self._size, self._size, self._identity))
+        self._tell(progress_message("Extracting", self.size, self.size, self._identity))
         self.status("Pull complete")
 
     def _bytes(self, status: str, count: int) -> None:
         now = time.monotonic()
         with self._lock:
-            step = min(STEP_BYTES, self._size // 100)
+            step = min(STEP_BYTES, self.size // 100)
             if now - self._told_at < INTERVAL_S or count - self._told_bytes <= step:
                 return
             self._told_at, self._told_bytes = now, count
-        self._tell(progress_message(status, count, self._size, self._identity))
+        self._tell(progress_message(status, count, self.size, self._identity))
 
 
 def progress_message(status: str, current: int, total: int, identity: str) -> dict[str, Any]:

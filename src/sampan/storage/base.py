@@ -81,6 +81,7 @@ class DirectoryDriver:
 
     name = ""
     files = ""  # the directory of a layer, or of a container, that holds its files
+    unpacks_alone = False
     size_option = ""  # the daemon's option for what a container may hold that does not say
     default_size = 0
 

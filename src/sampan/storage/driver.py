@@ -64,6 +64,7 @@ class Driver(Protocol):
     """Layers and the containers' file systems made from them."""
 
     name: str
+    unpacks_alone: bool  # whether `prepare_ahead` is worth a try
 
     def configure(self, options: Sequence[str]) -> None:
         """Take the daemon's `--storage-opt KEY=VALUE`, before anything else.

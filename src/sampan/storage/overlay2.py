@@ -86,6 +86,7 @@ class Overlay2(DirectoryDriver):
 
     name = "overlay2"
     files = "diff"
+    unpacks_alone = True
     size_option = "overlay2.size"
     marks = b""  # the beginning of names that stand for no file in a container's directory
 

@@ -6,7 +6,7 @@ layer. It is a fresh interpreter, as the launcher is, knows nothing of what lies
 its socket or its parent.
 
     daemon   {"layer": true} + root, blob     {"received": 1048576} …     {"end": true}
-    process  {"size": 3, "diff_id": "sha256:…"}   or   {"error": "…", "kind": "invalid"}
+    process  {"read": 1048576} …   {"size": 3, "diff_id": "sha256:…"}   or   {"error": "…", "kind": "invalid"}
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sampan.errors import SampanError
 from sampan.storage.errors import DriverError, InvalidLayer, ParentNeeded
 
 _MESSAGE_BYTES = 64 << 10
+_TELL_BYTES = 4 << 20
 _ERRORS: dict[str, type[SampanError]] = {
     "invalid": InvalidLayer,
     "parent": ParentNeeded,
@@ -59,13 +60,16 @@ class UnpackProcess:
             raise
         self.usable = True
 
-    def unpack(self, root: int, blob: int, growth: Iterable[int]) -> tuple[int, str | None]:
+    def unpack(
+        self, root: int, blob: int, growth: Iterable[int], tell: Callable[[int], None] | None = None
+    ) -> tuple[int, str | None]:
         """Unpack a blob, plain or compressed, beneath a directory.
 
         Args:
             root: the empty directory.
             blob: descriptor of the file.
             growth: yields how many bytes of it are there, ever more; its end is the blob's.
+            tell: receives how many bytes of it have been read.
 
         Returns:
             the sum of the files' sizes, and the diff id if the blob is compressed.
@@ -83,13 +87,11 @@ class UnpackProcess:
                     break
             else:
                 self._tell(b'{"end": true}')
-            try:
-                answer = self._socket.recv(_MESSAGE_BYTES)
-            except ConnectionResetError:  # it went with messages unread; its answer comes after this
-                answer = self._socket.recv(_MESSAGE_BYTES)
-            if not answer:
-                raise DriverError("the process that unpacks layers has died")
-            found = json.loads(answer)
+            found = self._answer()
+            while "read" in found:
+                if tell is not None:
+                    tell(found["read"])
+                found = self._answer()
             if "error" in found:
                 raise _ERRORS[found["kind"]](found["error"])
         except BaseException:
@@ -97,6 +99,16 @@ class UnpackProcess:
             self.kill()
             raise
         return found["size"], found["diff_id"]
+
+    def _answer(self) -> dict[str, Any]:
+        try:
+            answer = self._socket.recv(_MESSAGE_BYTES)
+        except ConnectionResetError:  # it went with messages unread; its answer comes after this
+            answer = self._socket.recv(_MESSAGE_BYTES)
+        if not answer:
+            raise DriverError("the process that unpacks layers has died")
+        found: dict[str, Any] = json.loads(answer)
+        return found
 
     def _tell(self, message: bytes, fds: Sequence[int] = ()) -> bool:
         """Whether it takes the message; if not, it has left an answer."""
@@ -119,15 +131,22 @@ class UnpackProcess:
 class Apart:
     """A blob to be unpacked by another process, in the place of its stream (`Driver.prepare_ahead`)."""
 
-    def __init__(self, process: UnpackProcess, blob: int, growth: Iterable[int]) -> None:
+    def __init__(
+        self,
+        process: UnpackProcess,
+        blob: int,
+        growth: Iterable[int],
+        tell: Callable[[int], None] | None = None,
+    ) -> None:
         self.diff_id: str | None = None  # of a compressed layer, once it is unpacked
         self._process = process
         self._blob = blob
         self._growth = growth
+        self._tell = tell
 
     def unpack(self, root: int) -> int:
         """As `Unpacker.run`, beneath the directory `root`."""
-        size, self.diff_id = self._process.unpack(root, self._blob, self._growth)
+        size, self.diff_id = self._process.unpack(root, self._blob, self._growth, self._tell)
         return size
 
 
@@ -141,7 +160,7 @@ class _Followed:
         self._socket = sock
         self._blob = blob
         self._parent = parent
-        self._at = self._received = 0
+        self._at = self._received = self._told = 0
         self._ended = False
 
     def read(self, size: int = -1, /) -> bytes:
@@ -153,6 +172,10 @@ class _Followed:
             self._ended = "end" in message
         data = os.pread(self._blob, min(size, self._received - self._at), self._at)
         self._at += len(data)
+        if self._at - self._told >= _TELL_BYTES:
+            self._told = self._at
+            with contextlib.suppress(BlockingIOError):  # nobody reads it yet, and the next one will do
+                self._socket.send(b'{"read": %d}' % self._at, socket.MSG_DONTWAIT)
         return data
 
     def finish(self) -> None:
