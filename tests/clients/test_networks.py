@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -231,6 +232,7 @@ def test_names_addresses_and_drivers_that_cannot_be(
     run, true = "run --rm", f"{engine.busybox} true"
     for words, said in (
         (f"network create {one}", f"network with name {one} already exists"),
+        ("network create default", "operation is not permitted on predefined default network"),
         ("network create bridge", "operation is not permitted on predefined bridge network"),
         ("network create -d nosuch xx", 'plugin "nosuch" not found'),
         ("network create --subnet 10.232.12.0/24 xx", "Pool overlaps with other one on this address space"),
@@ -351,3 +353,26 @@ def test_the_command_line(cli: Cli, engine: Engine, name: Names, up: Callable[..
     finally:
         for network in (one, other):
             engine.api("DELETE", f"/networks/{network}")
+
+
+def test_many_come_and_go_at_once(engine: Engine, name: Names, busybox: str) -> None:
+    before = links()
+    shared = name()
+    engine.docker("network", "create", shared)
+
+    def life(number: int) -> None:
+        for turn in range(2):
+            network, container = f"{shared}-{number}-{turn}", f"{shared}-c{number}-{turn}"
+            engine.docker("network", "create", network)
+            options = ("--network", shared, "--stop-timeout", "0", "-p", "80")
+            engine.docker("run", "-d", "--name", container, *options, busybox, "sleep", "600")
+            engine.docker("network", "connect", network, container)
+            engine.docker("network", "disconnect", shared, container)
+            assert set(engine.api.inspect(container)["NetworkSettings"]["Networks"]) == {network}
+            engine.docker("rm", "-f", container)
+            engine.docker("network", "rm", network)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(life, range(4)))
+    engine.docker("network", "rm", shared)
+    eventually(lambda: links() == before, what="all links have gone")

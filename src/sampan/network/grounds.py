@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sampan.errors import Conflict, InvalidParameter, Unavailable
+from sampan.errors import Conflict, InvalidParameter, Unavailable, Unsupported
 from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, settings, subnets
@@ -151,7 +151,10 @@ class Grounds:
         """Finish removals that a crash cut short."""
         for network, made in self._store.doomed():
             if made:
-                bridge.delete_bridge(netlink, settings.parse(network).interface)
+                with contextlib.suppress(
+                    InvalidParameter, Unsupported
+                ):  # of another release: no name, no bridge
+                    bridge.delete_bridge(netlink, settings.parse(network).interface)
             self._store.forget(network.id)
 
     def _start_default(
@@ -241,7 +244,11 @@ class Grounds:
     ) -> None:
         found = []
         for network, made in networks:
-            one = ground(network, settings.parse(network), made)
+            try:
+                one = ground(network, settings.parse(network), made)
+            except (InvalidParameter, Unsupported) as error:  # made by a release that offers more
+                self._refuse(network, error)
+                continue
             one.index = was.get(network.id, 0)
             found.append(one)
         try:
@@ -253,11 +260,14 @@ class Grounds:
                 name = one.settings.interface
                 one.index = raised.get(name) or bridge.raise_bridges(netlink, [one.wanted])[name]
             except (OSError, InvalidParameter) as error:
-                self._refusals[one.network.id] = f"network {one.network.name} cannot be set up: {error}"
-                self.warnings.append(self._refusals[one.network.id])
+                self._refuse(one.network, error)
             else:
                 self._in_place[one.network.id] = one
                 self.reserved.remove(one.address.network)
+
+    def _refuse(self, network: Network, error: Exception) -> None:
+        self._refusals[network.id] = f"network {network.name} cannot be set up: {error}"
+        self.warnings.append(self._refusals[network.id])
 
     def _recall(self, netlink: Netlink, records: Sequence[EndpointRecord], keep: set[str]) -> None:
         """Take the addresses of those who live, drop what the others had."""

@@ -317,7 +317,7 @@ class NetworkService:
 
 
 def _check_name(spec: NetworkSpec) -> None:
-    if spec.name in PREDEFINED or spec.name.startswith("container:"):
+    if spec.name in (*PREDEFINED, "default") or spec.name.startswith("container:"):  # all mean network modes
         raise Forbidden(f"operation is not permitted on predefined {spec.name} network ")
     if not spec.name.strip():
         raise InvalidParameter("invalid network name: name is empty")

@@ -72,6 +72,7 @@ class NetworkStore:
         for column, kind in _ADDED.items():
             if column not in present:
                 database.execute(f"ALTER TABLE endpoints ADD COLUMN {column} {kind}")
+        database.script("CREATE INDEX IF NOT EXISTS endpoints_by_network ON endpoints (network_id);")
 
     # --- networks ---
 

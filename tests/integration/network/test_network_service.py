@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from sampan.errors import InvalidParameter, NotFound, Unavailable
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
-from sampan.network import BridgeOptions, NetworkService, Request, Sandbox, bridge, namespace
+from sampan.network import BridgeOptions, NetworkService, NetworkSpec, Request, Sandbox, bridge, namespace
 
 pytestmark = pytest.mark.root
 
@@ -393,3 +394,45 @@ def test_a_sandbox_takes_a_few_milliseconds(make: Make) -> None:
         took.append(time.perf_counter() - begin)
         service.remove_sandbox(f"c{number}")
     assert sorted(took)[7] < 0.2  # 2 ms on an idle machine; this catches a step that waits, not a busy one
+
+
+def test_a_network_that_cannot_be_keeps_no_other_back(make: Make) -> None:
+    service = started(make())
+    for name, bridge_name in (("good", "good0"), ("bad", "bad0")):
+        service.create(NetworkSpec(name, options={"com.docker.network.bridge.name": bridge_name}))
+    subnet = service.get("bad").subnet
+    shell("ip link delete bad0 && ip link add bad0 type veth peer name bad1")
+    again = make()
+    again.start([])
+    assert len(again.warnings) == 1 and "network bad cannot be set up" in again.warnings[0]
+    with pytest.raises(Unavailable, match="bad0 exists and is not a bridge"):
+        create(again, "a", "bad")
+    assert create(again, "b", "good").endpoints["good"].ip_address
+    assert again.create(NetworkSpec("more")).subnet != subnet
+    again.remove(again.get("bad"), {})
+    assert "bad0" in links(), "it is somebody else's"
+
+
+def test_a_removal_that_a_crash_cut_short_is_finished(make: Make) -> None:
+    service = started(make())
+    network = service.create(NetworkSpec("gone"))
+    assert service._store.doom(network.id)
+    again = started(make())
+    assert [one.name for one in again.networks()] == ["bridge", "host", "none"]
+    assert f"br-{network.id[:12]}" not in links()
+
+
+def test_endpoints_of_a_data_root_from_before_are_the_default_bridge_s(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    old = sqlite3.connect(tmp_path / "0" / "db")
+    old.execute(
+        "CREATE TABLE endpoints (id TEXT PRIMARY KEY, container_id TEXT NOT NULL, address TEXT NOT NULL, "
+        "veth TEXT NOT NULL)"
+    )
+    old.execute("INSERT INTO endpoints VALUES ('e', 'alive', '172.18.0.9', 'veth1')")
+    old.commit()
+    old.close()
+    service = started(make(), ("alive",))
+    sandbox = service.recall_sandbox("alive")
+    assert sandbox is not None and sandbox.endpoints["bridge"].ip_address == "172.18.0.9"
+    assert sandbox.endpoints["bridge"].mac_address == "02:42:ac:12:00:09"
