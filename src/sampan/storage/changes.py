@@ -8,7 +8,7 @@ import os
 import stat
 from typing import BinaryIO
 
-from sampan.linux import syscalls
+from sampan.linux import syscalls, trees
 from sampan.storage import init_layer
 from sampan.storage.driver import ADDED, DELETED, MODIFIED, Change
 from sampan.storage.export import write_tree
@@ -208,16 +208,21 @@ def tree_size(root: bytes) -> int:
     """The sum of the sizes of all files below a directory in bytes, hard links counted once."""
     total = 0
     seen: set[tuple[int, int]] = set()
-    stack = [b""]
-    while stack:
-        directory = stack.pop()
-        for name, info in Listing(root, directory).entries.items():
-            if stat.S_ISDIR(info.st_mode):
-                stack.append(os.path.join(directory, name))
-            elif stat.S_ISREG(info.st_mode):
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _, entries, _ in trees.walk(top):
+            for entry in entries:
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # a container that runs has taken it away
+                    continue
+                if not stat.S_ISREG(info.st_mode):
+                    continue
                 if info.st_nlink > 1:
                     if (info.st_dev, info.st_ino) in seen:
                         continue
                     seen.add((info.st_dev, info.st_ino))
                 total += info.st_size
+    finally:
+        os.close(top)
     return total
