@@ -33,6 +33,8 @@ TIERS = ("unit", "integration", "attack", "clients", "integration/daemon", "mach
 # With several rows of tests at once, what takes longest begins first.
 LONGEST = (
     "machines/test_machines.py",
+    "machines/test_systemd.py",
+    "integration/packaging/test_packages.py",
     "clients/test_docker_py_suite.py",
     "clients/test_create_fields.py",
     "integration/images/test_images_pull.py",
