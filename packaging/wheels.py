@@ -105,9 +105,15 @@ def unpack(wheel: Path, target: Path) -> None:
             file.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
 
 
+def requirements() -> list[str]:
+    """What pyproject.toml asks for, with what is optional there: nobody can add to a package later."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["ui"]]
+
+
 def lock() -> str:
-    """What pyproject.toml's requirements come to today, for every Python and processor."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    """What the requirements come to today, for every Python and processor."""
+    wanted = requirements()
     found: dict[str, set[str]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for architecture in PROCESSORS:

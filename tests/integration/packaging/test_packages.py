@@ -131,6 +131,8 @@ def test_from_a_repository_to_the_purge(
     assert "W:" not in said.err and "E:" not in said.err, said.err
     versions = root.out("for name in sampan sampand sampan-runtime; do $name --version; done")
     assert versions.count(f"version {__version__}") == 3
+    carried = "bcrypt, cryptography.x509, h11, isal.igzip, jinja2, jwt, textual.app, urllib3, zstandard"
+    root(f"/usr/lib/sampan/bin/python3 -I -c 'import {carried}'")
     if systemd:
         assert root.out("systemctl is-enabled sampan.socket sampan.service") == "enabled\nenabled"
         assert root.out("systemctl is-active sampan.socket sampan.service") == "active\nactive"
