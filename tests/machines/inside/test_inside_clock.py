@@ -1,0 +1,64 @@
+"""The machine's clock is set, forwards and back: what waits goes by another clock, and nothing is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support.agreement import disagreements
+from support.engine import Daemon
+from support.machine import eventually
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def clock() -> Iterator[None]:
+    """The clock is right again afterwards."""
+    real, steady = time.time(), time.monotonic()
+    yield
+    time.clock_settime(time.CLOCK_REALTIME, real + time.monotonic() - steady)
+
+
+def step(seconds: float) -> None:
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+
+
+def last_probe(daemon: Daemon) -> str:
+    return str(daemon.api.inspect("lasting")["State"]["Health"]["Log"][-1]["Start"])
+
+
+def test_the_clock_is_set(daemon: Daemon, clock: None) -> None:
+    probe = ("--health-cmd", "true", "--health-interval", "1s")
+    script = "trap 'exit 5' TERM; n=0; while :; do n=$((n+1)); echo line $n; sleep 0.2; done"
+    daemon.docker("run", "-d", "--name", "lasting", *probe, daemon.busybox, "sh", "-c", script)
+    for seconds in (HOUR_S, -2 * HOUR_S):
+        step(seconds)
+        assert daemon.docker("exec", "lasting", "echo", "fine").out == "fine\n"
+        before = daemon.api.inspect("lasting")["State"]["Health"]["Log"][-1]["Start"]
+        eventually(
+            lambda before=before: (
+                daemon.api.inspect("lasting")["State"]["Health"]["Log"][-1]["Start"] != before
+            ),
+            timeout=60,
+            what="probes go on",
+        )
+        assert daemon.docker("run", "--rm", daemon.busybox, "sh", "-c", "exit 7", code=7).err == ""
+        retried = ("run", "-d", "--name", "retried", "--restart", "on-failure:2", daemon.busybox, "false")
+        daemon.docker(*retried)
+        eventually(lambda: daemon.api.inspect("retried")["RestartCount"] == 2, timeout=60)
+        eventually(lambda: daemon.api.inspect("retried")["State"]["Status"] == "exited", timeout=60)
+        daemon.docker("rm", "retried")
+        begin = time.monotonic()
+        daemon.docker("run", "-d", "--name", "stopped", daemon.busybox, "sh", "-c", "trap '' TERM; sleep 600")
+        daemon.docker("stop", "-t", "1", "stopped")
+        assert time.monotonic() - begin < 100  # emulated; with the clock that was set it would be an hour
+        daemon.docker("rm", "stopped")
+        eventually(lambda: not disagreements(daemon), what="; ".join(disagreements(daemon)))
+    daemon.docker("stop", "-t", "20", "lasting")
+    assert daemon.api.inspect("lasting")["State"]["ExitCode"] == 5
+    lines = daemon.docker("logs", "lasting").lines
+    assert lines == [f"line {n}" for n in range(1, len(lines) + 1)] and len(lines) > 20
+    daemon.docker("rm", "lasting")
