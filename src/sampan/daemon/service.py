@@ -31,6 +31,7 @@ from sampan.network import NetworkService, Resolving
 from sampan.readiness import notify, ready
 from sampan.registry import Registries
 from sampan.runtime import Launcher
+from sampan.stopping import stop_on_signals
 from sampan.storage import open_driver
 from sampan.volumes import VolumeService
 
@@ -52,7 +53,6 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._stop = asyncio.Event()
-        self._signals = 0
         self._listeners: list[Listener] = []
         self._server: HttpServer | None = None
         self._engine: Engine | None = None
@@ -182,19 +182,9 @@ class Service:
         return False
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._on_stop, signum)
+        stop_on_signals(loop, self._stop, log)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR1, self._dump)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-    def _on_stop(self, signum: int) -> None:
-        self._signals += 1
-        log.info("%s: stopping", signal.Signals(signum).name)
-        self._stop.set()
-        if self._signals >= 3:
-            log.warning("forced to leave at once; the next start repairs what this leaves")
-            os._exit(130)
 
     def _reload(self) -> None:
         """SIGHUP: read the file again; a broken one changes nothing."""

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import gc
 import logging
-import os
 import resource
 import signal
 import socket
@@ -25,6 +24,7 @@ from sampan.registry.server.control import serve_control
 from sampan.registry.server.options import DEFAULT_PORT, Settings
 from sampan.registry.server.store import Store
 from sampan.registry.server.tokens import Tokens
+from sampan.stopping import stop_on_signals
 
 log = logging.getLogger("sampan.registry.server")
 
@@ -44,7 +44,6 @@ class Service:
         self.settings = settings
         self._stop = asyncio.Event()
         self._collecting = asyncio.Lock()
-        self._signals = 0
         self._tasks: set[asyncio.Task[dict[str, float]]] = set()
 
     async def run(self) -> None:
@@ -138,19 +137,9 @@ class Service:
     # --- signals ---
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._on_stop, signum)
+        stop_on_signals(loop, self._stop, log)
         loop.add_signal_handler(signal.SIGUSR1, self._on_collect)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-    def _on_stop(self, signum: int) -> None:
-        self._signals += 1
-        log.info("%s: stopping", signal.Signals(signum).name)
-        self._stop.set()
-        if self._signals >= 3:
-            log.warning("forced to leave at once; the next start repairs what this leaves")
-            os._exit(130)
 
     def _on_reload(self) -> None:
         """A certificate that was renewed; new connections get it."""
