@@ -18,12 +18,10 @@ import h11
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
 from sampan.http.chunks import ChunkDecoder
-from sampan.http.failures import describe
-from sampan.http.files import PIECE_BYTES, SMALL_FILE_BYTES, STALL_S, finish, read_exactly, send_file
 from sampan.http.query import Query
 from sampan.http.request import ClientGone, Hijacked, Request
-from sampan.http.response import FileResponse, Response, StreamResponse, ThreadStreamResponse
-from sampan.http.thread_writer import ThreadWriter
+from sampan.http.response import Response
+from sampan.http.sending import REASONS, Sender
 from sampan.http.versions import NEWEST, split_version
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ IDLE_TIMEOUT_S = 300.0
 PIPELINE_LIMIT_BYTES = 64 << 10
 DRAIN_LIMIT_BYTES = 256 << 10
 LINGER_S = 5.0
-WRITE_HIGH_BYTES = 512 << 10
 
 
 class Connection(asyncio.Protocol):
@@ -53,17 +50,14 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT_BYTES)
         self._transport: Any = None
+        self._sender: Sender  # with the transport
         self._body: Body | None = None
         self._chunks: ChunkDecoder | None = None
         self._task: asyncio.Task[None] | None = None
-        self._cancellable = False
         self._paused = False
         self._hijacked = False
         self._lingering = False
-        self._close_wanted = False
         self._eof = False
-        self._write_waiter: asyncio.Future[None] | None = None
-        self._writable = True
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -71,7 +65,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._sender = Sender(self.server, self._h11, transport, self.gone)
         self.server.connections.add(self)
         self._set_deadline(HEAD_TIMEOUT_S)
 
@@ -130,12 +124,10 @@ class Connection(asyncio.Protocol):
             self._client_gone()
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self._sender.pause()
 
     def resume_writing(self) -> None:
-        self._writable = True
-        if self._write_waiter is not None and not self._write_waiter.done():
-            self._write_waiter.set_result(None)
+        self._sender.resume()
 
     @property
     def peer(self) -> str:
@@ -229,7 +221,7 @@ class Connection(asyncio.Protocol):
         self.gone.set()
         if self._body is not None:
             self._body.fail(ConnectionResetError("the client went away in the middle of its request"))
-        if self._task is not None and self._cancellable:
+        if self._task is not None and self._sender.streaming:
             self._task.cancel()
 
     def _malformed(self, error: h11.RemoteProtocolError) -> None:
@@ -242,7 +234,7 @@ class Connection(asyncio.Protocol):
         """Answer what could not be read as a request, and hang up."""
         body = self.server.error_body(status, message)
         head = (
-            f"HTTP/1.1 {status} {_REASONS.get(status, 'Bad Request')}\r\nContent-Type: application/json\r\n"
+            f"HTTP/1.1 {status} {REASONS.get(status, 'Bad Request')}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self._transport.write(head.encode() + body)
@@ -267,7 +259,7 @@ class Connection(asyncio.Protocol):
     def _start(self, event: h11.Request) -> None:
         self._set_deadline(0)
         self._body = Body(self._loop, self._send_continue, self._resume_reading)
-        self._cancellable = False
+        self._sender.streaming = False
         self.server.request_started()
         self._task = self._loop.create_task(self._serve(event, self._body))
 
@@ -276,7 +268,7 @@ class Connection(asyncio.Protocol):
         try:
             response = await self._answer(event, body)
             if response is not None:
-                await self._send(response, event.method == b"HEAD")
+                await self._sender.send(response, event.method == b"HEAD")
             elif not self._hijacked:
                 self._transport.abort()
         except asyncio.CancelledError:
@@ -317,10 +309,10 @@ class Connection(asyncio.Protocol):
             name, value = raw_name.decode("ascii"), raw_value.decode("utf-8", "replace")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         if not event.http_version.startswith(b"1."):
-            self._close_wanted = True
+            self._sender.close_wanted = True
             raise InvalidParameter(f"HTTP/{event.http_version.decode()} is not spoken here, only HTTP/1.1")
         if "content-length" in headers and "transfer-encoding" in headers:
-            self._close_wanted = True
+            self._sender.close_wanted = True
             raise InvalidParameter("a request has Content-Length or Transfer-Encoding, never both")
         target = event.target.decode("latin-1").partition("#")[0]
         if not target.startswith("/"):  # absolute form, as proxies send it
@@ -337,7 +329,7 @@ class Connection(asyncio.Protocol):
 
     def _send_continue(self) -> None:
         if self._h11.they_are_waiting_for_100_continue and not self._transport.is_closing():
-            self._write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
+            self._sender.write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
 
     async def _next(self, body: Body) -> None:
         """Between two requests: make sure the body is over, then look for the next one."""
@@ -357,7 +349,7 @@ class Connection(asyncio.Protocol):
             return
         if self._hijacked or self._transport.is_closing():
             return
-        if self._close_wanted or not body.complete or self._h11.our_state is not h11.DONE:
+        if self._sender.close_wanted or not body.complete or self._h11.our_state is not h11.DONE:
             self._linger()
             return
         if self._eof:
@@ -368,160 +360,6 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
         self._set_deadline(IDLE_TIMEOUT_S)
         self._advance()
-
-    # --- writing ---
-
-    def _write(self, data: bytes | None) -> None:
-        if data:
-            self._transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written.
-
-        Raises:
-            ConnectionError: the client is gone.
-        """
-        if self._transport.is_closing():
-            raise BrokenPipeError("the client is gone")
-        if not self._writable:
-            self._write_waiter = self._loop.create_future()
-            try:
-                await self._write_waiter
-            finally:
-                self._write_waiter = None
-            if self._transport.is_closing():
-                raise BrokenPipeError("the client is gone")
-
-    def send_head(self, response: Response, length: int | None) -> bytes:
-        """The encoded head of `response`, for a body of `length` bytes or (None) of chunks."""
-        headers = list(self.server.headers)
-        if response.content_type:
-            headers.append(("Content-Type", response.content_type))
-        headers.extend(response.headers.items())
-        if length is not None and response.status not in (204, 304):
-            headers.append(("Content-Length", str(length)))
-        if self._close_wanted or self.server.stopping:
-            headers.append(("Connection", "close"))
-        status = response.status
-        reason = _REASONS.get(status, "")
-        encoded = self._h11.send(h11.Response(status_code=status, headers=headers, reason=reason))
-        return encoded or b""
-
-    def write_piece(self, data: bytes) -> None:
-        """Send a piece of a body whose head is out."""
-        if data and not self._transport.is_closing():
-            self._write(self._h11.send(h11.Data(data=data)))
-
-    async def _send(self, response: Response, head_only: bool) -> None:
-        if self._transport.is_closing():
-            raise BrokenPipeError("the client is gone")
-        if isinstance(response, ThreadStreamResponse) and not head_only:
-            await self._send_from_thread(response)
-        elif isinstance(response, StreamResponse) and not head_only:
-            await self._send_stream(response)
-        elif isinstance(response, FileResponse) and not head_only:
-            await self._send_file(response)
-        else:
-            data = self.send_head(response, response.length)
-            if response.body and not head_only and response.status not in (204, 304):
-                data += self._h11.send(h11.Data(data=response.body)) or b""
-            self._transport.write(data + (self._h11.send(h11.EndOfMessage()) or b""))
-
-    async def _send_stream(self, response: StreamResponse) -> None:
-        pieces = response.pieces
-        try:
-            self._write(self.send_head(response, response.length))
-            self._cancellable = response.length is None
-            if self.gone.is_set():
-                raise BrokenPipeError("the client is gone")
-            async for piece in pieces:
-                self.write_piece(piece)
-                await self.drain()
-            self._cancellable = False
-            self._write(self._h11.send(h11.EndOfMessage()))
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception as error:
-            log.error("stream cut short: %s", describe(error))
-            self._transport.abort()
-        finally:
-            self._cancellable = False
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def _send_file(self, response: FileResponse) -> None:
-        length = response.length or 0
-        head = self.send_head(response, length)
-        # h11 counts the body's bytes without seeing them.
-        self._h11.send_with_data_passthrough(h11.Data(data=_Unseen(length)))  # type: ignore[arg-type]
-        sock: socket.socket | None = self._transport.get_extra_info("socket")
-        try:
-            if length <= SMALL_FILE_BYTES:
-                self._transport.write(head + read_exactly(response.fd, response.offset, length))
-            elif sock is None:
-                self._write(head)
-                await self._copy_file(response, length)
-            else:
-                self._write(head)
-                await self._flushed()
-                await send_file(self._loop, sock, response.fd, response.offset, length)
-        except (EOFError, OSError) as error:
-            if not isinstance(error, ConnectionError):
-                log.error("file cut short: %s", describe(error))
-            raise BrokenPipeError("the body was not sent whole") from error
-        self._h11.send(h11.EndOfMessage())
-
-    async def _copy_file(self, response: FileResponse, length: int) -> None:
-        offset, end = response.offset, response.offset + length
-        while offset < end:
-            size = min(end - offset, PIECE_BYTES)
-            work = self._loop.run_in_executor(None, read_exactly, response.fd, offset, size)
-            self._transport.write(await finish(work))
-            offset += size
-            async with asyncio.timeout(STALL_S):
-                await self.drain()
-
-    async def _flushed(self) -> None:
-        """Wait until the kernel has everything that was written."""
-        if not self._transport.get_write_buffer_size():
-            return
-        self._transport.set_write_buffer_limits(high=0)
-        try:
-            while self._transport.get_write_buffer_size():
-                self._writable = False
-                await self.drain()
-        finally:
-            self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-
-    async def _send_from_thread(self, response: ThreadStreamResponse) -> None:
-        writer = ThreadWriter(self._loop)
-        work = self._loop.run_in_executor(None, writer.run, response.writer)
-        started = False
-        try:
-            while (piece := await writer.next_piece()) is not None:
-                if not started:
-                    started = True
-                    self._write(self.send_head(response, None))
-                self.write_piece(piece)
-                await self.drain()
-        except BaseException:
-            writer.abandon()
-            await asyncio.shield(asyncio.wait((work,)))
-            work.exception()
-            raise
-        try:
-            await work
-        except Exception as error:
-            if not started:
-                await self._send(self.server.error_response(error, "answer"), head_only=False)
-                return
-            log.error("answer cut short: %s", describe(error))
-            self._transport.abort()
-            return
-        if not started:
-            self._write(self.send_head(response, None))
-        self._write(self._h11.send(h11.EndOfMessage()))
 
     # --- hijack ---
 
@@ -550,11 +388,8 @@ class Connection(asyncio.Protocol):
             )
         else:
             head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
-        self._transport.set_write_buffer_limits(high=0)
         self._transport.write(head.encode("latin-1"))
-        while self._transport.get_write_buffer_size():
-            self._writable = False
-            await self.drain()
+        await self._sender.flushed()
         if self._transport.is_closing():
             raise ClientGone
         detach = getattr(self._transport, "detach", None)
@@ -572,49 +407,11 @@ class Connection(asyncio.Protocol):
             return
         if self._task is None:
             self._transport.close()
-        elif now or self._cancellable:
+        elif now or self._sender.streaming:
             self._task.cancel()
         else:
-            self._close_wanted = True
+            self._sender.close_wanted = True
 
 
 def _is_chunked(event: h11.Request) -> bool:
     return any(name == b"transfer-encoding" and value.lower() == b"chunked" for name, value in event.headers)
-
-
-class _Unseen:
-    """So many bytes that somebody else sends."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-
-_REASONS = {
-    200: "OK",
-    201: "Created",
-    202: "Accepted",
-    204: "No Content",
-    206: "Partial Content",
-    304: "Not Modified",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    416: "Range Not Satisfiable",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-    507: "Insufficient Storage",
-}

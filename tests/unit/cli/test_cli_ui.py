@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.css.query import NoMatches
 from textual.pilot import Pilot
 from textual.widgets import DataTable, RichLog, Static
 
@@ -173,9 +174,16 @@ def drive(host: Host, script: Script) -> None:
 
 async def until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 20
-    while not condition():
+    while not _holds(condition):
         assert time.monotonic() < deadline, "it did not come about"
         await asyncio.sleep(0.02)
+
+
+def _holds(condition: Callable[[], Any]) -> bool:
+    try:
+        return bool(condition())
+    except NoMatches:
+        return False  # the widget is not on the screen yet
 
 
 def cells(app: Ui, kind: str) -> list[list[str]]:
