@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan import __version__
 from sampan.cli.app import out, warn
+from sampan.cli.commands.version import CLIENT
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
 from sampan.cli.hosts import chosen_context
@@ -21,7 +22,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     """Show the client and, when it answers, the engine."""
     debug = app.options.on("debug")
     context = chosen_context(app.options, app.config)
-    client = {"Debug": debug, "Version": __version__, "Context": context, "Plugins": [], "Warnings": None}
+    client: dict[str, Any] = {**CLIENT, "Debug": debug, "Context": context, "Plugins": [], "Warnings": None}
     failure = None
     info: dict[str, Any] = {}
     try:

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
+# What is always so of this client.
+CLIENT = {
+    "Version": __version__,
+    "DefaultAPIVersion": NEWEST,
+    "PythonVersion": sys.version.split()[0],
+    "Os": "linux",
+    "Arch": _MACHINES.get(os.uname().machine, os.uname().machine),
+}
+
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """Show both versions; the client's also when no daemon answers."""
@@ -30,16 +39,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     except CommandError as error:
         failure = error
     spoken = app.client.version if server else NEWEST
-    client = {
-        "Platform": {"Name": ""},
-        "Version": __version__,
-        "ApiVersion": spoken,
-        "DefaultAPIVersion": NEWEST,
-        "PythonVersion": sys.version.split()[0],
-        "Os": "linux",
-        "Arch": _MACHINES.get(os.uname().machine, os.uname().machine),
-        "Context": chosen_context(app.options, app.config),
-    }
+    client = {**CLIENT, "ApiVersion": spoken, "Context": chosen_context(app.options, app.config)}
     form = values.text("format")
     if form:
         from sampan.cli.template import object_template
