@@ -22,7 +22,7 @@ from sampan.client import (
     DeadlineExceeded,
     Session,
 )
-from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unsupported
 from support.engine import Engine
 from support.machine import eventually
 
@@ -380,6 +380,22 @@ def test_networks_and_volumes(engine: Engine, busybox: str, name: Names) -> None
     async def scenario(s: Session) -> None:
         assert {"bridge", "host", "none"} <= {one["Name"] for one in await s.networks.list()}
         assert (await s.networks.inspect("bridge"))["Driver"] == "bridge"
+        network = name()
+        made = await s.networks.create(
+            network, subnet="10.232.50.0/24", internal=True, labels={"for": "tests"}
+        )
+        shown = await s.networks.inspect(network)
+        assert shown["Id"] == made and shown["Internal"] and shown["Labels"] == {"for": "tests"}
+        one = await s.containers.create(busybox, ["sleep", "60"], name=name())
+        await one.start()
+        await s.networks.connect(network, one.id, address="10.232.50.9", aliases=["ahoy"])
+        there = (await one.inspect())["NetworkSettings"]["Networks"][network]
+        assert (there["IPAddress"], there["Aliases"]) == ("10.232.50.9", ["ahoy"])
+        with pytest.raises(Forbidden, match="active endpoints"):
+            await s.networks.remove(network)
+        await s.networks.disconnect(network, one.id)
+        await s.networks.remove(network)
+        await one.remove(force=True)
         volume = name()
         await s.volumes.create(volume, labels={"for": "tests"})
         assert volume in {one["Name"] for one in await s.volumes.list()}
