@@ -63,6 +63,7 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
         restarting.schedule(core, live, ran_s)
     published = bool(container.ports)
     endpoints.clear_all(container)
+    core.networks.expect_removal(container.id)
     core.write_down(container)
     core.shipping.ended(live.id)
     if published:  # free for the next one before anybody hears of this end; the rest follows

@@ -35,6 +35,7 @@ class Leaving:
         self._release = release
         self._condition = threading.Condition()
         self._leaving: dict[str, tuple[EndpointRecord, float]] = {}
+        self._expected: set[str] = set()
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._awaited = 0
@@ -43,11 +44,25 @@ class Leaving:
         """Be of use again after `stop`."""
         self._stopping = False
 
-    def add(self, records: Sequence[EndpointRecord]) -> None:
-        """Endpoints whose namespace has been let go of; adding one twice is fine."""
+    def expect(self, container_id: str) -> None:
+        """A container has ended, and its endpoints will be added in a moment."""
+        self._expected.add(container_id)
+
+    def ending(self, network_id: str, address: str = "") -> bool:
+        """Whether an endpoint of a network ends, that with an address or any."""
+        return any(
+            (record.id in self._leaving or record.container_id in self._expected)
+            and address in ("", record.address)
+            for record in self._store.members(network_id)
+        )
+
+    def add(self, container_id: str, records: Sequence[EndpointRecord]) -> None:
+        """A container's endpoints whose namespace has been let go of; adding one twice is fine."""
         if not records:
+            self._expected.discard(container_id)
             return
         with self._condition:
+            self._expected.discard(container_id)
             for record in records:
                 self._leaving.setdefault(record.id, (record, time.monotonic()))
             if self._thread is None:

@@ -25,6 +25,7 @@ from sampan.network.publishing import Publisher
 from sampan.network.store import EndpointRecord, NetworkStore
 
 _LINK_LOCAL_BITS = 16
+_PATIENCE_S = 5.0  # with the kernel, which lets a veth go some 20 ms after its namespace
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 
 
@@ -133,7 +134,11 @@ class Sandboxes:
         if self._names is not None:
             self._names.released(container_id)
         namespace.remove(self.path(container_id))
-        self.leaving.add(records)
+        self.leaving.add(container_id, records)
+
+    def expect_removal(self, container_id: str) -> None:
+        """A container has ended; `remove` follows in a moment."""
+        self.leaving.expect(container_id)
 
     # --- one of a running container's ---
 
@@ -215,14 +220,7 @@ class Sandboxes:
         interface = request.interface or _next_name(one.settings.prefix, taken)
         if interface in taken:
             raise Conflict(f"interface {interface} exists in the container already; choose another name")
-        if request.address:
-            address = ipaddress.IPv4Address(request.address)
-            try:
-                one.pool.claim(address, move_on=False)
-            except Conflict:
-                raise Forbidden("Address already in use") from None
-        else:
-            address = one.pool.allocate()
+        address = self._address_for(request, one)
         undo.callback(one.pool.release, address)
         return EndpointRecord(
             id=secrets.token_hex(32),
@@ -234,6 +232,30 @@ class Sandboxes:
             interface=interface,
             gw_priority=request.gw_priority,
         )
+
+    def _address_for(self, request: Request, one: Ground) -> ipaddress.IPv4Address:
+        """The address that is asked for, or any; one that is about to be free is waited for.
+
+        Raises:
+            Forbidden: it is in use; in Docker's words.
+            Unavailable: none is free.
+        """
+
+        def take() -> ipaddress.IPv4Address:
+            if not request.address:
+                return one.pool.allocate()
+            wanted = ipaddress.IPv4Address(request.address)
+            one.pool.claim(wanted, move_on=False)
+            return wanted
+
+        try:
+            return take()
+        except (Conflict, Unavailable):
+            self.leaving.wait(lambda: not self.leaving.ending(one.network.id, request.address), _PATIENCE_S)
+        try:
+            return take()
+        except Conflict:
+            raise Forbidden("Address already in use") from None
 
     def _gateway(self, records: Iterable[EndpointRecord]) -> EndpointRecord | None:
         """Whose network the default route goes by: the highest priority, then the first name."""

@@ -306,6 +306,10 @@ class NetworkService:
         """Publish nothing of a container any more, before its address can be another's."""
         self._publisher.withdraw(container_id)
 
+    def expect_removal(self, container_id: str) -> None:
+        """A container has ended: who wants its address waits for `remove_sandbox`, which follows."""
+        self._sandboxes.expect_removal(container_id)
+
     def remove_sandbox(self, container_id: str) -> None:
         """Let a container's namespace go; idempotent and quick."""
         self._sandboxes.remove(container_id)
