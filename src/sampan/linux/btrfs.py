@@ -77,22 +77,46 @@ def set_read_only(subvolume: Place) -> None:
         fcntl.ioctl(fd, _SET_FLAGS, value.to_bytes(8, sys.byteorder))
 
 
-def destroy(subvolume: Place) -> None:
-    """Delete a subvolume with all its files, which the file system then frees, and its quota group.
+def destroy(subvolume: Place) -> int:
+    """Delete a subvolume with all its files, which the file system then frees by and by.
+
+    Returns:
+        its number, for `remove_group`.
 
     Raises:
         OSError: ENOTEMPTY when there are subvolumes in it.
     """
-    with _directory(subvolume) as fd:
+    with _directory(os.path.dirname(subvolume)) as above:
+        return destroy_in(above, os.path.basename(subvolume))
+
+
+def destroy_in(above: int, name: str) -> int:
+    """`destroy` for a subvolume in the directory behind a descriptor."""
+    fd = os.open(name, _OPEN, dir_fd=above)
+    try:
         lookup = bytearray(_LOOKUP.pack(0, ROOT_INODE))
         fcntl.ioctl(fd, _INODE_LOOKUP, lookup)
-    number = _LOOKUP.unpack(lookup)[0]
-    with _directory(os.path.dirname(subvolume)) as above:
-        name = os.fsencode(os.path.basename(subvolume))
-        fcntl.ioctl(above, _DESTROY, bytearray(_BY_NAME.pack(0, name)))
-        # Where quotas are off there is none, and from kernel 6.11 on it goes by itself.
-        with contextlib.suppress(OSError):
-            fcntl.ioctl(above, _GROUP_CREATE, _CONTROL.pack(0, number))
+    finally:
+        os.close(fd)
+    fcntl.ioctl(above, _DESTROY, bytearray(_BY_NAME.pack(0, os.fsencode(name))))
+    number: int = _LOOKUP.unpack(lookup)[0]
+    return number
+
+
+def remove_group(directory: Place, number: int) -> bool:
+    """Remove the quota group of a subvolume that was destroyed; whether there is none now.
+
+    It stays busy until all of the subvolume is freed; from kernel 6.11 on it goes by itself then.
+
+    Args:
+        directory: any of the file system.
+    """
+    with _directory(directory) as fd:
+        try:
+            fcntl.ioctl(fd, _GROUP_CREATE, _CONTROL.pack(0, number))
+        except OSError as error:
+            return error.errno != errno.EBUSY  # others: there is none, or quotas are off
+    return True
 
 
 def limit(subvolume: Place, size_bytes: int) -> None:

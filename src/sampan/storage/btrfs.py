@@ -13,10 +13,9 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 from pathlib import Path
 
-from sampan.linux import btrfs, syscalls
+from sampan.linux import btrfs, syscalls, trees
 from sampan.storage import init_layer
 from sampan.storage.base import remove_tree
 from sampan.storage.copy_tree import TreeCopy
@@ -33,6 +32,10 @@ class Btrfs(Vfs):
 
     name = "btrfs"
     size_option = ""
+
+    def __init__(self, home: Path) -> None:
+        self._groups: set[int] = set()  # of subvolumes that were destroyed, but are not freed yet
+        super().__init__(home)
 
     def _unpack(self, stage: Path, parent: str | None, stream: Readable, limits: Limits | None) -> int:
         target = stage / "root"
@@ -80,8 +83,14 @@ class Btrfs(Vfs):
         return size
 
     def _delete(self, path: Path) -> None:
-        _destroy(path / self.files)
+        self._groups.update(_destroy(path / self.files))
         remove_tree(path)
+
+    def purge_trash(self) -> None:
+        super().purge_trash()
+        for number in list(self._groups):
+            if btrfs.remove_group(self.home, number):
+                self._groups.discard(number)
 
     def status(self) -> list[tuple[str, str]]:
         return [("Btrfs", "")]
@@ -121,35 +130,49 @@ def _remove(place: Path) -> None:
         os.utime(place.parent, ns=(above.st_atime_ns, above.st_mtime_ns))
 
 
-def _destroy(place: Path) -> None:
-    """Delete a subvolume and those that a container made in it; what is none, or is gone, is left alone."""
+def _destroy(place: Path) -> list[int]:
+    """Delete a subvolume and those that a container made in it; what is none, or is gone, is left alone.
+
+    Returns:
+        the numbers of those that were deleted.
+    """
     try:
-        if not btrfs.is_subvolume(place.lstat()):
-            return
-        btrfs.destroy(place)
-        return
+        return [btrfs.destroy(place)] if btrfs.is_subvolume(place.lstat()) else []
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return []
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:
             raise
-    for inner in _subvolumes_in(place):
-        _destroy(inner)
+    numbers = _destroy_inner(place)
     with contextlib.suppress(FileNotFoundError):
-        btrfs.destroy(place)
+        numbers.append(btrfs.destroy(place))
+    return numbers
 
 
-def _subvolumes_in(place: Path) -> list[Path]:
-    """The subvolumes in a tree, without those in them. Nobody else has names in the tree any more."""
-    found: list[Path] = []
-    stack = [place]
-    while stack:
-        for entry in os.scandir(stack.pop()):
-            info = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(info.st_mode):
-                inner = Path(entry.path)
-                (found if btrfs.is_subvolume(info) else stack).append(inner)
-    return found
+def _destroy_inner(place: Path) -> list[int]:
+    """Delete all subvolumes in a tree, which may be as deep as a container likes; the inmost come first."""
+    numbers: list[int] = []
+    top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        left = True
+        while left:
+            left = False
+            for directory, entries, _ in trees.walk(top):
+                for entry in entries:
+                    try:
+                        if entry.is_dir(follow_symlinks=False) and btrfs.is_subvolume(
+                            entry.stat(follow_symlinks=False)
+                        ):
+                            numbers.append(btrfs.destroy_in(directory, entry.name))
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        if error.errno != errno.ENOTEMPTY:
+                            raise
+                        left = True
+    finally:
+        os.close(top)
+    return numbers
 
 
 def probe(home: Path) -> None:

@@ -18,6 +18,7 @@ from sampan.storage.errors import DriverError
 CLONE_FS = 0x200
 _STRING_LIMIT = 255
 _PAGE = 4096
+_MOST_LAYERS = 500  # OVL_MAX_STACK
 _PARAMETERS = Path("/sys/module/overlay/parameters")
 _WANTED = {"index": "off", "metacopy": "off", "redirect_dir": "nofollow"}
 
@@ -44,6 +45,8 @@ def mount_overlay(home: Path, lowers: list[str], links: list[str], target: Path,
         DriverError: the kernel refused, with its reason.
     """
     global _by_descriptor
+    if len(lowers) > _MOST_LAYERS:
+        raise DriverError(f"{len(lowers)} layers are more than the {_MOST_LAYERS} that an overlay can have")
     paths = [str(home / lower) for lower in lowers]
     writable = [str(upper), str(upper.parent / "work")] if upper is not None else []
     if _by_descriptor and all(len(os.fsencode(path)) <= _STRING_LIMIT for path in paths + writable):

@@ -275,6 +275,14 @@ def test_subvolumes_of_a_container_are_kept_and_removed(btrfs_disk: Path) -> Non
     assert (view / "a/one/two/file").read_bytes() == b"deep"
     assert (view / "a/one/file").read_bytes() == b"1"
     assert subvolumes(btrfs_disk) == before + 5
+    deep = os.open(root, os.O_RDONLY)
+    for _ in range(30):  # deeper than a path may be long
+        os.mkdir("x" * 200, dir_fd=deep)
+        below = os.open("x" * 200, os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = below
+    btrfs.create(f"/proc/self/fd/{deep}/./inmost")
+    os.close(deep)
     driver.remove_container("c1")
     for number in (2, 1):
         driver.remove_layer(name_of(number))

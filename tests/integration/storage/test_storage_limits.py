@@ -6,6 +6,7 @@ Kernels without quota formats skip a part; Debian's own, which tests/machines bo
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,9 +88,24 @@ def test_storage_size_on_btrfs(btrfs_disk: Path) -> None:
         assert (root / "big").stat().st_size < 4 * MIB
         with pytest.raises(InvalidParameter, match="the image alone is larger"):
             driver.create_container("c2", IMAGE, MIB // 2)
+        assert "stale" not in groups(btrfs_disk)
     finally:
         clear(driver)
     assert driver.stray(set()) == []
+    os.sync()
+
+    def no_group_is_left() -> bool:
+        driver.purge_trash()
+        return "stale" not in groups(btrfs_disk)
+
+    eventually(no_group_is_left, timeout=60)  # once a cleaner of the kernel's has been there
+
+
+def groups(point: Path) -> str:
+    command = ["btrfs", "qgroup", "show", "--sync", str(point)]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.parametrize(
