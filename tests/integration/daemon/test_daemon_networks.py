@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -77,3 +81,32 @@ def test_address_pools(make_daemon: Callable[..., Daemon]) -> None:
         assert subnet("again") == given[2]
     finally:
         daemon.end()
+
+
+def test_killed_while_networks_come_and_go(own: Daemon) -> None:
+    before = links()
+
+    def churn() -> None:
+        for number in itertools.count():
+            try:
+                own.api("POST", "/networks/create", {"Name": f"ahoy{number % 4}"}, timeout=5)
+                own.api("DELETE", f"/networks/ahoy{(number + 2) % 4}", timeout=5)
+            except OSError:
+                return
+
+    for wait_s in (0.05, 0.11, 0.17, 0.23):
+        worker = threading.Thread(target=churn)
+        worker.start()
+        time.sleep(wait_s)  # any moment will do
+        own.kill9()
+        worker.join()
+        own.start()
+        listed = {
+            f"br-{one['Id'][:12]}": one for one in own.api.get("/networks") if one["Name"].startswith("ahoy")
+        }
+        assert {link for link in links() - before if link.startswith("br-")} == set(listed)
+        ruleset = subprocess.check_output(["nft", "list", "table", "ip", f"sampan-{own.bridge}"], text=True)
+        assert set(re.findall(r"br-[0-9a-f]{12}", ruleset)) == set(listed)
+    for one in own.api.get("/networks"):
+        own.api("DELETE", f"/networks/{one['Id']}")
+    assert not [link for link in links() - before if link.startswith("br-")]
