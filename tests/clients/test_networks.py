@@ -371,6 +371,7 @@ def test_the_command_line(cli: Cli, engine: Engine, name: Names, up: Callable[..
 
 
 def test_many_come_and_go_at_once(engine: Engine, name: Names, busybox: str) -> None:
+    eventually(lambda: not any(link.startswith("veth") for link in links()), what="the last test's have gone")
     before = links()
     shared = name()
     engine.docker("network", "create", shared)
