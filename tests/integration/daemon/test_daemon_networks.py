@@ -110,3 +110,18 @@ def test_killed_while_networks_come_and_go(own: Daemon) -> None:
     for one in own.api.get("/networks"):
         own.api("DELETE", f"/networks/{one['Id']}")
     assert not [link for link in links() - before if link.startswith("br-")]
+
+
+def test_a_clean_stop_and_a_start(own: Daemon) -> None:
+    own.docker("network", "create", "--internal", "--label", "a=b", "ahoy")
+    own.docker("create", "--name", "sleeper", "--network", "ahoy", own.busybox, "sleep", "600")
+    before = own.api.get("/networks/ahoy")
+    own.restart()
+    assert own.api.get("/networks/ahoy") == before
+    own.docker("start", "sleeper")
+    assert pings(own, "sleeper", before["IPAM"]["Config"][0]["Gateway"])
+    own.restart()
+    own.docker("network", "connect", "bridge", "sleeper")
+    assert pings(own, "sleeper", shown(own, "sleeper", "bridge")["Gateway"])
+    own.docker("rm", "-f", "sleeper")
+    own.docker("network", "rm", "ahoy")
