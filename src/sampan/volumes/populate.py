@@ -1,18 +1,26 @@
 """The first-use copy: an empty volume receives what the image has where the volume will be mounted.
 
-The container's files are not to be trusted: the source is found by openat2(2) with RESOLVE_IN_ROOT, and below
-it every name is opened relative to its directory's descriptor and never through a symbolic link.
+Neither the container's files are to be trusted nor the volume, which another container may have mounted and
+change meanwhile: the source is found by openat2(2) with RESOLVE_IN_ROOT, and in both every name is opened
+relative to its directory's descriptor and never through a symbolic link.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 
 from sampan.linux import trees
-from sampan.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from sampan.linux.syscalls import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    openat2,
+)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 1 << 24
@@ -51,10 +59,11 @@ def copy_tree(source: int, target: Path) -> None:
 def empty(target: Path) -> None:
     """Delete what is in a directory."""
     for entry in list(os.scandir(target)):
-        if entry.is_dir(follow_symlinks=False):
-            trees.remove(entry.path)
-        else:
-            os.unlink(entry.path)
+        with contextlib.suppress(FileNotFoundError):  # a container has taken it away meanwhile
+            if entry.is_dir(follow_symlinks=False):
+                trees.remove(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 class _Copy:
@@ -83,13 +92,7 @@ class _Copy:
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)
             if key in self._linked:
-                os.link(
-                    self._linked[key],
-                    name,
-                    src_dir_fd=self._top,
-                    dst_dir_fd=destination,
-                    follow_symlinks=False,
-                )
+                self._link(self._linked[key], destination, name)
                 return
             self._linked[key] = path
         if kind == stat.S_IFREG:
@@ -103,9 +106,19 @@ class _Copy:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=destination)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=destination, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=destination)
+            _change_mode(destination, name, status.st_mode)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=destination, follow_symlinks=False)
+
+    def _link(self, path: str, destination: int, name: str) -> None:
+        """Link what was copied to `path`: a symbolic link in its last place itself, none before that."""
+        directory, _, first = path.rpartition("/")
+        beneath = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+        above = openat2(self._top, directory or ".", os.O_PATH | os.O_DIRECTORY, resolve=beneath)
+        try:
+            os.link(first, name, src_dir_fd=above, dst_dir_fd=destination, follow_symlinks=False)
+        finally:
+            os.close(above)
 
     def _subdirectory(self, source: int, destination: int, name: str, path: str) -> None:
         os.mkdir(name, 0o700, dir_fd=destination)
@@ -118,6 +131,16 @@ class _Copy:
                 os.close(made)
         finally:
             os.close(inner)
+
+
+def _change_mode(directory: int, name: str, mode: int) -> None:
+    """chmod(2), which follows links, of what is none: mknod(2) heeded the umask."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if stat.S_IFMT(os.fstat(fd).st_mode) == stat.S_IFMT(mode):
+            os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
+    finally:
+        os.close(fd)
 
 
 def _copy_file(source: int, destination: int, name: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sampan.database import Database
 from sampan.volumes import VolumeService
+from sampan.volumes.populate import copy_tree
 
 pytestmark = pytest.mark.root
 
@@ -77,3 +79,58 @@ def test_what_is_no_directory_fills_nothing(volumes: VolumeService, rootfs: Path
     target = volumes.create("data")[0].mountpoint
     assert not volumes.populate("data", str(rootfs), path)
     assert list(target.iterdir()) == []
+
+
+def test_populate_links_nothing_of_the_host_through_a_volume_that_is_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, host = tmp_path / "source", tmp_path / "target", tmp_path / "host"
+    for place in (source / "one", source / "two", target, host):
+        place.mkdir(parents=True)
+    (source / "one/f").write_text("image")
+    os.link(source / "one/f", source / "two/f")
+    (host / "f").write_text("secret")
+    utime = os.utime
+
+    def swap(path: int | str, **rest: Any) -> None:
+        utime(path, **rest)
+        for done in (target / "one", target / "two"):
+            if (done / "f").exists() and not any((target / "aside").glob("*")):
+                done.rename(target / "aside")
+                done.symlink_to(host)
+
+    monkeypatch.setattr(os, "utime", swap)
+    fd = os.open(source, os.O_RDONLY)
+    try:
+        with pytest.raises(OSError):
+            copy_tree(fd, target)
+    finally:
+        os.close(fd)
+    assert (target / "aside/f").read_text() == "image"
+    assert (host / "f").stat().st_nlink == 1
+
+
+def test_populate_changes_no_mode_of_the_host_through_a_volume_that_is_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, secret = tmp_path / "source", tmp_path / "target", tmp_path / "secret"
+    source.mkdir()
+    target.mkdir()
+    os.mkfifo(source / "pipe")
+    (source / "pipe").chmod(0o666)
+    secret.touch(0o600)
+    mknod = os.mknod
+
+    def swap(name: str, *rest: int, dir_fd: int) -> None:
+        mknod(name, *rest, dir_fd=dir_fd)
+        os.unlink(name, dir_fd=dir_fd)
+        os.symlink(secret, name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mknod", swap)
+    fd = os.open(source, os.O_RDONLY)
+    try:
+        copy_tree(fd, target)
+    finally:
+        os.close(fd)
+    assert (target / "pipe").is_symlink()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
