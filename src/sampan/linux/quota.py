@@ -3,13 +3,16 @@
 A tree belongs to a project by number; all that is made in it inherits the number, and ext4 and XFS count and
 limit each project's blocks where they are mounted with `prjquota`. Needs kernel 5.14 (`quotactl_fd`).
 
-Which numbers are taken is asked of the file system, not kept: one that owns no file is free. Two may
-pass: whoever may change attributes of files it owns in the first user namespace can take them out of their
-project (`chattr -p`), and CAP_SYS_RESOURCE is not limited by ext4 (but through an overlay is).
+Which numbers are taken is asked of the file system, not kept: one that owns no file is free. Which one a
+tree was given is written down beside it: root in a container can put the tree into another project, whose
+limit is not to be lifted with that tree. Two may pass: whoever may change attributes of files it owns in the
+first user namespace can take them out of their project (`chattr -p`), and CAP_SYS_RESOURCE is not limited by
+ext4 (but through an overlay is).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -20,6 +23,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sampan.linux import kernel, syscalls
 
@@ -88,8 +92,11 @@ def obstacle(directory: str | os.PathLike[str]) -> str:
     return ""
 
 
-def limit(directories: Sequence[str | os.PathLike[str]], size_bytes: int) -> int:
+def limit(directories: Sequence[str | os.PathLike[str]], size_bytes: int, record: Path | None = None) -> int:
     """Let empty directories of one file system, together, hold no more than this.
+
+    Args:
+        record: a file to keep the project's number in, for `release_recorded`; out of containers' reach.
 
     Returns:
         the project that they and all that is made in them belong to.
@@ -102,6 +109,8 @@ def limit(directories: Sequence[str | os.PathLike[str]], size_bytes: int) -> int
         opened.extend(os.open(directory, _OPEN) for directory in directories)
         with _lock:
             project = _free_project(opened[0])
+            if record is not None:
+                record.write_text(str(project))
             _set_limit(opened[0], project, size_bytes)
             try:
                 for fd in opened:
@@ -155,6 +164,16 @@ def release(directory: str | os.PathLike[str], project: int) -> None:
             _set_limit(fd, project, 0)
     finally:
         os.close(fd)
+
+
+def release_recorded(directory: str | os.PathLike[str], record: Path) -> None:
+    """`release` the project that `limit` has recorded, if it has; where quotas are off, nothing is."""
+    try:
+        project = int(record.read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # none; cut short by a crash
+        return
+    with contextlib.suppress(OSError):
+        release(directory, project)
 
 
 def _free_project(fd: int) -> int:

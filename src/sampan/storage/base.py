@@ -1,7 +1,7 @@
 """What the drivers that keep directories have in common: staging, layer records, trash, repair.
 
 <home>/layers/<hex of chain id>/layer.json   and the driver's own directory beside it
-<home>/containers/<id>/container.json
+<home>/containers/<id>/container.json, and project if its size is limited
 <home>/stage/…      layers being unpacked
 <home>/trash/…      what is to be deleted
 """
@@ -28,6 +28,8 @@ from sampan.storage.errors import NoSuchLayer, ParentNeeded
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
 from sampan.storage.unpack_process import Apart
+
+PROJECT = "project"  # the file with the number of a container's project quota, if it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +327,7 @@ class DirectoryDriver:
         problem = quota.obstacle(self.home)
         if problem:
             raise InvalidParameter(f"--storage-opt size: {self.name} cannot limit {self.home}: {problem}")
-        quota.limit(directories, size_bytes)
+        quota.limit(directories, size_bytes, directories[0].parent / PROJECT)
 
     def remove_container(self, container_id: str) -> None:
         path = self.container_path(container_id)
@@ -404,12 +406,8 @@ class DirectoryDriver:
 
     def _delete(self, path: Path) -> None:
         """Delete a layer's, a container's or a stage's directory, and the limit on it."""
-        project = 0
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            project = quota.project_of(path / self.files)
+        quota.release_recorded(self.home, path / PROJECT)
         remove_tree(path)
-        if project:
-            quota.release(self.home, project)
 
     def sync(self) -> None:
         fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,5 +1,6 @@
 """The volumes of one daemon: a directory `<root>/<name>/_data` and a row in the database for each.
 
+A file `project` beside `_data` holds the number of the project quota of a volume with a size.
 Removing renames the directory into a `.trash-…` beside it; `purge_trash` deletes those, so that nobody waits
 for many files. What a crash cuts short is set right when the service is made.
 """
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS volumes (
 _COLUMNS = "name, created_ns, labels, options"
 _UNTOUCHED, _FILLED, _FILLING = 0, 1, 2  # the column `populated`
 _TRASH = ".trash-"
+_PROJECT = "project"
 _log = logging.getLogger("sampan.volumes")
 
 
@@ -118,8 +120,9 @@ class VolumeService:
             directory.mkdir(mode=0o701, exist_ok=True)
             (directory / "_data").mkdir(mode=0o755, exist_ok=True)
             os.chmod(directory / "_data", 0o755)  # whatever the umask says
+            self._forget_limit(directory)  # a failure before this may have left one
             if limit_bytes:
-                quota.limit([directory / "_data"], limit_bytes)
+                quota.limit([directory / "_data"], limit_bytes, directory / _PROJECT)
             self._write_down(name, created_ns, labels, options, _UNTOUCHED)
         return Volume(name, directory / "_data", created_ns, labels, options)
 
@@ -186,7 +189,6 @@ class VolumeService:
                 raise Conflict(f"remove {name}: volume has active mounts")
             with self._database.transaction(), contextlib.suppress(FileNotFoundError):
                 self._database.execute("DELETE FROM volumes WHERE name = ?", (name,))
-                self._lift_limit(volume)
                 directory.rename(self._root / f"{_TRASH}{_digest(name)}-{secrets.token_hex(4)}")
             self._references.pop(name, None)
             self._holders.pop(name, None)
@@ -337,6 +339,7 @@ class VolumeService:
                 _log.error("%s is not deleted: something is mounted in it", leftover)
                 continue
             try:
+                quota.release_recorded(self._root, leftover / _PROJECT)
                 trees.remove(leftover)
             except OSError as error:
                 _log.error("%s cannot be deleted: %s", leftover, error)
@@ -381,6 +384,7 @@ class VolumeService:
                 continue
             try:  # nothing in it: it was about to be made
                 (self._root / name / "_data").rmdir()
+                self._forget_limit(self._root / name)
                 (self._root / name).rmdir()
             except OSError:
                 if (self._root / name / "_data").is_dir():
@@ -394,11 +398,9 @@ class VolumeService:
         if obstacle:
             raise InvalidParameter(f"create {name}: quota size requested but no quota support: {obstacle}")
 
-    def _lift_limit(self, volume: Volume) -> None:
-        """Give the project back; the files still count for it until they are deleted."""
-        if size_bytes(volume.options):
-            with contextlib.suppress(OSError):
-                quota.release(self._root, quota.project_of(volume.mountpoint))
+    def _forget_limit(self, directory: Path) -> None:
+        quota.release_recorded(self._root, directory / _PROJECT)
+        (directory / _PROJECT).unlink(missing_ok=True)
 
 
 def _digest(name: str) -> str:

@@ -57,6 +57,21 @@ def test_quota_of_a_volume(limited: Path, tmp_path: Path) -> None:
     assert (unlimited / "big").stat().st_size == 8 * MIB
 
 
+def test_quota_of_another_stays_when_a_tree_that_was_put_into_its_project_goes(
+    limited: Path, tmp_path: Path
+) -> None:
+    volumes = VolumeService(limited / "attacked", Database(tmp_path / "db"))
+    hostile = volumes.create("hostile", options={"size": "2m"})[0].mountpoint
+    victim = volumes.create("victim", options={"size": "4m"})[0].mountpoint
+    own, other = quota.project_of(hostile), quota.project_of(victim)
+    subprocess.run(["chattr", "-p", str(other), hostile], check=True, stdin=subprocess.DEVNULL)
+    assert quota.project_of(hostile) == other
+    volumes.remove("hostile")
+    volumes.purge_trash()
+    assert quota.usage(limited, other).limit_bytes == 4 * MIB
+    assert quota.usage(limited, own).limit_bytes == 0
+
+
 def test_quota_where_there_is_none(tmp_path: Path) -> None:
     if not quota.obstacle(tmp_path):
         pytest.skip("the tests' own disk has project quotas")

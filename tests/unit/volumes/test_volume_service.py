@@ -8,6 +8,7 @@ import pytest
 
 from sampan.database import Database
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.linux import quota
 from sampan.volumes import VolumeService, describe
 from sampan.volumes.options import size_bytes, without_password
 
@@ -174,3 +175,31 @@ def test_what_a_crash_cut_short(tmp_path: Path) -> None:
     assert list(after.get("filled-half").mountpoint.iterdir()) == []
     assert (after.get("kept").mountpoint / "file").read_text() == "kept"
     assert (after.get("forgotten").mountpoint / "file").read_text() == "precious"
+
+
+def test_only_the_recorded_project_of_a_volume_loses_its_limit(
+    volumes: VolumeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[int] = []
+    monkeypatch.setattr(quota, "release", lambda _, project: released.append(project))
+    monkeypatch.setattr(quota, "project_of", lambda _: 42)  # the administrator's, or another container's
+    limited, other = volumes.create("limited")[0], volumes.create("other")[0]
+    (limited.mountpoint.parent / "project").write_text("1234567")
+    volumes.remove("limited")
+    volumes.remove("other")
+    assert released == []
+    volumes.purge_trash()
+    assert released == [1234567]
+    assert not other.mountpoint.exists() and not list((tmp_path / "volumes").iterdir())
+
+
+def test_a_volume_that_was_about_to_be_limited_leaves_no_limit(
+    volumes: VolumeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[int] = []
+    monkeypatch.setattr(quota, "release", lambda _, project: released.append(project))
+    half = tmp_path / "volumes/half"
+    (half / "_data").mkdir(parents=True)
+    (half / "project").write_text("1234567")
+    VolumeService(tmp_path / "volumes", Database(tmp_path / "db"))  # a daemon starts after a crash
+    assert released == [1234567] and not half.exists()
