@@ -71,10 +71,23 @@ def is_subvolume(info: os.stat_result) -> bool:
 def set_read_only(subvolume: Place) -> None:
     """Let nothing be changed in a subvolume any more."""
     with _directory(subvolume) as fd:
-        flags = bytearray(8)
-        fcntl.ioctl(fd, _GET_FLAGS, flags)
-        value = int.from_bytes(flags, sys.byteorder) | _READ_ONLY
-        fcntl.ioctl(fd, _SET_FLAGS, value.to_bytes(8, sys.byteorder))
+        _change_flags(fd, _READ_ONLY, 0)
+
+
+def set_writable_in(above: int, name: str) -> None:
+    """Let the subvolume `name` in the directory behind a descriptor be changed again."""
+    fd = os.open(name, _OPEN, dir_fd=above)
+    try:
+        _change_flags(fd, 0, _READ_ONLY)
+    finally:
+        os.close(fd)
+
+
+def _change_flags(fd: int, set_: int, clear: int) -> None:
+    flags = bytearray(8)
+    fcntl.ioctl(fd, _GET_FLAGS, flags)
+    value = (int.from_bytes(flags, sys.byteorder) | set_) & ~clear
+    fcntl.ioctl(fd, _SET_FLAGS, value.to_bytes(8, sys.byteorder))
 
 
 def destroy(subvolume: Place) -> int:

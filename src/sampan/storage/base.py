@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import tempfile
@@ -28,6 +29,8 @@ from sampan.storage.errors import NoSuchLayer, ParentNeeded
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
 from sampan.storage.unpack_process import Apart
+
+_log = logging.getLogger(__name__)
 
 PROJECT = "project"  # the file with the number of a container's project quota, if it has one
 
@@ -401,8 +404,12 @@ class DirectoryDriver:
             path.rename(target)
 
     def purge_trash(self) -> None:
+        """Delete what was thrown away; what resists, an immutable file say, keeps nothing else from going."""
         for entry in list((self.home / "trash").iterdir()):
-            self._delete(entry)
+            try:
+                self._delete(entry)
+            except OSError as error:
+                _log.error("%s cannot be deleted: %s", entry, error)
 
     def _delete(self, path: Path) -> None:
         """Delete a layer's, a container's or a stage's directory, and the limit on it."""

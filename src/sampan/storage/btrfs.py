@@ -150,10 +150,14 @@ def _destroy(place: Path) -> list[int]:
 
 
 def _destroy_inner(place: Path) -> list[int]:
-    """Delete all subvolumes in a tree, which may be as deep as a container likes; the inmost come first."""
+    """Delete all subvolumes in a tree, which may be as deep as a container likes; the inmost come first.
+
+    A container may have made them, and the tree itself, read-only: then none in them can be deleted.
+    """
     numbers: list[int] = []
     top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
+        btrfs.set_writable_in(top, ".")
         left = True
         while left:
             left = False
@@ -169,6 +173,7 @@ def _destroy_inner(place: Path) -> list[int]:
                     except OSError as error:
                         if error.errno != errno.ENOTEMPTY:
                             raise
+                        btrfs.set_writable_in(directory, entry.name)
                         left = True
     finally:
         os.close(top)

@@ -290,6 +290,48 @@ def test_subvolumes_of_a_container_are_kept_and_removed(btrfs_disk: Path) -> Non
     assert subvolumes(btrfs_disk) == before
 
 
+def test_subvolumes_that_a_container_made_read_only_are_removed(btrfs_disk: Path) -> None:
+    before = subvolumes(btrfs_disk)
+    driver = open_driver("btrfs", btrfs_disk / "sealed")
+    driver.create_container("c1", None)
+    root = Path(driver.mount("c1"))
+    btrfs.create(root / "a")
+    btrfs.create(root / "a/b")
+    btrfs.set_read_only(root / "a")
+    btrfs.set_read_only(root)
+    driver.remove_container("c1")
+    driver.purge_trash()
+    assert subvolumes(btrfs_disk) == before
+
+
+# --- trash ---
+
+
+def test_what_cannot_be_deleted_keeps_nothing_else_from_going(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = open_driver("overlay2", tmp_path)
+    for number in range(3):
+        driver.create_container(f"c{number}", None)
+        driver.remove_container(f"c{number}")
+    trash = sorted((tmp_path / "overlay2/trash").iterdir())
+    resisting = trash[1] / "diff"
+    rmdir = os.rmdir
+
+    def immutable(path: Any, *, dir_fd: int | None = None) -> None:  # as with chattr +i
+        if path == "diff" and dir_fd is not None and os.path.samestat(os.fstat(dir_fd), trash[1].stat()):
+            raise PermissionError(1, "Operation not permitted", str(resisting))
+        rmdir(path, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", immutable)
+        driver.purge_trash()
+    assert list((tmp_path / "overlay2/trash").iterdir()) == [trash[1]]
+    assert f"{trash[1]} cannot be deleted: " in caplog.text
+    driver.purge_trash()
+    assert not list((tmp_path / "overlay2/trash").iterdir())
+
+
 # --- which one ---
 
 
