@@ -98,7 +98,10 @@ class Overlay2(DirectoryDriver):
         self._references: dict[str, int] = {}
         self._locks: dict[str, threading.Lock] = {}
         for point in overlay_mount.mount_points(home / "ro"):
-            syscalls.umount2(point, syscalls.MNT_DETACH)
+            detach(Path(point))
+        for left in (home / "ro").iterdir():
+            with contextlib.suppress(OSError):
+                left.rmdir()
         for container_id in self.mounted():
             if self._alive(self.container_path(container_id) / "merged"):
                 self._references[container_id] = 1
@@ -307,9 +310,14 @@ def _is_of_the_layer(xattr: str) -> bool:
 
 
 def detach(point: Path) -> None:
-    """Take a mount away, busy or not; none there is no error."""
+    """Take all mounts at a place away, busy or not; none there is no error.
+
+    There are two when a daemon died while the program of fuse-overlayfs was still about to mount, and the
+    next one, which saw none, had it mounted again.
+    """
     try:
-        syscalls.umount2(str(point), syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        while True:
+            syscalls.umount2(str(point), syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):  # not mounted; not there
             raise

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sampan.linux import btrfs
+from sampan.linux import btrfs, syscalls
 from sampan.storage import Driver, DriverError, export_tar, init_layer, open_driver
 from support import needs
 from support.layers import entry, layer, tree
@@ -330,6 +330,15 @@ def test_what_cannot_be_deleted_keeps_nothing_else_from_going(
     assert f"{trash[1]} cannot be deleted: " in caplog.text
     driver.purge_trash()
     assert not list((tmp_path / "overlay2/trash").iterdir())
+
+
+def test_a_container_that_is_mounted_twice_after_a_crash_leaves_no_mount(tmp_path: Path) -> None:
+    driver = open_driver("overlay2", tmp_path)
+    driver.create_container("c1", None)
+    merged = driver.mount("c1")
+    syscalls.mount("none", merged, "tmpfs", 0)
+    driver.unmount("c1")
+    assert not os.path.ismount(merged)
 
 
 # --- which one ---
