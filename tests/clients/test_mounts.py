@@ -194,6 +194,16 @@ def test_u_does_not_touch_the_machines_own(cli: Cli, busybox: str) -> None:
     assert owner(Path("/etc/passwd")) == before
 
 
+def test_u_does_not_touch_the_machines_own_in_a_volume(cli: Cli, busybox: str, volume: str) -> None:
+    cli("volume", "rm", "-f", volume)
+    cli("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/media", volume)
+    mount = ["-v", f"{volume}:/w:U"] if cli.name == "docker" else ["--mount", f"src={volume},dst=/w,U"]
+    before = owner(Path("/media"))
+    done = cli("run", "--rm", "--user", "1234", *mount, busybox, "true", code=125)
+    assert "the option U will not change the owner of" in done.err
+    assert owner(Path("/media")) == before
+
+
 # --- parts ---
 
 

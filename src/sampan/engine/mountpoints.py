@@ -254,7 +254,7 @@ def _tmpfs(point: MountPoint, mount: Mount, refuse: Refuse) -> None:
             if len(pair) not in (1, 2):
                 raise refuse(f"invalid option array length: {len(pair)}, must be 1 or 2")
             if pair[0] == "exec":
-                options.remove("noexec")
+                options = [option for option in options if option != "noexec"]
             else:
                 options.append("=".join(pair))
     point.options = options

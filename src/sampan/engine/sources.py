@@ -159,7 +159,7 @@ class Sources:
         """What podman's option U does: the files belong to whom the container runs as."""
         user = self.user()
         ids = _ids(point.disk_owner, (user.uid, user.gid))
-        if point.type == "bind" and os.path.realpath(point.source) in _NOT_TO_GIVE:
+        if _is_the_machines(point.source):
             raise InvalidParameter(
                 f"{point.destination}: the option U will not change the owner of {point.source}: it is the "
                 "machine's own; mount a directory below it"
@@ -170,6 +170,16 @@ class Sources:
             raise SampanError(
                 f"{point.destination}: cannot give {point.source} to {ids[0]}:{ids[1]}: {error.strerror}"
             ) from error
+
+
+def _is_the_machines(path: str) -> bool:
+    """By what it is, not by its name: a volume's device may be such a directory, or a link lead to it."""
+    found = os.stat(path)
+    for own in _NOT_TO_GIVE:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(found, os.stat(own)):
+                return True
+    return False
 
 
 def _ids(text: str, otherwise: tuple[int, int] = (-1, -1)) -> tuple[int, int]:

@@ -98,6 +98,8 @@ def test_tmpfs_mounts_carry_their_options() -> None:
         Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=4096, mode=0o1770))
     )
     assert point.options == ["noexec", "nosuid", "nodev", "size=4096", "mode=1770"]
+    twice = TmpfsOptions(options=[["exec"], ["exec"]])
+    assert mount_point(Mount(type="tmpfs", target="/t", tmpfs_options=twice)).options == ["nosuid", "nodev"]
     (flag,) = tmpfs_points(HostConfig(tmpfs={"/run": "exec,size=1m"}))
     assert flag.options == ["noexec", "nosuid", "nodev", "exec", "size=1m"]
 
