@@ -128,7 +128,7 @@ def start_container(
                 raise Refused("cgroup", error.message) from None
         timings.mark("cgroups made")
         steps = plan or plan_container(spec)
-        maps = _make_id_maps(steps)
+        _make_id_maps(steps, maps)
         rootfs = os.path.join(bundle, spec.rootfs)
         flags = 0
         for kind, path in spec.namespaces.items():
@@ -175,8 +175,12 @@ def start_container(
             os.close(fd)
 
 
-def _make_id_maps(plan: Plan) -> list[int]:
-    """Give the steps for id-mapped mounts their user namespaces, which the child inherits."""
+def _make_id_maps(plan: Plan, opened: list[int]) -> None:
+    """Give the steps for id-mapped mounts their user namespaces, which the child inherits.
+
+    Args:
+        opened: receives their descriptors, which are the caller's to close, also after an error.
+    """
     made: dict[IdMappings, int] = {}
     for step in plan.steps:
         if not isinstance(step, BindMount) or step.id_mappings is None:
@@ -191,8 +195,8 @@ def _make_id_maps(plan: Plan) -> list[int]:
                     f"{step.describe()}: an id-mapped mount needs a user namespace: {error.strerror}",
                     error.errno or 0,
                 ) from None
+            opened.append(made[wanted])
         step.options.id_map = made[wanted]
-    return list(made.values())
 
 
 def _not_born(spec: ContainerSpec, error: OSError) -> OSError:
