@@ -91,7 +91,7 @@ class DirectoryDriver:
     default_size = 0
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        home = self.home = home.resolve()  # as the mount table names it
         self._lock = threading.RLock()
         self._records: dict[str, LayerRecord] = {}
         self._staging: set[str] = set()

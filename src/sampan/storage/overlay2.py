@@ -92,6 +92,7 @@ class Overlay2(DirectoryDriver):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
+        home = self.home
         (home / "l").mkdir(exist_ok=True)
         (home / "ro").mkdir(exist_ok=True)
         make_init_layer(home / "init")

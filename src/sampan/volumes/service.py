@@ -56,13 +56,13 @@ class VolumeService:
     """
 
     def __init__(self, root: Path, database: Database) -> None:
-        self._root = root
+        root.mkdir(parents=True, exist_ok=True, mode=0o701)
+        root = self._root = root.resolve()  # as the mount table names it
         self._database = database
         self._lock = threading.Lock()  # of names and references; nothing under it waits for a disk's content
         self._locks: dict[str, threading.Lock] = {}
         self._references: dict[str, set[str]] = {}
         self._holders: dict[str, set[str]] = {}
-        root.mkdir(parents=True, exist_ok=True, mode=0o701)
         database.script(_SCHEMA)
         if all(row[1] != "options" for row in database.execute("PRAGMA table_info(volumes)")):
             database.execute("ALTER TABLE volumes ADD COLUMN options TEXT NOT NULL DEFAULT '{}'")
@@ -296,7 +296,7 @@ class VolumeService:
 
         Raises:
             NotFound: when there is no such volume.
-            OSError: when copying fails; the volume is left empty.
+            OSError: when copying fails; the volume is left empty, if its files lie here.
         """
         if self._state(name) == _FILLED:
             return False
@@ -325,7 +325,8 @@ class VolumeService:
                     translate(str(target), owners)
                 self._mark(name, _FILLED)
             except BaseException:
-                empty(target)
+                if not is_mount(self.get(name).options):  # elsewhere, others may have written meanwhile
+                    empty(target)
                 self._mark(name, _UNTOUCHED)
                 raise
             finally:
