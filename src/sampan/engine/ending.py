@@ -255,8 +255,8 @@ async def rename(core: Core, live: Live, name: str) -> None:
             error.message = f"Error when allocating new name: {error.message}"
             error.args = (error.message,)
             raise
-    core.publish(live, "rename", oldName=f"/{old}")
-    await networks.renamed(core, live)
+        core.publish(live, "rename", oldName=f"/{old}")
+        await networks.renamed(core, live)
 
 
 def wait(live: Live, condition: str) -> Awaitable[int]:

@@ -96,6 +96,7 @@ async def connect(core: Core, reference: str, live: Live, settings: EndpointSett
         if container.state.running and network.name != "none":
             await in_thread(lambda: _plug(core, container, network, settings))
             publish(core, network, "connect", container=container.id)
+            await _let_go_of_ended(core, live)
         else:
             container.networks[network.name] = settings
         core.write_down(container)
@@ -109,7 +110,8 @@ def _plug(core: Core, container: Container, network: Network, settings: Endpoint
     try:
         resolution.follow(core, container)
     except BaseException:
-        core.networks.disconnect(container.id, network.id, ports.bindings(container))
+        with contextlib.suppress(NotFound):  # it ends, and so do all its endpoints
+            core.networks.disconnect(container.id, network.id, ports.bindings(container))
         del container.networks[network.name]
         raise
     _change_hosts(core, container, add=settings.ip_address)
@@ -183,11 +185,22 @@ def _check_not_removing(live: Live) -> None:
 
 
 async def renamed(core: Core, live: Live) -> None:
-    """Tell a running container's peers its new name."""
+    """Tell a running container's peers its new name; for callers that hold its lock."""
     container = live.container
     if container.state.running and container.networks and live.process is not None:
         wanted = endpoints.requests(core, container)
         await in_thread(lambda: core.networks.announce(container.id, wanted))
+        await _let_go_of_ended(core, live)
+
+
+async def _let_go_of_ended(core: Core, live: Live) -> None:
+    """Take out what a container was given while it ended, if its clean-up came too early to see that."""
+    if live.process is not None:
+        return
+    if live.settled is not None:
+        await live.settled
+    await in_thread(lambda: core.networks.remove_sandbox(live.id))
+    endpoints.clear_all(live.container)
 
 
 async def prune(core: Core, wanted: list[Network]) -> list[str]:

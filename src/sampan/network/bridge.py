@@ -165,6 +165,9 @@ def _make(netlink: Netlink, missing: Sequence[Wanted]) -> None:
     for one in missing:
         with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
             netlink.transact([rtnetlink.set_no_ipv6_address(one.name)])
+        with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only
+            # The table is IPv4's: what a container writes in raw IPv6 frames is not to be routed.
+            Path(f"/proc/sys/net/ipv6/conf/{one.name}/disable_ipv6").write_text("1")
 
 
 def delete_bridge(netlink: Netlink, name: str) -> None:
@@ -182,6 +185,12 @@ def enable_loopback(name: str) -> str | None:
     except OSError as error:
         return f"published ports do not answer at 127.0.0.1 (route_localnet of {name}: {error.strerror})"
     return None
+
+
+def disable_loopback(name: str) -> None:
+    """Let ports be published at 127.0.0.1 no more, before the table that keeps containers from it goes."""
+    with contextlib.suppress(OSError):  # the bridge is gone
+        Path(f"/proc/sys/net/ipv4/conf/{name}/route_localnet").write_text("0")
 
 
 def enable_forwarding() -> str | None:

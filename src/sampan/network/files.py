@@ -288,7 +288,9 @@ def _upstream(server: str, from_host: bool) -> Upstream:
     if zone:
         with contextlib.suppress(OSError):  # no such interface now
             scope = socket.if_nametoindex(zone)
-    return Upstream(address, from_host, scope)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # In the kernel's spelling, by which its answers are known.
+    return Upstream(socket.inet_ntop(family, socket.inet_pton(family, address)), from_host, scope)
 
 
 def _is_ipv6(server: str) -> bool:

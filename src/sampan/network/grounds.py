@@ -270,10 +270,15 @@ class Grounds:
         self.warnings.append(self._refusals[network.id])
 
     def _recall(self, netlink: Netlink, records: Sequence[EndpointRecord], keep: set[str]) -> None:
-        """Take the addresses of those who live, drop what the others had."""
+        """Take the addresses of those who live, drop what the others had.
+
+        One who lives may have records without a link: of a run before this one, or of a connection or
+        disconnection that a crash cut short.
+        """
         gone = []
+        names = {link.name for link in rtnetlink.links(netlink)} if records else set()
         for record in records:
-            if record.container_id in keep:
+            if record.container_id in keep and record.veth in names:
                 holder = self._in_place.get(record.network_id or self.default.id)
                 if holder is not None:
                     with contextlib.suppress(Conflict):  # an address of an earlier subnet
@@ -301,6 +306,8 @@ class Grounds:
     def forget(self) -> None:
         """Have nothing in place any more, nor a table."""
         if self.options.iptables:
+            for one in self.all():
+                bridge.disable_loopback(one.settings.interface)
             self._firewall.drop()
         with self._lock:
             self._drop_watch()
@@ -349,7 +356,8 @@ class Grounds:
             self._in_place[new.network.id] = new
             try:
                 self._firewall.add(new.zone)
-                bridge.enable_loopback(name)
+                if self._firewall.in_place:  # whose guard keeps containers from the host's 127.0.0.0/8
+                    bridge.enable_loopback(name)
             except OSError:  # somebody has flushed it
                 for warning in self._equip():
                     log.warning("%s", warning)
@@ -442,6 +450,10 @@ class Grounds:
             if self._firewall.in_place:
                 found = [bridge.enable_loopback(one.settings.interface) for one in grounds]
                 warnings += [warning for warning in found if warning]
+        if not self._firewall.in_place:  # an earlier daemon may have had a table
+            for one in self.all():
+                if one.made:
+                    bridge.disable_loopback(one.settings.interface)
         self._drop_watch()
         self._watch = Watch(self._firewall.name if self._firewall.in_place else "", forwarding=forwarding)
         return warnings

@@ -48,6 +48,10 @@ class Leaving:
         """A container has ended, and its endpoints will be added in a moment."""
         self._expected.add(container_id)
 
+    def left(self, record: EndpointRecord) -> bool:
+        """Whether an endpoint has been let go of, and only its link is still to go."""
+        return record.id in self._leaving
+
     def ending(self, network_id: str, address: str = "") -> bool:
         """Whether an endpoint of a network ends, that with an address or any."""
         return any(

@@ -123,12 +123,15 @@ class PortTable:
                 self._taken.setdefault((one.protocol, one.host_port), {})[one.host_ip] = owner
                 self._owned.setdefault(owner, []).append(one)
 
-    def release(self, owner: str) -> list[Published]:
-        """Give back what a container had; what that was."""
+    def disown(self, owner: str) -> list[Published]:
+        """What a container had, and has no more; it is nobody else's until it is told to be `free`."""
         with self._lock:
-            published = self._owned.pop(owner, [])
+            return self._owned.pop(owner, [])
+
+    def free(self, published: Iterable[Published]) -> None:
+        """Let others have what was disowned."""
+        with self._lock:
             self._drop(published)
-            return published
 
     def of(self, owner: str) -> list[Published]:
         """What a container has."""

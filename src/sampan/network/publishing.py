@@ -63,7 +63,7 @@ class Publisher:
             self._store.keep_published(container_id, address, published)
             self._firewall.publish(_redirections(address, published))
         except BaseException:
-            self._ports.release(container_id)
+            self._ports.free(self._ports.disown(container_id))
             self._store.forget_published(container_id)
             raise
         return published
@@ -80,12 +80,15 @@ class Publisher:
 
     def withdraw(self, container_id: str) -> None:
         """Publish nothing of a container any more, before its address can be another's."""
-        published = self._ports.release(container_id)
+        published = self._ports.disown(container_id)
         if not published:  # then nothing is written down either
             return
-        if address := self._store.published_address(container_id):
-            self._firewall.withdraw(_redirections(address, published))
-        self._store.forget_published(container_id)
+        try:
+            if address := self._store.published_address(container_id):
+                self._firewall.withdraw(_redirections(address, published))
+            self._store.forget_published(container_id)
+        finally:  # not before: the next one's elements would collide with these, or be taken out as these
+            self._ports.free(published)
 
     def of(self, container_id: str) -> tuple[Published, ...]:
         """What a container publishes."""

@@ -120,7 +120,7 @@ class Sandboxes:
         if self._names is None:
             return
         wanted = {request.network_id: request for request in requests}
-        for record in self._store.endpoints(container_id):
+        for record in self._present(container_id):
             request, one = wanted.get(record.network_id), self._grounds.find(record.network_id)
             if request is not None and one is not None:
                 self._tell(request, record, one, None)
@@ -150,7 +150,7 @@ class Sandboxes:
         """
         path = self.path(container_id)
         one = self._grounds.get(request.network_id)
-        present = self._store.endpoints(container_id)
+        present = self._present(container_id)
         self._grounds.put_back([one])
         with ExitStack() as undo:
             taken = [record.interface for record in present]
@@ -172,15 +172,15 @@ class Sandboxes:
             NotFound: it has none there.
             OSError: the kernel's refusal.
         """
-        present = self._store.endpoints(container_id)
+        present = self._present(container_id)
         record = next((one for one in present if one.network_id == network_id), None)
         if record is None:
             raise NotFound(f"container {container_id} is not connected to the network {network_id}")
         rest = [one for one in present if one is not record]
-        self._forget_names(record)
         with ExitStack() as undo:
             self._route(container_id, present, rest, bindings, undo)
             undo.pop_all()
+        self._forget_names(record)
         delete_veth(record.veth)
         self._store.delete_endpoints([record.id])
         self._release(record)
@@ -212,6 +212,11 @@ class Sandboxes:
             undo.callback(self._publisher.withdraw, container_id)
 
     # --- the pieces ---
+
+    def _present(self, container_id: str) -> list[EndpointRecord]:
+        """A container's endpoints, without those of its last run whose links have still to go."""
+        records = self._store.endpoints(container_id)
+        return [record for record in records if not self.leaving.left(record)]
 
     def _allocate(
         self, container_id: str, request: Request, one: Ground, taken: Iterable[str], undo: ExitStack

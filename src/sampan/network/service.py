@@ -206,6 +206,7 @@ class NetworkService:
             try:
                 self._grounds.raise_new(ground(network, chosen, link is None))
             except BaseException:
+                self._grounds.drop(network.id)
                 self._store.forget(network.id)
                 raise
         self._users[network.id] = network
@@ -224,6 +225,7 @@ class NetworkService:
 
         Raises:
             Forbidden: it is predefined, or containers are in it; in Docker's words.
+            NotFound: somebody else has removed it meanwhile.
         """
         if network.predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
@@ -233,6 +235,12 @@ class NetworkService:
             return not members or any(one.container_id in running for one in members)
 
         self._sandboxes.leaving.wait(ended, LEAVE_S)
+        with self._making:  # a new one may have the same subnet or bridge, as soon as those are free
+            self._remove(network, running)
+
+    def _remove(self, network: Network, running: Mapping[str, str]) -> None:
+        if network.id not in self._users:
+            raise NotFound(f"network {network.name} not found")  # somebody was faster
         if not self._store.doom(network.id):
             members = ", ".join(
                 f'name:"{running.get(one.container_id, one.container_id[:12])}" id:"{one.id[:12]}"'

@@ -432,6 +432,7 @@ def test_endpoints_of_a_data_root_from_before_are_the_default_bridge_s(make: Mak
     old.execute("INSERT INTO endpoints VALUES ('e', 'alive', '172.18.0.9', 'veth1')")
     old.commit()
     old.close()
+    shell("ip link add veth1 type veth peer name veth2")
     service = started(make(), ("alive",))
     sandbox = service.recall_sandbox("alive")
     assert sandbox is not None and sandbox.endpoints["bridge"].ip_address == "172.18.0.9"

@@ -136,6 +136,8 @@ def test_the_resolver_stands_in_for_the_hosts_servers(tmp_path: Path) -> None:
 def test_the_resolver_asks_given_servers_from_the_container(tmp_path: Path) -> None:
     host = tmp_path / "host"
     host.write_text("nameserver 10.0.0.1\noptions ndots:3\n")
+    odd = plan_resolution(servers=["2001:DB8:0::53"], host_path=host)
+    assert [one.address for one in odd.upstreams] == ["2001:db8::53"]  # as the kernel names who answers
     plan = plan_resolution(servers=["127.0.0.1", "10.9.9.9", "127.0.0.11"], host_path=host)
     assert plan.upstreams == (Upstream("127.0.0.1"), Upstream("10.9.9.9"))
     assert plan.ndots_set and b"options ndots:3\n" in plan.content

@@ -1,0 +1,109 @@
+"""What containers and ill-timed ends may not get out of the networks; each test in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.database import Database
+from sampan.errors import NotFound
+from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
+from sampan.network import BridgeOptions, NetworkService, NetworkSpec, Request
+
+pytestmark = pytest.mark.root
+
+Make = Callable[..., NetworkService]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes services, each time the same daemon started again, in a network namespace that is no host's."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    unshare(CLONE_NEWNET)
+    made: list[NetworkService] = []
+
+    def service(live: tuple[str, ...] = (), **options: Any) -> NetworkService:
+        new = NetworkService(Database(tmp_path / "db"), tmp_path / "netns", BridgeOptions(**options))
+        new.start(live)
+        made.append(new)
+        return new
+
+    try:
+        yield service
+        for one in reversed(made):
+            one.remove_all()
+    finally:
+        setns(before, CLONE_NEWNET)
+        os.close(before)
+
+
+def switch(version: int, interface: str, name: str) -> str:
+    return Path(f"/proc/sys/net/ipv{version}/conf/{interface}/{name}").read_text()[0]
+
+
+def bridge_of(service: NetworkService, name: str) -> str:
+    return f"br-{service.get(name).id[:12]}"
+
+
+def links(path: str = "") -> set[str]:
+    inside = ["nsenter", f"--net={path}"] if path else []
+    done = subprocess.run([*inside, "ip", "-j", "link"], capture_output=True, text=True, check=True)
+    return {link["ifname"] for link in json.loads(done.stdout)}
+
+
+def test_no_bridge_routes_the_hosts_loopback_without_the_table_that_guards_it(make: Make) -> None:
+    guarded = make()
+    guarded.create(NetworkSpec("before"))
+    assert switch(4, bridge_of(guarded, "before"), "route_localnet") == "1"
+    bare = make(iptables=False)
+    bare.create(NetworkSpec("behind"))
+    for name in (bridge_of(bare, "before"), bridge_of(bare, "behind"), "sampan0"):
+        assert switch(4, name, "route_localnet") == "0", name
+
+
+def test_a_bridge_takes_no_ipv6_from_containers(make: Make) -> None:
+    service = make()
+    service.create(NetworkSpec("one"))
+    assert switch(6, bridge_of(service, "one"), "disable_ipv6") == switch(6, "sampan0", "disable_ipv6") == "1"
+
+
+def test_who_leaves_a_network_leaves_with_the_interface_of_this_run(make: Make) -> None:
+    service = make()
+    network = service.create(NetworkSpec("one"))
+    first = service.create_sandbox("aa", [Request(network.id)])
+    held = os.open(first.path, os.O_RDONLY)  # as another container in the namespace: the old link stays
+    try:
+        service.remove_sandbox("aa")
+        second = service.create_sandbox("aa", [Request(network.id)])
+        assert "eth0" in links(second.path)
+        assert service.disconnect("aa", network.id).endpoints == {}
+        assert "eth0" not in links(second.path)
+    finally:
+        os.close(held)
+
+
+def test_a_connection_that_a_crash_cut_short_is_none(make: Make) -> None:
+    service = make()
+    network = service.create(NetworkSpec("one"))
+    sandbox = service.create_sandbox("aa", [Request(service.get("bridge").id), Request(network.id)])
+    before = links()
+    subprocess.run(["nsenter", f"--net={sandbox.path}", "ip", "link", "delete", "eth1"], check=True)
+    assert len(before - links()) == 1
+    later = make(("aa",))
+    recalled = later.recall_sandbox("aa")
+    assert recalled is not None and set(recalled.endpoints) == {"bridge"}
+    later.remove(later.get("one"), {"aa": "aa"})
+
+
+def test_a_network_is_removed_once(make: Make) -> None:
+    service = make()
+    network = service.create(NetworkSpec("one"))
+    service.remove(network, {})
+    with pytest.raises(NotFound, match="network one not found"):
+        service.remove(network, {})
