@@ -67,6 +67,9 @@ def duration(seconds: float) -> str:
     return f"{int(seconds / 3600) // 24 // 365} years"
 
 
+NO_TIME = -62_135_596_800  # Go's zero time, the year 1, in seconds since 1970
+
+
 def ago(seconds: float) -> str:
     """How long ago a moment (seconds since 1970) was."""
     return f"{duration(time.time() - seconds)} ago"

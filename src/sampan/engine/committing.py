@@ -89,23 +89,26 @@ async def _snapshot(core: Core, live: Live, pause: bool) -> Snapshot:
         manager = manager_for(core.cgroups_path(live.container))
 
         def frozen() -> Snapshot:
-            try:
-                manager.freeze()
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENODEV):
-                    raise
-                # Its processes have just ended, and its cgroup is gone: it holds still by itself.
-                return core.driver.snapshot(live.id)
+            _unless_gone(manager.freeze)
             try:
                 return core.driver.snapshot(live.id)
             finally:
-                manager.thaw()
+                _unless_gone(manager.thaw)
 
         core.publish(live, "pause")
         try:
             return await in_thread(frozen)
         finally:
             core.publish(live, "unpause")
+
+
+def _unless_gone(change: Callable[[], None]) -> None:
+    """Change the freezer of a container that may be ending: without a cgroup it holds still by itself."""
+    try:
+        change()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
 
 
 def exporter(core: Core, live: Live) -> Callable[[BinaryIO], None]:

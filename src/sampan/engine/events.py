@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 KEPT = 256  # for `since`, as many as Docker
+_SET_BACK_NS = 1_000_000_000  # more than the clock is slewed or events come faster than it counts
 BACKLOG = 4096  # a listener further behind than this is ended
 
 
@@ -76,7 +77,10 @@ class EventBus:
             loop.call_soon_threadsafe(self._deliver, type_, action, actor_id, attributes)
 
     def _deliver(self, type_: str, action: str, actor_id: str, attributes: dict[str, str]) -> None:
-        self._last_ns = max(time.time_ns(), self._last_ns + 1)  # never two at once, never backwards
+        # Never two at once, and never backwards, unless the clock was set back: times to come tell nothing.
+        now_ns = time.time_ns()
+        set_back = self._last_ns - now_ns > _SET_BACK_NS
+        self._last_ns = now_ns if set_back else max(now_ns, self._last_ns + 1)
         event = Event(type_, action, actor_id, attributes, self._last_ns)
         self._kept.append(event)
         self.published += 1

@@ -25,6 +25,8 @@ async def pause(core: Core, live: Live) -> None:
         await health.halt(live)  # a frozen probe would be ended for being late
         try:
             await in_thread(manager_for(core.cgroups_path(live.container)).freeze)
+        except FileNotFoundError:
+            raise NotRunning(live.id) from None  # it has just ended, and its cgroup with it
         except BaseException:
             health.begin(core, live)
             raise

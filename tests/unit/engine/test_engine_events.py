@@ -7,6 +7,8 @@ import contextlib
 import threading
 import time
 
+import pytest
+
 from sampan.engine import events
 from sampan.engine.events import Event, EventBus
 
@@ -91,3 +93,17 @@ def test_events_that_come_together_are_given_together() -> None:
         return [[event.action for event in batch] for batch in heard]
 
     assert asyncio.run(hear()) == [["first", "second"], ["third"]]
+
+
+def test_a_clock_that_is_set_back_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> list[int]:
+        bus = EventBus()
+        bus.bind(asyncio.get_running_loop())
+        for now_s in (10_000, 10_000, 9_999.9999, 5_000, 5_000):
+            monkeypatch.setattr(time, "time_ns", lambda now_s=now_s: int(now_s * 10**9))
+            bus.publish("container", "start", "x", {})
+        return [event.time_ns for event in bus._kept]
+
+    times = asyncio.run(main())
+    assert times[:3] == [10_000 * 10**9 + n for n in range(3)]
+    assert times[3:] == [5_000 * 10**9 + n for n in range(2)]

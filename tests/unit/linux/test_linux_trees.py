@@ -49,7 +49,7 @@ def test_walked_counted_deleted(deep: Path) -> None:
     assert size_bytes(deep) == 3 * LEVELS
     trees.remove(deep)
     assert not deep.exists()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli import platforms
 from sampan.cli.client import escape
 from sampan.cli.flags import Command, Flag
-from sampan.cli.human import ago, ellipsis, rfc3339, short_id, size
+from sampan.cli.human import NO_TIME, ago, ellipsis, rfc3339, short_id, size
 from sampan.cli.listing import Field, show
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     def since(row: Any) -> str:
         if not human:
             return rfc3339(row["Created"])
-        return ago(row["Created"]) if row["Created"] > 0 else "N/A"
+        return ago(row["Created"]) if row["Created"] > NO_TIME else "N/A"
 
     fields = {
         "ID": Field("IMAGE", identity),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
-from sampan.cli.human import ago, exact_size, local_time, short_id, size
+from sampan.cli.human import NO_TIME, ago, exact_size, local_time, short_id, size
 from sampan.cli.listing import Field, filters, show
 
 TYPE_CHECKING = False
@@ -25,6 +25,10 @@ created_at: {{.CreatedAt}}
 virtual_size: {{.Size}}
 """
 RAW = RAW_DIGEST.replace("digest: {{.Digest}}\n", "")
+
+
+def _age(created: float) -> str:
+    return ago(created) if created > NO_TIME else "N/A"
 
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
@@ -108,7 +112,9 @@ def fields(short: bool) -> dict[str, Field]:
         "Repository": Field("REPOSITORY", lambda row: row["Repository"]),
         "Tag": Field("TAG", lambda row: row["Tag"]),
         "Digest": Field("DIGEST", lambda row: row["Digest"]),
-        "CreatedSince": Field("CREATED", lambda row: ago(row["Created"]) if row["Created"] > 0 else "N/A"),
+        "CreatedSince": Field(
+            "CREATED", lambda row: ago(row["Created"]) if row["Created"] > NO_TIME else "N/A"
+        ),
         "CreatedAt": Field("CREATED AT", lambda row: local_time(row["Created"])),
         "Size": Field("SIZE", lambda row: size(row["Size"])),
         "Containers": Field("CONTAINERS", containers),
