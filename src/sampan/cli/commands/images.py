@@ -112,9 +112,7 @@ def fields(short: bool) -> dict[str, Field]:
         "Repository": Field("REPOSITORY", lambda row: row["Repository"]),
         "Tag": Field("TAG", lambda row: row["Tag"]),
         "Digest": Field("DIGEST", lambda row: row["Digest"]),
-        "CreatedSince": Field(
-            "CREATED", lambda row: ago(row["Created"]) if row["Created"] > NO_TIME else "N/A"
-        ),
+        "CreatedSince": Field("CREATED", lambda row: _age(row["Created"])),
         "CreatedAt": Field("CREATED AT", lambda row: local_time(row["Created"])),
         "Size": Field("SIZE", lambda row: size(row["Size"])),
         "Containers": Field("CONTAINERS", containers),
