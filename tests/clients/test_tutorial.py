@@ -53,10 +53,17 @@ def test_both_languages_have_the_same_commands() -> None:
     assert len(blocks("en")) > 8
 
 
-def test_every_command(daemon_of_the_page: Daemon, tmp_path: Path) -> None:
+@pytest.mark.release28
+@pytest.mark.parametrize("client", ["sampan", "docker"])
+def test_every_command(client: str, daemon_of_the_page: Daemon, tmp_path: Path) -> None:
+    """With either client; `registry` and `doctor` are ours alone."""
     cli = daemon_of_the_page.sampan
+    other = shlex.join(daemon_of_the_page.cli(client).program)
     typed = [one for block in blocks("en") for one in commands(block)]
-    script = [f'sampan() {{ command {shlex.join(cli.program)} "$@"; }}']
+    script = [
+        f'ours() {{ command {shlex.join(cli.program)} "$@"; }}',
+        f'sampan() {{ if [ $1 = doctor ]; then ours doctor; else command {other} "$@"; fi; }}',
+    ]
     for command, _ in typed:
         script += [f"echo {shlex.quote(MARK)}", command, 'echo "exit $?"']
     # A background command of a shell's function is a subshell: $! has to be the program itself.
@@ -66,7 +73,7 @@ def test_every_command(daemon_of_the_page: Daemon, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", text],
         cwd=folder,
-        env={**cli.environment, "SAMPAN_HOST": cli.host},
+        env={**cli.environment, "SAMPAN_HOST": cli.host, "DOCKER_HOST": cli.host},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
