@@ -7,6 +7,8 @@ import itertools
 import time
 from collections.abc import Callable
 
+_FEW = 1024
+
 
 class Timer:
     """One deadline; `cancel` is for good."""
@@ -22,17 +24,26 @@ class Timer:
 
 
 class Clock:
-    """Deadlines in order; a cancelled one stays, as a few words, until its time comes."""
+    """Deadlines in order; cancelled ones are swept out when they may be the most there are."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
+        self._sweep_at = _FEW
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Call `action` when so much time has passed."""
+        if len(self._heap) >= self._sweep_at:  # a client that asks without end sets as many
+            self._heap = [entry for entry in self._heap if entry[2].action is not None]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(_FEW, 2 * len(self._heap))
         timer = Timer(action)
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._count), timer))
         return timer
+
+    def __len__(self) -> int:
+        """How many deadlines are kept, cancelled ones included."""
+        return len(self._heap)
 
     def wait_s(self) -> float:
         """How long nothing is due; negative for ever."""

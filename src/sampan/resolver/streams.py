@@ -51,7 +51,7 @@ class Listener:
             if len(self.connections) >= MOST_CONNECTIONS:
                 next(iter(self.connections.values())).close()
             end.setblocking(False)
-            self.connections[end.fileno()] = Connection(self, end)
+            Connection(self, end)
 
     def _go_on(self) -> None:
         if self._socket.fileno() >= 0:
@@ -66,7 +66,7 @@ class Listener:
 
 
 class Connection:
-    """One client. It is not read from while answers for it pile up."""
+    """One client, among its listener's connections while open; not read from while its answers pile up."""
 
     def __init__(self, listener: Listener, end: socket.socket) -> None:
         self._listener = listener
@@ -84,6 +84,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._listener.clock.after(IDLE_S, self.close)
+        connections, fd = self._listener.connections, self._socket.fileno()
+        connections.pop(fd, None)
+        connections[fd] = self  # the last of them to be closed for a new one
 
     def _ready(self, events: int) -> None:
         if events & (select.EPOLLHUP | select.EPOLLERR):
