@@ -130,7 +130,8 @@ def test_ours_prefers_ours(daemon: Daemon, tmp_path: Path, log: Path) -> None:
 
 def test_what_can_go_wrong(cli: Cli, daemon: Daemon, stand_in: Path) -> None:
     done = near_side(cli, stand_in, "ssh://unreachable")("ps", code=1)
-    assert "No route to host" in done.err
+    # docker's client says sometimes only that its way has broken, when ssh ends before it has asked.
+    assert "No route to host" in done.err or (cli.name == "docker" and "broken pipe" in done.err)
     for host, said in (("ssh://me:secret@far.example", "password"), ("ssh://far.example?a=b", "quer")):
         done = near_side(cli, stand_in, host)("ps", code=1)
         assert said in done.err or "may follow" in done.err
