@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-import pytest
 
 from support.cli import Cli
 from support.engine import Engine
@@ -17,36 +15,6 @@ from support.nets import default_route, inside, links, pings, routes, shown
 
 Names = Callable[[], str]
 Network = Callable[..., str]
-
-
-@pytest.fixture
-def network(engine: Engine, name: Names) -> Iterator[Network]:
-    """Makes networks; they are removed at the test's end."""
-    made: list[str] = []
-
-    def make(*options: str) -> str:
-        made.append(name())
-        engine.docker("network", "create", *options, made[-1])
-        return made[-1]
-
-    yield make
-    for one in made:
-        for container in engine.api.containers():
-            if one in container["NetworkSettings"]["Networks"]:
-                engine.api.remove(container["Id"])
-        engine.api("DELETE", f"/networks/{one}")
-
-
-@pytest.fixture
-def up(engine: Engine, name: Names, busybox: str) -> Callable[..., str]:
-    """Starts a container that does nothing, with these options; its name."""
-
-    def start(*options: str) -> str:
-        one = name()
-        engine.docker("run", "-d", "--name", one, "--stop-timeout", "0", *options, busybox, "sleep", "600")
-        return one
-
-    return start
 
 
 def refused(engine: Engine, *words: str) -> str:

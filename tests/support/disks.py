@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.linux import quota
+
 _MAKERS = {
     "ext4": ("mkfs.ext4", "e2fsprogs", ("-q", "-O", "quota,project", "-E", "quotatype=prjquota,nodiscard")),
     "xfs": ("mkfs.xfs", "xfsprogs", ("-q", "-K")),
@@ -47,6 +49,23 @@ def disk(kind: str, place: Path, mebibytes: int = 320, options: str = "") -> Ite
     finally:
         _run("umount", "--lazy", "--recursive", str(point))
         image.unlink()
+
+
+@contextlib.contextmanager
+def limited_disk(kind: str, place: Path) -> Iterator[Path]:
+    """A file system with project quotas; skips where the kernel has none on it."""
+    with disk(kind, place, options="prjquota") as point:
+        if quota.obstacle(point):
+            pytest.skip(f"this kernel has no project quotas on {kind}")
+        yield point
+
+
+def fill(place: Path) -> str:
+    """Write 8 MiB as a container would, without CAP_SYS_RESOURCE; what dd(1) says."""
+    bounded = ("setpriv", "--bounding-set=-sys_resource")
+    command = (*bounded, "dd", "if=/dev/zero", f"of={place}/big", "bs=256k", "count=32", "conv=fsync")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return done.stderr
 
 
 def load_modules(*names: str) -> None:

@@ -17,7 +17,7 @@ from sampan.errors import InvalidParameter
 from sampan.linux import quota
 from sampan.storage import Driver, open_driver
 from support import needs
-from support.disks import disk
+from support.disks import fill, limited_disk
 from support.layers import entry, layer
 from support.machine import eventually
 
@@ -28,19 +28,8 @@ IMAGE = f"sha256:{1:064x}"
 
 @pytest.fixture(params=["ext4", "xfs"], scope="module")
 def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with disk(request.param, tmp_path_factory.mktemp("limits"), options="prjquota") as point:
-        if quota.obstacle(point):
-            pytest.skip(f"this kernel has no project quotas on {request.param}")
+    with limited_disk(request.param, tmp_path_factory.mktemp("limits")) as point:
         yield point
-
-
-def fill(root: Path) -> str:
-    """Write 8 MiB as a container would, without CAP_SYS_RESOURCE; what dd(1) says."""
-    bounded = ("setpriv", "--bounding-set=-sys_resource")
-    command = (*bounded, "dd", "if=/dev/zero", f"of={root}/big", "bs=256k", "count=32", "conv=fsync")
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    ).stderr
 
 
 def container(driver: Driver, size_bytes: int, image_bytes: int = MIB) -> Path:

@@ -13,7 +13,7 @@ from sampan.database import Database
 from sampan.errors import InvalidParameter
 from sampan.linux import quota
 from sampan.volumes import VolumeService
-from support.disks import disk
+from support.disks import fill, limited_disk
 from support.machine import eventually
 
 pytestmark = pytest.mark.root
@@ -22,18 +22,8 @@ MIB = 1 << 20
 
 @pytest.fixture(params=["ext4", "xfs"], scope="module")
 def limited(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with disk(request.param, tmp_path_factory.mktemp("volumes"), options="prjquota") as point:
-        if quota.obstacle(point):
-            pytest.skip(f"this kernel has no project quotas on {request.param}")
+    with limited_disk(request.param, tmp_path_factory.mktemp("volumes")) as point:
         yield point
-
-
-def fill(place: Path) -> str:
-    """Write 8 MiB as a container would, without CAP_SYS_RESOURCE; what dd(1) says."""
-    bounded = ("setpriv", "--bounding-set=-sys_resource")
-    command = (*bounded, "dd", "if=/dev/zero", f"of={place}/big", "bs=256k", "count=32", "conv=fsync")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return done.stderr
 
 
 def test_quota_of_a_volume(limited: Path, tmp_path: Path) -> None:
