@@ -85,18 +85,17 @@ def _overlaid(path: str, library: str | None) -> Interpreter:
 
 def _overlay(directory: str) -> int:
     """A detached overlay of one directory. Without an upper one it cannot be written to, whoever tries."""
-    empty = tempfile.mkdtemp(prefix="sampan-")
     context = syscalls.fsopen("overlay")
     try:
-        # An overlay that has only lower directories wants two of them.
-        lower = ":".join(part.replace("\\", "\\\\").replace(":", "\\:") for part in (directory, empty))
-        syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir", lower)
-        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
-        attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOSUID
-        return syscalls.fsmount(context, attributes)
+        with tempfile.TemporaryDirectory(prefix="sampan-") as empty:
+            # An overlay that has only lower directories wants two of them.
+            lower = ":".join(part.replace("\\", "\\\\").replace(":", "\\:") for part in (directory, empty))
+            syscalls.fsconfig(context, syscalls.FSCONFIG_SET_STRING, "lowerdir", lower)
+            syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+            attributes = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOSUID
+            return syscalls.fsmount(context, attributes)
     finally:
         os.close(context)
-        os.rmdir(empty)
 
 
 def _copy(path: str) -> int:
