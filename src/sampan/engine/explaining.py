@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.engine.core import Core, Live
+from sampan.engine.core import Core
+from sampan.engine.model import Container
 from sampan.runtime import Process
 
 # What the monitor's steps are to a reader (runtime/launcher.py, start.py, monitor.py).
@@ -75,6 +76,11 @@ class Explanation:
             if step.name == name:
                 step.detail = detail
 
+    def leave_out(self, seconds: float) -> None:
+        """Of the time that follows, so much was not the start's."""
+        self.began += seconds
+        self._last += seconds
+
     def _now(self) -> float:
         return self._last if self._last >= 0 else self.began
 
@@ -89,13 +95,21 @@ class Explanation:
         ]
 
 
-def look_closer(core: Core, live: Live, explanation: Explanation) -> None:
-    """Say more of the steps; afterwards, as looking takes time too. The container may be gone by then."""
-    container = live.container
+def look_at_kernel(core: Core, container: Container, explanation: Explanation) -> None:
+    """Say more of the root and of the networks, while nothing runs yet: a short program takes both with it.
+
+    The time that the looking takes is left out of what is told.
+    """
+    begin = time.monotonic()
+    explanation.describe("layers mounted", _mounted(core, container.id))
+    explanation.describe("network connected", _connected(container))
+    explanation.leave_out(time.monotonic() - begin)
+
+
+def look_closer(core: Core, container: Container, explanation: Explanation) -> None:
+    """Say more of the other steps; afterwards. The container may be gone by then."""
     image = f"{container.config.image} {container.image_id.removeprefix('sha256:')[:12]}"
     explanation.describe("container found", f"{container.id[:12]} of the image {image}")
-    explanation.describe("layers mounted", _mounted(core, container.id))
-    explanation.describe("network connected", _connected(live))
     explanation.describe("cgroup made", core.cgroups_path(container))
     command = " ".join([container.path, *container.args])
     explanation.describe("program executed", command if len(command) <= 60 else f"{command[:59]}…")
@@ -117,8 +131,7 @@ def _mounted(core: Core, identifier: str) -> str:
     return core.driver.name
 
 
-def _connected(live: Live) -> str:
-    container = live.container
+def _connected(container: Container) -> str:
     parts = []
     for name, endpoint in container.networks.items():
         address = f" {endpoint.ip_address}/{endpoint.ip_prefix_len}" if endpoint.ip_address else ""

@@ -29,7 +29,7 @@ from sampan.engine import (
 )
 from sampan.engine.core import Core, Live, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
-from sampan.engine.explaining import Explanation
+from sampan.engine.explaining import Explanation, look_at_kernel
 from sampan.engine.metrics import timed
 from sampan.engine.model import Container, EndpointSettings, MountPoint
 from sampan.engine.mountpoints import tmpfs_points
@@ -207,6 +207,8 @@ def _prepare(
         undo.callback(core.networks.remove_sandbox, container.id)
         netns_path = _network(core, container, joins)
         note("network connected")
+        if explanation is not None:
+            look_at_kernel(core, container, explanation)
         _write_files(core, container, joins)
         note("hosts, hostname and resolv.conf written")
         points, sources = tmpfs_points(container.host_config), None

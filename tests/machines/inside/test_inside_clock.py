@@ -40,11 +40,9 @@ def test_the_clock_is_set(daemon: Daemon, clock: None) -> None:
     for seconds in (HOUR_S, -2 * HOUR_S):
         step(seconds)
         assert daemon.docker("exec", "lasting", "echo", "fine").out == "fine\n"
-        before = daemon.api.inspect("lasting")["State"]["Health"]["Log"][-1]["Start"]
+        before = last_probe(daemon)
         eventually(
-            lambda before=before: (
-                daemon.api.inspect("lasting")["State"]["Health"]["Log"][-1]["Start"] != before
-            ),
+            lambda before=before: last_probe(daemon) != before,
             timeout=60,
             what="probes go on",
         )

@@ -132,7 +132,7 @@ async def start(request: Request) -> Response:
         return empty()
     explanation = explaining.Explanation()
     await starting.start(engine, live, explanation)
-    await in_thread(lambda: explaining.look_closer(engine, live, explanation))
+    await in_thread(lambda: explaining.look_closer(engine, live.container, explanation))
     return Response(204, headers={"Sampan-Explanation": json.dumps(explanation.encoded())})
 
 
