@@ -27,7 +27,10 @@ class ExecBase(Run):
 
     Attributes:
         leaf: its own cgroup, if it has one.
+        strayed: a child may have been made that it never heard of.
     """
+
+    strayed = False
 
     def __init__(
         self, loop: Loop, request: ExecRequest, daemon: socket.socket, clients: Sequence[int]
@@ -41,6 +44,16 @@ class ExecBase(Run):
         self._daemon = daemon
         self._clients = list(clients)
         self._ours: dict[str, int] = {}
+
+    @property
+    def children(self) -> set[int]:
+        """What of our children is its own."""
+        return {self._pid}
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a child may be there already that it has not heard of yet."""
+        return False
 
     def begin(self) -> None:
         """Set out; the rest follows from the loop."""

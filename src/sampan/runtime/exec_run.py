@@ -57,6 +57,16 @@ class ExecRun(ExecBase):
         self._killed_at = float("inf")
         self._timed_out = False
 
+    @property
+    def children(self) -> set[int]:
+        """What of our children is its own."""
+        return super().children | ({self._newborn.pid} if self._newborn is not None else set())
+
+    @property
+    def expecting(self) -> bool:
+        """Whether a child may be there already that it has not heard of yet."""
+        return self._newborn is not None and self._newborn.unborn
+
     # --- the start ---
 
     def begin(self) -> None:
@@ -146,6 +156,7 @@ class ExecRun(ExecBase):
             self._loop.unwatch(newborn.channel.fileno())
             newborn.channel.close()
             newborn.kill()
+            self.strayed = newborn.unborn
             if self.leaf is not None:
                 self.leaf.kill()
             self._pid, self._pidfd = newborn.pid, newborn.pidfd

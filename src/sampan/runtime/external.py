@@ -18,7 +18,6 @@ from typing import NoReturn
 
 from sampan.linux import process, syscalls, terminals
 from sampan.runtime.init import Refused
-from sampan.runtime.loop import Loop
 from sampan.runtime.start import Started
 
 STATE_DIRECTORY = "runtime"  # within the run's directory
@@ -244,33 +243,6 @@ class Console:
             os.unlink(self._name)
         except FileNotFoundError:
             pass
-
-
-def wake_at_children(loop: Loop) -> None:
-    """Let a child's end begin a turn of the loop: one that fell to us is announced by nothing else."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    loop.watch(reader, select.EPOLLIN, lambda _: _empty(reader))
-
-
-def _empty(pipe: int) -> None:
-    os.read(pipe, 4096)
-
-
-def reap_strays(ours: set[int]) -> None:
-    """Collect children that fell to us while orphans were adopted and that are none of `ours`.
-
-    While one of them is a zombie, a pid namespace does not come to its end.
-    """
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None or found.si_pid in ours:
-            return
-        os.waitpid(found.si_pid, 0)
 
 
 def _become(words: list[str], stdio: list[int]) -> NoReturn:

@@ -41,7 +41,7 @@ class ExternalExec(ExecBase):
     @property
     def children(self) -> set[int]:
         """What of our children is its own."""
-        return {self._pid, self._caller[0]}
+        return super().children | {self._caller[0]}
 
     def begin(self) -> None:
         """Wait until the program is written down."""

@@ -69,7 +69,7 @@ def begin_exec(
                 ),
             )
         begun = True
-        return Newborn(child, ours)
+        return Newborn(child, ours, where.watched)
     except OSError as error:
         raise Refused("init", str(error.strerror or error), error.errno or 0) from None
     except SampanError as error:

@@ -22,7 +22,7 @@ from sampan.runtime.bundle import ContainerSpec
 from sampan.runtime.containerlog import open_log
 from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.exec_run import ExecRun
-from sampan.runtime.external import Runtime, reap_strays, wake_at_children
+from sampan.runtime.external import Runtime
 from sampan.runtime.external_exec import ExternalExec
 from sampan.runtime.init import Refused
 from sampan.runtime.joining import open_tasks
@@ -31,6 +31,7 @@ from sampan.runtime.operations import Plan
 from sampan.runtime.protocol import ExitRecord, LaunchRequest
 from sampan.runtime.run import Run
 from sampan.runtime.start import Timings, start_container
+from sampan.runtime.strays import reap_strays, wake_at_children
 from sampan.runtime.targets import Filters, Target, make_target
 
 _EXECS_BETWEEN_COLLECTIONS = 32
@@ -89,7 +90,8 @@ class Monitor(Run):
         self._order = order
         self._spec = spec
         self._runtime = Runtime(request.runtime, request.id, request.rundir) if request.runtime else None
-        if self._runtime is not None:
+        self._has_strays = self._runtime is not None
+        if self._has_strays:
             wake_at_children(self._loop)
         self._execs: list[ExecBase] = []
         self._leaves: list[cgroups.Leaf] = []
@@ -165,12 +167,15 @@ class Monitor(Run):
             self.tend()
             if self._execs:
                 self._tend_execs()
-            if self._runtime is not None and not self._runtime.busy:
+            if self._has_strays:
                 self._reap_strays()
 
     def _tend_execs(self) -> None:
         for run in list(self._execs):
             run.tend()
+            if run.strayed and not self._has_strays:
+                self._has_strays = True
+                wake_at_children(self._loop)
             if run.over:
                 run.close()
                 self._execs.remove(run)
@@ -207,10 +212,11 @@ class Monitor(Run):
         return ""
 
     def _reap_strays(self) -> None:
+        if (self._runtime is not None and self._runtime.busy) or any(run.expecting for run in self._execs):
+            return
         ours = {self._pid} if self._status is None else set()
         for run in self._execs:
-            if isinstance(run, ExternalExec):
-                ours |= run.children
+            ours |= run.children
         reap_strays(ours)
 
     # --- the end ---
