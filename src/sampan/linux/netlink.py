@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -198,8 +198,13 @@ class Netlink:
         if failure is not None:
             raise failure
 
-    def dump(self, message: Message) -> list[tuple[int, bytes]]:
+    def dump(
+        self, message: Message, wanted: Callable[[bytes], bool] | None = None
+    ) -> list[tuple[int, bytes]]:
         """Ask for a list and read it whole: (message type, body) each.
+
+        Args:
+            wanted: of long lists, only those are kept whose body is.
 
         Raises:
             NetlinkError: when the kernel refuses or breaks off.
@@ -217,7 +222,8 @@ class Netlink:
                     if number:
                         raise NetlinkError(number, message.what, _reason(flags, body), 0)
                     return found
-                found.append((kind, body))
+                if wanted is None or wanted(body):
+                    found.append((kind, body))
 
 
 def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from sampan.errors import Conflict, InvalidParameter, Unavailable, Unsupported
 from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, settings, subnets
+from sampan.network import bridge, flows, settings, subnets
 from sampan.network.files import host_nameservers
 from sampan.network.firewall import Firewall, Zone
 from sampan.network.model import BridgeOptions, Network
@@ -275,7 +275,7 @@ class Grounds:
         One who lives may have records without a link: of a run before this one, or of a connection or
         disconnection that a crash cut short.
         """
-        gone = []
+        gone: list[EndpointRecord] = []
         names = {link.name for link in rtnetlink.links(netlink)} if records else set()
         for record in records:
             if record.container_id in keep and record.veth in names:
@@ -285,9 +285,10 @@ class Grounds:
                         holder.pool.claim(ipaddress.IPv4Address(record.address))
             else:
                 netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
-                gone.append(record.id)
+                gone.append(record)
         if gone:
-            self._store.delete_endpoints(gone)
+            flows.forget(record.address for record in gone)
+            self._store.delete_endpoints([record.id for record in gone])
 
     def lower(self) -> None:
         """Take the default bridge and the table down when no container needs them.

@@ -1,7 +1,10 @@
-"""The ends of endpoints: an address is free again once the kernel has let the veth go.
+"""The ends of endpoints: an address is free again once the kernel has let the veth go, and all flows to it.
 
 A veth goes with its namespace (the kernel waits about 20 ms for readers of it), or is deleted when a process
 keeps the namespace. Nobody waits for that but a thread, which ends when nothing is left to wait for.
+
+Flows take the kernel longest, so where containers end one after the other, and nobody waits for an address,
+that is done once for all that have ended in a second.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ from collections.abc import Callable, Sequence
 from sampan.errors import SampanError
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
+from sampan.network import flows
 from sampan.network.store import EndpointRecord, NetworkStore
 
 _NO_DEVICE = frozenset({errno.ENODEV})
 _KERNEL_GRACE_S = 0.5  # a dying namespace takes its veth along in a few milliseconds, by itself
 _LOOK_S, _LOOK_SOON_S = 0.05, 0.002
+_EVERY_S = 1.0
 _FEW = 16
 
 
@@ -39,6 +44,7 @@ class Leaving:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._awaited = 0
+        self._due = 0.0
 
     def begin(self) -> None:
         """Be of use again after `stop`."""
@@ -105,21 +111,34 @@ class Leaving:
                     self._thread = None
                     return
                 self._condition.wait(_LOOK_SOON_S if self._stopping or self._awaited else _LOOK_S)
+                if time.monotonic() < self._due and not (self._stopping or self._awaited):
+                    continue
                 leaving = list(self._leaving.values())
             try:
                 gone = self._gone(leaving)
                 if gone:
-                    self._store.delete_endpoints([record.id for record in gone])
+                    flows.forget(record.address for record in gone)
+                    self._due = time.monotonic() + _EVERY_S
+                self._let_go(gone)
             except (OSError, SampanError):
-                if not self._stopping:
-                    continue
-                gone = [record for record, _ in leaving]  # the records stay for the next start
-            with self._condition:
-                for record in gone:
-                    del self._leaving[record.id]
-                    self._release(record)
-                if gone:
-                    self._condition.notify_all()
+                if self._stopping:
+                    self._let_go([record for record, _ in leaving], forget=False)
+
+    def _let_go(self, gone: Sequence[EndpointRecord], *, forget: bool = True) -> None:
+        """Give addresses back, in one step with their records, which those go by who wait for an address.
+
+        Args:
+            forget: the records; otherwise they stay for the next start.
+        """
+        if not gone:
+            return
+        with self._condition:
+            if forget:
+                self._store.delete_endpoints([record.id for record in gone])
+            for record in gone:
+                del self._leaving[record.id]
+                self._release(record)
+            self._condition.notify_all()
 
     def _gone(self, leaving: Sequence[tuple[EndpointRecord, float]]) -> list[EndpointRecord]:
         gone = []

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sampan.errors import Unavailable
 from sampan.linux import nftmaps
+from sampan.network import flows
 from sampan.network.firewall import Firewall
 from sampan.network.ports import ANY, Binding, PortTable, Published
 from sampan.network.store import NetworkStore
@@ -66,6 +67,8 @@ class Publisher:
             self._ports.free(self._ports.disown(container_id))
             self._store.forget_published(container_id)
             raise
+        if any(one.protocol == "udp" for one in published):
+            flows.lead_udp_anew(address, published)
         return published
 
     def move(self, container_id: str, address: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
-from sampan.network import bridge, namespace
+from sampan.network import bridge, flows, namespace
 from sampan.network.grounds import Ground, Grounds
 from sampan.network.leaving import Leaving, delete_veth
 from sampan.network.model import Endpoint, Request, Sandbox
@@ -182,6 +182,7 @@ class Sandboxes:
             undo.pop_all()
         self._forget_names(record)
         delete_veth(record.veth)
+        flows.forget([record.address])
         self._store.delete_endpoints([record.id])
         self._release(record)
         return self._sandbox(container_id, rest)
