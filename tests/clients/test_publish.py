@@ -267,6 +267,22 @@ def test_a_program_of_the_hosts_keeps_its_port(cli: Cli, busybox: str) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_published_port_is_held_against_programs_that_come_later(
+    cli: Cli, busybox: str, name: Names, kind: socket.SocketKind
+) -> None:
+    one, where = name(), "21150:80" if kind == socket.SOCK_STREAM else "21150:80/udp"
+    cli("run", "-d", "--name", one, "-p", where, busybox, "sleep", "60")
+    for address in ("0.0.0.0", "127.0.0.1"):
+        with socket.socket(socket.AF_INET, kind) as late, pytest.raises(OSError, match="already in use"):
+            if kind == socket.SOCK_STREAM:
+                late.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            late.bind((address, 21150))
+    cli("rm", "-f", one)
+    with socket.socket(socket.AF_INET, kind) as late:
+        late.bind(("0.0.0.0", 21150))
+
+
 @pytest.mark.parametrize(
     ("place", "text"),
     [
@@ -302,6 +318,9 @@ def test_many_cost_a_moment_and_no_process(engine: Engine, busybox: str, name: N
     listed = subprocess.check_output(["nft", "list", "ruleset"], text=True)
     assert listed.count("tcp . ") >= 10_000
     assert len(engine.api.inspect(one)["NetworkSettings"]["Ports"]) == 10_000
+    if isinstance(engine, Daemon):
+        assert engine.pid is not None
+        assert len(os.listdir(f"/proc/{engine.pid}/fd")) < 600, "ten thousand sockets hold no ports"
     assert took < 20, "a thousand take a tenth of it; it is the machine that is busy here"
     engine.api.remove(one)
 
@@ -324,8 +343,13 @@ def _outlive(daemon: Daemon, name: Names) -> None:
     eventually(lambda: answers(21400) == b"box\n")
     daemon.kill9()
     assert answers(21400) == b"box\n", "no packet passes the daemon"
+    with socket.create_server(("127.0.0.1", 21400)):
+        daemon.start()  # who has taken it while nobody held it keeps it, and hears nothing
+        eventually(lambda: answers(21400) == b"box\n")
+    daemon.kill9()
     daemon.start()
-    eventually(lambda: answers(21400) == b"box\n")
+    with pytest.raises(OSError, match="already in use"):
+        socket.create_server(("127.0.0.1", 21400))
     assert (
         "already allocated"
         in daemon.docker("run", "--rm", "-p", "21400:80", daemon.busybox, "true", code=125).err

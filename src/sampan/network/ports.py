@@ -1,20 +1,18 @@
 """Which of the host's ports are published for which container, and which are free.
 
-A port is taken by us, or by a program of the host's that listens there; that is asked once, when the port is
-given away. No socket is kept for it: ten thousand ports cost no descriptor and no process.
+A port is taken by us, or by a program of the host's that listens there: `holding` sees to those.
 """
 
 from __future__ import annotations
 
-import errno
 import ipaddress
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, SampanError
+from sampan.network import holding
 
 ANY = "0.0.0.0"
 PROTOCOLS = ("tcp", "udp", "sctp")
@@ -95,7 +93,13 @@ class PortTable:
         self._lock = threading.Lock()
         self._taken: dict[tuple[str, int], dict[str, str]] = {}  # owner by address
         self._owned: dict[str, list[Published]] = {}
+        self._holding = holding.Holding()
         self._next = 0
+
+    def close(self) -> None:
+        """Hold no port any more; what is published stays so."""
+        with self._lock:
+            self._holding.close()
 
     def claim(self, owner: str, wanted: Sequence[Binding]) -> list[Published]:
         """Take host ports, all that are wanted or none.
@@ -122,6 +126,7 @@ class PortTable:
             for one in published:
                 self._taken.setdefault((one.protocol, one.host_port), {})[one.host_ip] = owner
                 self._owned.setdefault(owner, []).append(one)
+                self._holding.take_again(owner, one.protocol, one.host_ip, one.host_port)
 
     def disown(self, owner: str) -> list[Published]:
         """What a container had, and has no more; it is nobody else's until it is told to be `free`."""
@@ -147,7 +152,7 @@ class PortTable:
         address, choices = binding.address(), binding.choices()
         failure = "all ports are allocated"
         for port in self._ephemeral() if choices is None else choices:
-            problem = self._problem(binding.protocol, address, port)
+            problem = self._take(owner, binding.protocol, address, port)
             if not problem:
                 self._taken.setdefault((binding.protocol, port), {})[address] = owner
                 if choices is None:
@@ -157,16 +162,22 @@ class PortTable:
                 failure = f"Bind for {address}:{port} failed: {problem}"
         raise PortTaken(f"driver failed programming external connectivity: {failure}")
 
-    def _problem(self, protocol: str, address: str, port: int) -> str:
+    def _take(self, owner: str, protocol: str, address: str, port: int) -> str:
+        """Take a port that is free; why it is not, or ""."""
         holders = self._taken.get((protocol, port), {})
         if holders and (address in holders or address == ANY or ANY in holders):
             return "port is already allocated"
-        return _host_problem(protocol, address, port)
+        try:
+            self._holding.take(owner, protocol, address, port)
+        except OSError as error:
+            return holding.problem(error)
+        return ""
 
     def _drop(self, published: Iterable[Published]) -> None:
         for one in published:
             holders = self._taken.get((one.protocol, one.host_port), {})
             holders.pop(one.host_ip, None)
+            self._holding.let_go(one.protocol, one.host_ip, one.host_port)
             if not holders:
                 self._taken.pop((one.protocol, one.host_port), None)
 
@@ -180,26 +191,3 @@ class PortTable:
         start = self._next if low <= self._next <= high else low
         yield from range(start, high + 1)
         yield from range(low, start)
-
-
-def _host_problem(protocol: str, address: str, port: int) -> str:
-    """Why the host's own programs, or its addresses, do not leave a port free; "" when they do."""
-    kind, number = {
-        "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
-        "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
-        "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
-    }[protocol]
-    try:
-        with socket.socket(socket.AF_INET, kind, number) as probe:
-            if protocol != "udp":  # what has only just been closed is no obstacle, what listens is
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-    except OSError as error:
-        if protocol == "sctp" and error.errno == errno.EPROTONOSUPPORT:
-            return ""  # nobody on the host can speak it, containers' kernel need not either
-        if error.errno == errno.EADDRINUSE:
-            return "address already in use"
-        if error.errno == errno.EADDRNOTAVAIL:
-            return "cannot assign requested address"
-        return error.strerror or str(error)
-    return ""

@@ -32,12 +32,17 @@ class Publisher:
 
     def recall(self, keep: set[str]) -> None:
         """Know again what an earlier daemon has published for containers that live; forget the others'."""
+        self._ports.close()
         self._ports = PortTable()
         for container_id, (_, published) in self._store.published().items():
             if container_id in keep:
                 self._ports.restore(container_id, published)
             else:
                 self._store.forget_published(container_id)
+
+    def close(self) -> None:
+        """Hold no port any more; what is published stays so."""
+        self._ports.close()
 
     def publish(
         self, container_id: str, address: str, bindings: Sequence[Binding], host_ip: str = ANY

@@ -87,8 +87,9 @@ class NetworkService:
         self._grounds.start(self._store.networks(), keep)
 
     def stop(self) -> None:
-        """Finish pending removals; the bridges stay for the containers that live on."""
+        """Finish pending removals; bridges and published ports stay for the containers that live on."""
         self._sandboxes.leaving.stop()
+        self._publisher.close()
 
     def lower(self) -> None:
         """Take the default bridge and the table down when no container needs them."""

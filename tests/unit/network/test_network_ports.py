@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Iterator
 
 import pytest
 
 from sampan.errors import InvalidParameter
+from sampan.network import holding
 from sampan.network.ports import Binding, PortTable, PortTaken
+
+
+@pytest.fixture
+def table() -> Iterator[PortTable]:
+    with contextlib.closing(PortTable()) as made:
+        yield made
 
 
 def free_port() -> int:
@@ -15,8 +24,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_a_port_belongs_to_one() -> None:
-    table, port = PortTable(), free_port()
+def test_a_port_belongs_to_one(table: PortTable) -> None:
+    port = free_port()
     (one,) = table.claim("a", [Binding("tcp", 80, "", str(port))])
     assert (one.host_ip, one.host_port) == ("0.0.0.0", port)
     for address in ("", "127.0.0.1"):
@@ -33,8 +42,8 @@ def test_a_port_belongs_to_one() -> None:
     assert set(table.all()) == {"b", "c"}
 
 
-def test_all_or_none() -> None:
-    table, port = PortTable(), free_port()
+def test_all_or_none(table: PortTable) -> None:
+    port = free_port()
     table.claim("a", [Binding("tcp", 80, "127.0.0.1", str(port))])
     other = free_port()
     with pytest.raises(PortTaken):
@@ -42,8 +51,7 @@ def test_all_or_none() -> None:
     table.claim("b", [Binding("tcp", 1, "", str(other))])
 
 
-def test_any_port_and_any_of_a_range() -> None:
-    table = PortTable()
+def test_any_port_and_any_of_a_range(table: PortTable) -> None:
     given = table.claim("a", [Binding("tcp", 80, "127.0.0.1"), Binding("tcp", 81, "127.0.0.1", "0")])
     assert len({one.host_port for one in given}) == 2 and all(one.host_port > 1023 for one in given)
     (again,) = table.claim("b", [Binding("tcp", 80, "127.0.0.1")])
@@ -55,26 +63,53 @@ def test_any_port_and_any_of_a_range() -> None:
         table.claim("r4", [Binding("udp", 80, "127.0.0.1", f"{port}-{port + 2}")])
 
 
-def test_what_the_host_has() -> None:
+def test_what_the_host_has(table: PortTable) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         for address in ("", "127.0.0.1"):
             with pytest.raises(PortTaken, match="address already in use"):
-                PortTable().claim("a", [Binding("tcp", 80, address, port)])
-        PortTable().claim("a", [Binding("tcp", 80, "127.0.0.2", port)])
+                table.claim("a", [Binding("tcp", 80, address, port)])
+        table.claim("a", [Binding("tcp", 80, "127.0.0.2", port)])
     with pytest.raises(PortTaken, match="cannot assign requested address"):
-        PortTable().claim("a", [Binding("tcp", 80, "203.0.113.9", port)])
+        table.claim("a", [Binding("tcp", 80, "203.0.113.9", port)])
 
 
-def test_restored_after_a_restart() -> None:
-    table, port = PortTable(), free_port()
+def test_restored_after_a_restart(table: PortTable) -> None:
+    port = free_port()
     published = table.claim("a", [Binding("tcp", 80, "", str(port))])
-    later = PortTable()
-    later.restore("a", published)
-    with pytest.raises(PortTaken):
-        later.claim("b", [Binding("tcp", 80, "", str(port))])
-    assert later.disown("a") == published and later.disown("a") == []
-    later.free(published)
+    with contextlib.closing(PortTable()) as later:
+        later.restore("a", published)  # who has the port, which is the table before, keeps it
+        with pytest.raises(PortTaken):
+            later.claim("b", [Binding("tcp", 80, "", str(port))])
+        assert later.disown("a") == published and later.disown("a") == []
+        later.free(published)
+
+
+def test_held_while_it_is_anybodys(table: PortTable) -> None:
+    port = free_port()
+    published = table.claim("a", [Binding("tcp", 80, "", str(port)), Binding("udp", 80, "", str(port))])
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as late, pytest.raises(OSError, match="already in use"):
+            late.bind(("127.0.0.1", port))
+    table.free(table.disown("a"))
+    table.restore("b", published)
+    with socket.socket() as late, pytest.raises(OSError, match="already in use"):
+        late.bind(("127.0.0.1", port))
+    table.close()
+    with socket.socket() as late:
+        late.bind(("127.0.0.1", port))
+
+
+def test_few_are_held_of_many(table: PortTable) -> None:
+    published = table.claim(
+        "a", [Binding("tcp", number, "127.0.0.3") for number in range(1, holding.MOST + 9)]
+    )
+    free = 0
+    for one in published:
+        with socket.socket() as late, contextlib.suppress(OSError):
+            late.bind(("127.0.0.3", one.host_port))
+            free += 1
+    assert free == 8
 
 
 @pytest.mark.parametrize("port", ["x", "70000", "10-5", "-1", "1-", "80-80000"])
