@@ -1,20 +1,25 @@
 """A request's body on its way from the socket to a handler, or to a worker thread, with back-pressure.
 
 The event loop feeds it; one reader, a coroutine or a thread, takes from it. Past `HIGH_BYTES` unread the
-connection stops reading from its socket until the reader has caught up.
+connection stops reading from its socket until the reader has caught up. A thread that asked for it is lent
+the socket of a large body (`lending.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from sampan.errors import InvalidParameter
+from sampan.http.lending import LentSocket
 
 HIGH_BYTES = 1 << 20
 LOW_BYTES = 1 << 18
+LEND_BYTES = 1 << 18  # a body longer than this is large
+_IOV_MAX = 1024
 
 
 class Body:
@@ -38,6 +43,9 @@ class Body:
         self._condition = threading.Condition(threading.Lock())
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._fed = 0
+        self._wants_socket = False
+        self._lent: LentSocket | None = None
         self.complete = False
 
     # --- the connection's side, in the loop ---
@@ -47,12 +55,35 @@ class Body:
         with self._condition:
             self._pieces.append(data)
             self._size += len(data)
+            self._fed += len(data)
             # Once full it stays so until the reader resumes it: bytes read from the socket before it was
             # stopped may come when the reader has taken some, but not yet enough to have told us.
             self._full = full = self._full or self._size > HIGH_BYTES
             self._condition.notify()
         self._wake()
         return not full
+
+    @property
+    def wants_socket(self) -> bool:
+        """Whether its reader, a thread, would rather read the rest from the socket itself."""
+        return self._wants_socket and self._fed > LEND_BYTES and self._lent is None
+
+    def lend(self, lent: LentSocket) -> None:
+        """From here to the end of the body, or of the connection, the reader reads from the socket."""
+        with self._condition:
+            self._lent = lent
+            self._full = False
+            self._condition.notify()
+
+    @property
+    def lent(self) -> bool:
+        """Whether what is missing is not the event loop's to read."""
+        return self._lent is not None and not self.complete
+
+    def drop(self) -> None:
+        """Nobody reads it any more."""
+        if self._lent is not None:
+            self._lent.end()
 
     def finish(self) -> None:
         """The whole body has been fed."""
@@ -154,18 +185,29 @@ class Body:
             pieces.append(data)
         return b"".join(pieces)
 
-    def read_in_thread(self) -> bytes:
-        """As `read_some`, for a thread other than the loop's; blocks."""
+    def pieces_in_thread(self) -> Sequence[bytes | memoryview]:
+        """The next bytes, for a thread other than the loop's; blocks. They are good until the next call.
+
+        Raises:
+            ConnectionError, InvalidParameter: as `read_some`.
+        """
         if self._wanted is not None:
             wanted, self._wanted = self._wanted, None
             self._loop.call_soon_threadsafe(wanted)
-        with self._condition:
-            while (data := self._take()) is None:
-                self._condition.wait()
-        return data
+        lent: LentSocket | None = None
+        while True:
+            with self._condition:
+                while (data := self._take()) is None and self._lent is lent:
+                    self._condition.wait()
+                lent = self._lent
+            if data is not None:
+                return [data] if data else []
+            if lent is not None and (pieces := lent.receive()):
+                return pieces
 
-    def stream(self) -> BodyStream:
-        """The body for a worker thread."""
+    def stream(self, direct: bool = False) -> BodyStream:
+        """The body for a worker thread; `direct` to read a large one from the socket itself if it can."""
+        self._wants_socket = direct
         return BodyStream(self)
 
 
@@ -186,10 +228,46 @@ class BodyStream:
         if size < 0:
             return b"".join(iter(lambda: self.read(HIGH_BYTES), b""))
         if self._at == len(self._piece):
-            try:
-                self._piece, self._at = self._body.read_in_thread(), 0
-            except InvalidParameter as error:
-                raise OSError(error.message) from error
+            self._keep(self._pieces())
         data = self._piece[self._at : self._at + size]  # no copy when it is the whole
         self._at += len(data)
         return data
+
+    def copy_to(self, fd: int, size: int) -> int:
+        """Write some of the next `size` bytes to a file; how many, 0 at the end.
+
+        Raises:
+            OSError: as `read`, or of the file.
+        """
+        if self._at == len(self._piece):
+            pieces = self._pieces()
+            count = sum(map(len, pieces))
+            if 0 < count <= size:
+                _write_all(fd, pieces)
+                return count
+            self._keep(pieces)
+        with memoryview(self._piece) as view, view[self._at : self._at + size] as part:
+            _write_all(fd, [part])
+            self._at += len(part)
+            return len(part)
+
+    def _keep(self, pieces: Sequence[bytes | memoryview]) -> None:
+        first = pieces[0] if pieces else b""
+        self._piece = first if len(pieces) < 2 and isinstance(first, bytes) else b"".join(pieces)
+        self._at = 0
+
+    def _pieces(self) -> Sequence[bytes | memoryview]:
+        try:
+            return self._body.pieces_in_thread()
+        except InvalidParameter as error:
+            raise OSError(error.message) from error
+
+
+def _write_all(fd: int, pieces: Sequence[bytes | memoryview]) -> None:
+    for at in range(0, len(pieces), _IOV_MAX):
+        batch = pieces[at : at + _IOV_MAX]
+        written = os.writev(fd, batch)
+        if written < sum(map(len, batch)):
+            rest = memoryview(b"".join(batch))[written:]
+            while rest:
+                rest = rest[os.write(fd, rest) :]

@@ -19,15 +19,21 @@ class ChunkDecoder:
         self._line = b""  # a size line that has not arrived whole
         self._left = 0  # of the current chunk, with the line end behind it
 
-    def feed(self, data: bytes) -> tuple[list[memoryview], bytes | None]:
+    def feed(
+        self, data: bytes | bytearray, count: int | None = None
+    ) -> tuple[list[memoryview], bytes | None]:
         """The content in these bytes, and once the last chunk begins, everything from there on.
+
+        Args:
+            data: what was received.
+            count: how many bytes of it; None for all.
 
         Raises:
             InvalidParameter: this is no chunked body.
         """
         pieces: list[memoryview] = []
-        view = memoryview(data)
-        at, end = 0, len(data)
+        view = memoryview(data)[:count]
+        at, end = 0, len(view)
         while at < end:
             if self._left > 2:
                 piece = view[at : at + self._left - 2]
@@ -40,7 +46,7 @@ class ChunkDecoder:
                 at += 1
                 self._left -= 1
             else:
-                stop = data.find(b"\n", at) + 1
+                stop = data.find(b"\n", at, end) + 1
                 line = self._line + data[at : stop or end]
                 if len(line) > SIZE_LINE_LIMIT_BYTES:
                     raise InvalidParameter("malformed request body: a chunk's size line is too long")
@@ -50,7 +56,7 @@ class ChunkDecoder:
                 self._line, at = b"", stop
                 size = _size(line)
                 if size == 0:
-                    return pieces, line + data[at:]
+                    return pieces, line + data[at:end]
                 self._left = size + 2
         return pieces, None
 

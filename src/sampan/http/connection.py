@@ -7,6 +7,7 @@ socket is still read, so that a client's departure is seen. The transport is a s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -18,6 +19,7 @@ import h11
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
 from sampan.http.chunks import ChunkDecoder
+from sampan.http.lending import LentSocket
 from sampan.http.query import Query
 from sampan.http.request import ClientGone, Hijacked, Request
 from sampan.http.response import Response
@@ -102,9 +104,10 @@ class Connection(asyncio.Protocol):
                 self._body.fail(error)
             self._pause_reading()
             return
+        if rest is not None:
+            self._chunks = None  # what is left to read is h11's
         self._feed([*pieces])
         if rest is not None:
-            self._chunks = None
             self._receive(rest)
 
     def eof_received(self) -> bool:
@@ -122,6 +125,8 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         if not self._hijacked:
             self._client_gone()
+        if self._body is not None and self._body.lent:
+            self._wake_borrower()
 
     def pause_writing(self) -> None:
         self._sender.pause()
@@ -173,9 +178,36 @@ class Connection(asyncio.Protocol):
 
     def _feed(self, pieces: list[bytes | bytearray | memoryview]) -> None:
         """Pass on what was received of the body, in one piece: waking the reader costs more than joining."""
-        if pieces and self._body is not None and not self._body.feed(b"".join(pieces)):
-            self._pause_reading()
+        if pieces and self._body is not None:
+            more = self._body.feed(b"".join(pieces))
+            if not self._lend(self._body) and not more:
+                self._pause_reading()
         pieces.clear()
+
+    def _lend(self, body: Body) -> bool:
+        """Let the reader have the socket for what is left of the body, if it wants that and it can be."""
+        if self._chunks is None or not body.wants_socket or self._eof or self._transport.is_closing():
+            return False
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:  # TLS
+            return False
+        self._pause_reading()
+
+        def give_back(rest: bytes) -> None:
+            self._loop.call_soon_threadsafe(self._take_back, rest)
+
+        body.lend(LentSocket(sock.dup(), self._chunks, give_back))
+        return True
+
+    def _wake_borrower(self) -> None:
+        with contextlib.suppress(OSError):  # the client may have closed it
+            self._transport.get_extra_info("socket").shutdown(socket.SHUT_RD)
+
+    def _take_back(self, rest: bytes) -> None:
+        self._resume_reading()
+        if rest and not self._lingering:
+            self._chunks = None
+            self._receive(rest)
 
     def _take_events(self, pieces: list[bytes | bytearray | memoryview]) -> None:
         while not self._hijacked and not self._lingering:
@@ -278,6 +310,7 @@ class Connection(asyncio.Protocol):
         finally:
             if response is not None:
                 response.close()
+            body.drop()
             self._task = None
             self.server.request_finished()
         await self._next(body)
@@ -334,6 +367,9 @@ class Connection(asyncio.Protocol):
     async def _next(self, body: Body) -> None:
         """Between two requests: make sure the body is over, then look for the next one."""
         if self._hijacked or self._transport.is_closing():
+            return
+        if body.lent:
+            self._linger()
             return
         dropped = 0
         try:

@@ -141,9 +141,14 @@ class Request:
         except ValueError as error:
             raise InvalidParameter(f"invalid JSON: {error}") from None
 
-    def body_stream(self) -> BodyStream:
-        """The body as a file for a worker thread; reads raise OSError when the client goes away."""
-        return self.body.stream()
+    def body_stream(self, direct: bool = False) -> BodyStream:
+        """The body as a file for a worker thread; reads raise OSError when the client goes away.
+
+        Args:
+            direct: let the thread read large bodies from the socket itself, when it does little else with
+                them than to write them to a file (`copy_to`); else the loop receives while the thread works.
+        """
+        return self.body.stream(direct)
 
     # --- the connection ---
 

@@ -12,6 +12,7 @@ import lzma
 import queue
 import threading
 import zlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Protocol, cast
 
@@ -20,7 +21,7 @@ from isal import isal_zlib
 
 from sampan.storage.errors import InvalidLayer
 from sampan.storage.limits import Limits
-from sampan.storage.tar_reader import Readable
+from sampan.storage.tar_reader import Readable, write_all
 from sampan.storage.zstd_frames import FrameWalk
 
 PIECE = 1 << 20
@@ -61,6 +62,23 @@ class Prefixed:
                 data, self._prefix = self._prefix[:size], self._prefix[size:]
             return data
         return self._stream.read(size)
+
+    @property
+    def copy_to(self) -> Callable[[int, int], int] | None:
+        """The stream's own way to a file (`tar_reader.Source.copy_to`), if it has one."""
+        direct: Callable[[int, int], int] | None = getattr(self._stream, "copy_to", None)
+        if direct is None:
+            return None
+
+        def copy_to(fd: int, size: int) -> int:
+            data = memoryview(self._prefix)[:size]
+            if not data:
+                return direct(fd, size)
+            self._prefix = self._prefix[len(data) :]
+            write_all(fd, data)
+            return len(data)
+
+        return copy_to
 
 
 def peek(stream: Readable) -> tuple[str, Readable]:

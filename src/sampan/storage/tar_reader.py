@@ -7,6 +7,7 @@ reads (the reader of every other engine) is read the same way here.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -64,6 +65,7 @@ class Source:
 
     def __init__(self, stream: Readable) -> None:
         self._read = stream.read
+        self._send: Callable[[int, int], int] | None = getattr(stream, "copy_to", None)
         self._piece = b""
         self._at = 0
         self.consumed = 0
@@ -115,6 +117,26 @@ class Source:
                 write(part)
                 part.release()
 
+    def copy_to(self, fd: int, count: int) -> None:
+        """Write the next `count` bytes to a file, by a shorter way where the stream has one (its `copy_to`).
+
+        Raises:
+            InvalidLayer: when the stream ends first.
+        """
+        send = self._send
+        if send is None:
+            self.copy(count, lambda part: write_all(fd, part))
+            return
+        there = min(count, len(self._piece) - self._at)
+        self.copy(there, lambda part: write_all(fd, part))
+        count -= there
+        while count:
+            sent = send(fd, count)
+            if not sent:
+                raise InvalidLayer("the archive ends in the middle of a file")
+            self.consumed += sent
+            count -= sent
+
     def skip(self, count: int) -> None:
         """Pass over the next `count` bytes."""
         self.copy(count, lambda _part: None)
@@ -123,6 +145,12 @@ class Source:
         """Read to the end of the stream: what follows the archive counts for its digest."""
         while self._more():
             pass
+
+
+def write_all(fd: int, part: memoryview) -> None:
+    """Write all of it to a file."""
+    while part:
+        part = part[os.write(fd, part) :]
 
 
 def members(source: Source) -> Iterator[Member]:

@@ -166,9 +166,9 @@ class Unpacker:
                     data = source.view(padded)
                     if len(data) < padded:
                         raise InvalidLayer("the archive ends in the middle of a file")
-                    _write_all(fd, memoryview(data)[:size])
+                    tar_reader.write_all(fd, memoryview(data)[:size])
             else:
-                source.copy(size, lambda part: _write_all(fd, part))
+                source.copy_to(fd, size)
                 source.skip(-size % 512)
             # Owner and mode are right at once unless a umask, an ACL, the directory's group or the owner's
             # number says otherwise; that is the same for all files of a directory and a mode.
@@ -199,7 +199,7 @@ class Unpacker:
             if offset < 0 or count < 0 or offset + count > member.real_size or count > left:
                 raise InvalidLayer(f"{os.fsdecode(member.name)}: the sparse map does not fit the file")
             os.lseek(fd, offset, os.SEEK_SET)
-            source.copy(count, lambda part: _write_all(fd, part))
+            source.copy_to(fd, count)
             left -= count
         source.skip(left)
         os.ftruncate(fd, member.real_size)
@@ -485,11 +485,6 @@ def _chmod(parent: int, name: bytes, mode: int) -> None:
         os.close(handle)
 
 
-def _write_all(fd: int, part: memoryview) -> None:
-    while part:
-        part = part[os.write(fd, part) :]
-
-
 def _set_xattrs(target: int | bytes, xattrs: dict[str, bytes]) -> None:
     for key, value in xattrs.items():
         if key.startswith(_HIDDEN_XATTRS):
@@ -513,4 +508,6 @@ def _explain(member: Member, error: OSError) -> Exception:
     )  # fmt: skip
     if error.errno in causes:
         return InvalidLayer(f"{shown}: cannot be unpacked: {os.strerror(error.errno)}")
+    if error.errno is None:
+        return error  # the stream's: it says what is wrong itself
     return OSError(error.errno, f"unpacking {shown}: {os.strerror(error.errno or 0)}")

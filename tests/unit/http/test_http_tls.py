@@ -34,6 +34,13 @@ async def attach(request: Request) -> None:
         await loop.sock_sendall(sock, b"%d bytes\n" % size)
 
 
+@routes.put("/store")
+async def store(request: Request) -> Response:
+    body = request.body_stream(direct=True)
+    size = len(await asyncio.to_thread(body.read))
+    return text(f"{size} bytes")
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
@@ -115,6 +122,14 @@ def test_half_close(certificate: Path, newest: ssl.TLSVersion) -> None:
         await asyncio.to_thread(client.join, 10)
         assert client.answer.startswith(b"HTTP/1.1 101 UPGRADED\r\n")
         assert client.answer.endswith(b"\r\n\r\n600000 bytes\n")
+
+        # A thread that would read from the socket itself gets what TLS makes of it.
+        head = b"PUT /store HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"8000\r\n" + bytes(0x8000) + b"\r\n"
+        sender = Client(port, certificate, head + 64 * chunk + b"0\r\n\r\n", False)
+        sender.start()
+        await asyncio.to_thread(sender.join, 10)
+        assert sender.answer.endswith(b"\r\n\r\n2097152 bytes")
         await server.stop(0.5)
 
     asyncio.run(main())

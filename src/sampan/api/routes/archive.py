@@ -51,7 +51,7 @@ async def put(request: Request) -> Response:
         engine,
         request.params["id"],
         query.get("path"),
-        cast("BinaryIO", request.body_stream()),
+        cast("BinaryIO", request.body_stream(direct=True)),
         copy_owner=query.flag("copyUIDGID"),
         keep_kinds=query.flag("noOverwriteDirNonDir"),
     )
