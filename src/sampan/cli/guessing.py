@@ -16,8 +16,17 @@ def guess(word: str, known: Iterable[str], prefix: str = "") -> str:
         prefix: stands before the word that is shown.
     """
     words = list(known)
-    close = difflib.get_close_matches(word, words, 1, 0.7)
+    close = [one for one in words if _swapped(word, one)] or difflib.get_close_matches(word, words, 1, 0.7)
     if not close and len(word) > 1:
         longer = [one for one in words if one.startswith(word)]
         close = longer if len(longer) == 1 else []
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def _swapped(word: str, meant: str) -> bool:
+    """Whether two neighbouring letters have changed places, which counts as two mistakes in short words."""
+    differ = [place for place, pair in enumerate(zip(word, meant, strict=False)) if pair[0] != pair[1]]
+    if len(word) != len(meant) or len(differ) != 2 or differ[1] != differ[0] + 1:
+        return False
+    first, second = differ
+    return word[first] == meant[second] and word[second] == meant[first]

@@ -88,6 +88,9 @@ def test_a_script_is_one(shell: str) -> None:
     ("words", "said"),
     [
         (["pss"], "(did you mean ps?)"),
+        (["rnu"], "(did you mean run?)"),
+        (["sp"], "(did you mean ps?)"),
+        (["container", "rnu"], "(did you mean run?)"),
         (["container", "lss"], "(did you mean ls?)"),
         (["ps", "--formt", "x"], "unknown flag: --formt (did you mean --format?)"),
         (["--hst", "x", "ps"], "unknown flag: --hst (did you mean --host?)"),
