@@ -123,6 +123,21 @@ def test_a_late_probe_leaves_nothing(cli: Cli, engine: Engine, busybox: str, nam
     assert count <= 5
 
 
+def test_a_probe_in_time_leaves_nothing(cli: Cli, engine: Engine, busybox: str, name: Names) -> None:
+    """What its command leaves behind ends with it, and process 1, which never reaps, hears of none of it."""
+    one = name()
+    script = "(sleep 1001 & sleep 1002 &) ; sh -c 'true & true &' ; echo fine; exit 0"
+    cli(
+        *("run", "-d", "--name", one, *QUICK, "--health-timeout", "30s", "--health-retries", "1"),
+        *("--health-cmd", script, busybox, "sleep", "100"),
+    )
+    eventually(lambda: len(health(engine, one)["Log"]) >= 4, timeout=20)
+    assert {(probe["ExitCode"], probe["Output"]) for probe in health(engine, one)["Log"]} == {(0, "fine\n")}
+    assert health(engine, one)["Status"] == "healthy"
+    cli("pause", one)  # no probe runs, and none is left
+    assert processes(engine, one) == ["sleep 100"]
+
+
 def test_pause_and_stop_end_the_checks(cli: Cli, engine: Engine, busybox: str, name: Names) -> None:
     one = name()
     cli("run", "-d", "--name", one, *QUICK, "--health-cmd", "true", busybox, "sleep", "100")

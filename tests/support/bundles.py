@@ -213,6 +213,7 @@ class Runner:
         size: tuple[int, int] | None = None,
         timeout_s: float = 0,
         reaper: int | None = None,
+        ends_all: bool = False,
     ) -> Run:
         """One more process in a container that runs."""
         rundir = self.box.rundir()
@@ -220,7 +221,7 @@ class Runner:
         request = ExecRequest(
             f"id{self.box.count}", rundir, open_stdin=stdin, terminal=bool(process_object.get("terminal")),
             attachments=(Attachment(stdin, True, True, False),), terminal_size=size, timeout_s=timeout_s,
-            reaped=reaper is not None,
+            reaped=reaper is not None, ends_all=ends_all,
         )  # fmt: skip
 
         async def write() -> None:

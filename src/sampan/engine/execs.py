@@ -98,6 +98,7 @@ async def start(
     connection: socket.socket | None,
     attachment: Attachment | None,
     terminal_size: tuple[int, int] | None = None,
+    ends_all: bool = False,
 ) -> None:
     """Run a prepared process.
 
@@ -105,6 +106,7 @@ async def start(
         connection: the client's, when attached; the caller closes its copy.
         attachment: which streams the client takes part in.
         terminal_size: rows and columns.
+        ends_all: what it leaves running is ended with it, where it has a time limit.
 
     Raises:
         LaunchError: the program could not be started.
@@ -125,6 +127,7 @@ async def start(
             terminal_size=terminal_size,
             timeout_s=session.config.timeout,
             reaped=session.config.timeout > 0,
+            ends_all=ends_all,
         )
         fds = [_reaper()] if request.reaped else []
         if connection is not None:

@@ -48,7 +48,7 @@ async def run_probe(
     try:
         with output.end:
             attachment = Attachment(stdin=False, stdout=True, stderr=True, framed=False)
-            await execs.start(core, live, session, output.end, attachment)
+            await execs.start(core, live, session, output.end, attachment, ends_all=True)
         core.metrics.health_starts.observe(time.perf_counter() - begun)
         ended, late = await _until_end(session, stopping, None if limited else timeout_s)
         await output.rest()

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from sampan.runtime.cleanup import remove_run
     from sampan.runtime.client import Launcher, Process, adopt
     from sampan.runtime.errors import LaunchError
-    from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest, LogSpec
+    from sampan.runtime.protocol import (
+        REPORT_FD,
+        Attachment,
+        ExecRequest,
+        ExitRecord,
+        LaunchRequest,
+        LogSpec,
+    )
 
 __all__ = [
+    "REPORT_FD",
     "Attachment",
     "ExecRequest",
     "ExitRecord",
@@ -38,6 +46,7 @@ _HOMES = {
     "ExitRecord": "protocol",
     "LaunchRequest": "protocol",
     "LogSpec": "protocol",
+    "REPORT_FD": "protocol",
     "remove_run": "cleanup",
 }
 

@@ -51,6 +51,8 @@ class ExecRun(ExecBase):
         self._container_pid = container_pid
         self._where = where
         self._reaper = fds[0] if request.reaped else None
+        self._report = -1  # where the reaper tells the program's exit code
+        self._reported: int | None = None
         self._newborn: Newborn | None = None
         self._written = False
         self._ends_at = float("inf")
@@ -72,12 +74,16 @@ class ExecRun(ExecBase):
     def begin(self) -> None:
         """Make the process; the rest follows from the loop."""
         stdio: tuple[int, int, int] = (0, 1, 2)
+        reaper: tuple[int, int] | None = None
         try:
+            if self._reaper is not None:
+                self._report, theirs = os.pipe2(os.O_CLOEXEC)
+                reaper = (self._reaper, theirs)
             stdio, self._ours = self._make_pipes()
             self.leaf = self._make_leaf()
             self._newborn = begin_exec(
                 self.id, self._container_pid, self._where, self._load, stdio,
-                terminal_size=self._request.terminal_size, leaf=self.leaf, reaper=self._reaper,
+                terminal_size=self._request.terminal_size, leaf=self.leaf, reaper=reaper,
             )  # fmt: skip
             self._await_word()
             self._loop.watch(self._newborn.channel.fileno(), select.EPOLLIN, self._on_newborn)
@@ -91,6 +97,8 @@ class ExecRun(ExecBase):
                     os.close(fd)
             if self._reaper is not None:
                 os.close(self._reaper)
+            if reaper is not None:
+                os.close(reaper[1])
 
     def _make_leaf(self) -> cgroups.Leaf | None:
         """Its own cgroup, unless programs would then look in vain for the container's limits.
@@ -148,6 +156,8 @@ class ExecRun(ExecBase):
             self._write_state()
         if self._request.timeout_s:
             self._ends_at = time.monotonic() + self._request.timeout_s
+        if self._report >= 0:
+            self._loop.watch(self._report, select.EPOLLIN, self._on_report)
         self._serve(newborn.pidfd, newborn.terminal)
 
     def _fail(self, error: Refused) -> None:
@@ -191,6 +201,35 @@ class ExecRun(ExecBase):
             return timeout
         return due - now if timeout < 0 else min(timeout, max(0.0, due - now))
 
+    def _on_report(self, _: int) -> None:
+        """The program has ended, and the reaper has not: others may live."""
+        code = os.read(self._report, 1)
+        self._loop.unwatch(self._report)
+        if not code or self._status is not None or self._killed_at < float("inf") or self._timed_out:
+            return  # the reaper has ended, or is about to
+        if self.leaf is not None and not set(self.leaf.pids()) - {self._pid}:
+            return
+        if self._request.ends_all and self.leaf is not None:
+            self._reported = code[0]
+            self._kill_all()
+            return
+        # They live on as with Docker, and the reaper as long as they do; the exec is over.
+        self._loop.unwatch(self._pidfd)
+        remaining = _Remaining(self._loop, self._pid, os.dup(self._pidfd))
+        self._loop.watch(remaining.pidfd, select.EPOLLIN, remaining.on_exit)
+        self._ended(code[0])
+
+    def _ended(self, status: int) -> None:
+        super()._ended(status if self._reported is None else self._reported)
+
+    def close(self) -> None:
+        """As `Run.close`."""
+        if self._report >= 0:
+            self._loop.unwatch(self._report)
+            os.close(self._report)
+            self._report = -1
+        super().close()
+
     def _signal(self, number: int) -> None:
         if number == signal.SIGKILL:
             self._kill_all()
@@ -217,3 +256,21 @@ class ExecRun(ExecBase):
         if not self._timed_out:
             return ExitRecord(status, finished_at_ns)
         return ExitRecord(TIMED_OUT, finished_at_ns, error=f"timed out after {self._request.timeout_s:g} s")
+
+
+class _Remaining:
+    """A reaper that has outlived its exec; the monitor collects it one day."""
+
+    def __init__(self, loop: Loop, pid: int, pidfd: int) -> None:
+        self._loop = loop
+        self._pid = pid
+        self.pidfd = pidfd
+
+    def on_exit(self, _: int) -> None:
+        """It has ended."""
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # who looks for strays has found it
+        self._loop.unwatch(self.pidfd)
+        os.close(self.pidfd)

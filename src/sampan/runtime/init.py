@@ -38,6 +38,7 @@ from sampan.linux.mounts import MountOptions
 from sampan.runtime import hooks
 from sampan.runtime.bundle import ContainerSpec, ProcessSpec
 from sampan.runtime.operations import Plan
+from sampan.runtime.protocol import REPORT_FD
 from sampan.runtime.rootfs import MountedRoot
 
 _DEVPTS_SUPER_MAGIC = 0x1CD1
@@ -81,7 +82,8 @@ class Entry:
         wait: called before execve (before the startContainer hooks, if there are any); `sampan-runtime
             create` waits for `start` there.
         kept: descriptors that `wait` needs.
-        reaper: a program, by descriptor, that runs this one and adopts what it leaves behind.
+        reaper: a program that runs this one and adopts what it leaves behind, and where it tells the exit
+            code: two descriptors.
         steps_in: it forks into the container's pid namespace when it has given up its rights, no earlier.
     """
 
@@ -95,7 +97,7 @@ class Entry:
     wait: Callable[[], None] | None = None
     kept: tuple[int, ...] = ()
     state: dict[str, object] = field(default_factory=dict)
-    reaper: int | None = None
+    reaper: tuple[int, int] | None = None
     steps_in: bool = False
     _proc: int | None = None
 
@@ -200,7 +202,7 @@ def joined(
     finds the container's limits in /sys/fs/cgroup where it would without.
     """
     stays = [entry.channel.fileno(), pidfd, *entry.stdio, *tasks]
-    process.close_all_but(stays if entry.reaper is None else [*stays, entry.reaper], entry.proc)
+    process.close_all_but([*stays, *(entry.reaper or ())], entry.proc)
     entry._proc = None
     _start(entry)
     enter_cgroups()
@@ -331,8 +333,7 @@ def _become(entry: Entry) -> NoReturn:
     if wanted.apparmor_profile:
         _set_apparmor(entry, wanted.apparmor_profile)
     _own_stdio(wanted.uid)
-    kept = entry.kept if entry.reaper is None else (*entry.kept, entry.reaper)
-    process.close_all_but([entry.channel.fileno(), *kept], entry.proc)
+    process.close_all_but([entry.channel.fileno(), *entry.kept, *(entry.reaper or ())], entry.proc)
     entry._proc = None
     os.umask(wanted.umask)
     inside = _change_directory(wanted.cwd, first=True)
@@ -368,12 +369,25 @@ def _become(entry: Entry) -> NoReturn:
         seccomp.load(*entry.filters)
     try:
         if entry.reaper is not None:
-            process.adopt_orphans()
-            process.execute_file(entry.reaper, [_REAPER_NAME, "-k", "--", *wanted.args], wanted.env)
+            _execute_reaper(entry, *entry.reaper)
         process.execute(program, wanted.args, wanted.env)
     except OSError as error:
         text = f"exec {program}: {os.strerror(error.errno or 0).lower()}"
         raise Refused("exec", text, error.errno or 0) from None
+    raise AssertionError
+
+
+def _execute_reaper(entry: Entry, program: int, report: int) -> NoReturn:
+    # What lies where the report is to be makes room; the channel must stay open until execve succeeds.
+    if program == REPORT_FD:
+        program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, REPORT_FD + 1)
+    if entry.channel.fileno() == REPORT_FD:
+        moved = fcntl.fcntl(entry.channel.detach(), fcntl.F_DUPFD_CLOEXEC, REPORT_FD + 1)
+        entry.channel = socket.socket(fileno=moved)
+    os.dup2(report, REPORT_FD)
+    os.set_inheritable(REPORT_FD, True)  # it may have been there already
+    process.adopt_orphans()
+    process.execute_file(program, [_REAPER_NAME, "-k", "--", *entry.wanted.args], entry.wanted.env)
     raise AssertionError
 
 

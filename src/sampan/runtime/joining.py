@@ -28,7 +28,7 @@ def begin_exec(
     terminal_size: tuple[int, int] | None = None,
     guarded: bool = True,
     leaf: cgroups.Leaf | None = None,
-    reaper: int | None = None,
+    reaper: tuple[int, int] | None = None,
 ) -> Newborn:
     """Make the process, which waits for "go".
 
@@ -41,7 +41,8 @@ def begin_exec(
         terminal_size: rows and columns.
         guarded: it is killed when this process dies.
         leaf: its own cgroup below the container's.
-        reaper: a descriptor of the program that is to be its parent and reaps what it leaves.
+        reaper: descriptors of the program that is to be its parent and reaps what it leaves, and of where
+            that tells its exit code.
 
     Raises:
         Refused: with the stage and the text for the user.

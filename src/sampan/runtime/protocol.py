@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+REPORT_FD = 3
+
 
 @dataclass(frozen=True, slots=True)
 class LogSpec:
@@ -94,7 +96,9 @@ class ExecRequest:
         terminal_size: as in `LaunchRequest`.
         timeout_s: seconds after which it is ended, with all that it started; 0 for never.
         reaped: run it under a reaper, whose program is the first descriptor with the request, so that
-            nothing of it stays behind as a zombie where the container's process 1 reaps nobody.
+            nothing of it stays behind as a zombie where the container's process 1 reaps nobody. The program
+            is called as `NAME -k -- COMMAND…`, and tells the command's exit code on `REPORT_FD`.
+        ends_all: what its program leaves running is ended, too.
     """
 
     id: str
@@ -105,6 +109,7 @@ class ExecRequest:
     terminal_size: tuple[int, int] | None = None
     timeout_s: float = 0
     reaped: bool = False
+    ends_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

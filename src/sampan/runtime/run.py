@@ -416,7 +416,11 @@ class Run:
         _, status = os.waitpid(self._pid, 0)
         self._loop.unwatch(self._pidfd)
         code = os.waitstatus_to_exitcode(status)
-        self._status = code if code >= 0 else 128 - code
+        self._ended(code if code >= 0 else 128 - code)
+
+    def _ended(self, status: int) -> None:
+        """The process is over: what is left is output on its way."""
+        self._status = status
         self._finished_at_ns = time.time_ns()
         self._deadline = time.monotonic() + _DRAIN_S
         for fd in self._outputs.values():

@@ -127,6 +127,7 @@ def encode_exec(request: ExecRequest) -> dict[str, Any]:
         "terminal_size": request.terminal_size,
         "timeout_s": request.timeout_s,
         "reaped": request.reaped,
+        "ends_all": request.ends_all,
     }
 
 

@@ -143,6 +143,73 @@ def test_a_program_in_time_is_not_touched_by_its_limit() -> None:
     in_box(body)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_reaped_exec_leaves_lives_on_and_becomes_no_zombie(terminal: bool) -> None:
+    """The exec is over with its program; its children the reaper has, not process 1, which never reaps."""
+
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        script = (
+            "trap '' HUP; (sleep 1002 >/dev/null 2>&1 </dev/null &) ; sh -c 'true & true &'; echo up; exit 3"
+        )
+        run = await runner.execute(
+            main,
+            process(["sh", "-c", script], terminal=terminal),
+            timeout_s=60,
+            reaper=sealed_init(),
+        )
+        output, status = await _end(runner, run)
+        assert (output.strip(), status) == (b"up", 3)
+        [leaf] = _leaves(runner)
+        names = {
+            Path(f"/proc/{pid}/comm").read_text().strip()
+            for pid in (leaf / "cgroup.procs").read_text().split()
+        }
+        assert names == {"sleep", "memfd:docker-in"}
+        assert _children(main.process.pid) == []
+        for pid in (leaf / "cgroup.procs").read_text().split():
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "sleep":
+                os.kill(int(pid), signal.SIGKILL)
+        await eventually(lambda: not (leaf / "cgroup.procs").read_text())
+        # Nor is the reaper left to the monitor as one.
+        await eventually(lambda: [name for name, _ in _children(main.process.monitor_pid)] == ["sleep"])
+        assert _children(main.process.pid) == []
+
+    in_box(body)
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_all_of_an_exec_that_ends_all_ends_with_its_program(code: int) -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        script = f"(sleep 1002 &) ; sh -c '(sleep 1003 &)'; true & echo up; exit {code}"
+        run = await runner.execute(
+            main, process(["sh", "-c", script]), timeout_s=60, reaper=sealed_init(), ends_all=True
+        )
+        assert await _end(runner, run) == (b"up\n", code)
+        assert _children(main.process.pid) == []
+        assert not any((leaf / "cgroup.procs").read_text() for leaf in _leaves(runner))
+
+    in_box(body)
+
+
+def test_a_container_ends_with_reapers_of_its_execs() -> None:
+    async def body(runner: Runner) -> None:
+        main = await _container(runner, ["sleep", "1000"])
+        for _ in range(3):
+            run = await runner.execute(
+                main,
+                process(["sh", "-c", "sleep 1002 >/dev/null 2>&1 & exit 0"]),
+                timeout_s=60,
+                reaper=sealed_init(),
+            )
+            assert await _end(runner, run) == (b"", 0)
+        os.kill(main.process.pid, signal.SIGKILL)
+        assert (await asyncio.wait_for(main.process.wait(), 10)).exit_code == 137
+
+    in_box(body)
+
+
 def test_the_reaper_cannot_be_written_to_from_inside() -> None:
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sleep", "1000"])

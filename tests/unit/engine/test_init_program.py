@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +56,38 @@ def test_it_hands_signals_on(command):
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "caught\n"
         assert process.wait(10) == 3
+
+
+ADOPTING = """
+import os, sys
+from sampan.linux.process import adopt_orphans
+os.dup2(int(sys.argv[1]), 3)
+os.closerange(4, 256)
+adopt_orphans()
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(("ending", "code"), [("exit 7", 7), ("kill -9 $$", 137)])
+def test_with_k_it_tells_the_end_and_stays_for_the_rest(command, ending, code):
+    """Its streams end with the command, though it waits for what it has adopted."""
+    reader, writer = os.pipe()
+    script = f"(sleep 1000 >/dev/null 2>&1 & echo $!); [ -e /proc/self/fd/3 ] && echo open; {ending}"
+    start = [sys.executable, "-c", ADOPTING, str(writer)]
+    with subprocess.Popen(
+        [*start, *command, "-k", "--", "sh", "-c", script],
+        stdout=subprocess.PIPE, text=True, pass_fds=[writer],
+    ) as process:  # fmt: skip
+        os.close(writer)
+        assert os.read(reader, 2) == bytes([code])
+        assert os.read(reader, 1) == b""
+        [rest] = process.stdout.read().split()
+        assert process.poll() is None
+        assert Path(f"/proc/{rest}/stat").read_text().split()[3] == str(process.pid)
+        os.kill(int(rest), signal.SIGKILL)
+        assert process.wait(10) == code
+        assert not os.path.exists(f"/proc/{rest}")
+    os.close(reader)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -5,8 +5,9 @@ hands signals on, and reaps.
 command runs in a process group of its own, in the foreground of the terminal if there is one; the program
 ends as the command ends, with its exit code or 128 + n for signal n, and with 126 or 127 without a start.
 
-With `-k` before the `--` it stays, when the command was killed, until all that it has adopted has ended too:
-who kills an exec kills all of it but this program, which so leaves no zombie to a process 1 that never reaps.
+With `-k` before the `--` it tells the command's exit code on a descriptor (`REPORT_FD`), one byte, and stays
+until all that it has adopted has ended too: nothing is left as a zombie to a process 1 that never reaps. Who
+kills an exec kills all of it but this program.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 
 from sampan.engine.init_program.assembler import EQUAL, GREATER, LESS, NOT_EQUAL, X86, Arm, Assembler
 from sampan.errors import Unsupported
+from sampan.runtime import REPORT_FD
 
 FILE_NAME = "docker-init"
 
@@ -25,7 +27,7 @@ _MACHINES: dict[str, type[Assembler]] = {"x86_64": X86, "aarch64": Arm}
 _STACK_BYTES = 512 * 1024  # a path of PATH and a name are at most 128 KiB each
 # Offsets in the reserved stack.
 _ALL_SIGNALS, _FIRST_MASK, _STATUS, _GROUP, _STAYS, _PATH = 0, 8, 16, 24, 32, 40
-_SIG_SETMASK, _SIGKILL, _SIGCHLD, _WNOHANG, _TIOCSPGRP = 2, 9, 17, 1, 0x5410
+_SIG_SETMASK, _SIGCHLD, _WNOHANG, _TIOCSPGRP = 2, 17, 1, 0x5410
 _ENOENT, _ENOTDIR = 2, 20
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _BASE = 0x400000
@@ -152,30 +154,41 @@ def _parent(asm: Assembler) -> None:
     asm.call("wait4", -1, "u", _WNOHANG, 0, result="t")
     asm.jump_if("t", LESS, 1, "wait")
     asm.jump_if("t", NOT_EQUAL, "s", "reap")
-    asm.load("u", "m", _STATUS, 4)
-    asm.move("t", "u")
+    asm.load("s", "m", _STATUS, 4)
+    asm.move("t", "s")
     asm.mask("t", 0x7F)
     asm.jump_if("t", GREATER, 0, "signalled")
-    asm.shift_right("u", 8)
-    asm.mask("u", 0xFF)
-    asm.call("exit_group", "u")
+    asm.shift_right("s", 8)
+    asm.mask("s", 0xFF)
+    asm.jump("ended")
     asm.label("signalled")
+    asm.move("s", "t")
+    asm.add("s", 128)
+    asm.label("ended")
     asm.load("v", "m", _STAYS, 8)
     asm.jump_if("v", EQUAL, 0, "end")
-    asm.jump_if("t", NOT_EQUAL, _SIGKILL, "end")
+    asm.move("u", "m")
+    asm.add("u", _GROUP)
+    asm.store("s", "u", 0, 8)
+    asm.call("write", REPORT_FD, "u", 1)
+    for descriptor in range(REPORT_FD + 1):  # nobody is to wait for the end of a stream that it holds
+        asm.call("close", descriptor)
     asm.label("reap the rest")
     asm.move("u", "m")
     asm.add("u", _STATUS)
     asm.call("wait4", -1, "u", 0, 0, result="v")
     asm.jump_if("v", GREATER, 0, "reap the rest")
     asm.label("end")
-    asm.add("t", 128)
-    asm.call("exit_group", "t")
+    asm.call("exit_group", "s")
 
 
 def _child(asm: Assembler) -> None:
     """t: the command's name; p: what is left of PATH; s: the error to tell; u, v, w: at hand."""
     asm.label("child")
+    asm.load("u", "m", _STAYS, 8)
+    asm.jump_if("u", EQUAL, 0, "alone")
+    asm.call("close", REPORT_FD)
+    asm.label("alone")
     asm.call("setpgid", 0, 0)
     asm.call("getpid", result="t")
     asm.store("t", "m", _GROUP, 8)
