@@ -92,6 +92,17 @@ def endpoints() -> Iterator[tuple[str, str]]:
             yield one.name, "answered"
 
 
+OUR_ENDPOINTS = (
+    ("GET /containers/{id}/egress", "the egress policy of a container, and what is open to it by name"),
+    (
+        "PUT /containers/{id}/egress",
+        '`{"Policy": …}`: another one, also while it runs; `none` for none of its own',
+    ),
+    ("GET /containers/{id}/egress/log", "what was refused to it, as lines of JSON; `?follow=1` goes on"),
+    ("GET /networks/{id}/egress", "the policy of containers in a network that have none of their own"),
+    ("PUT /networks/{id}/egress", "as that of containers"),
+    ("GET /networks/{id}/egress/log", "as that of containers, of all that are in it"),
+)
 OURS = (
     ("HealthcheckOnFailureAction", "what to do with a container that has turned unhealthy, as podman's"),
     (
@@ -102,6 +113,11 @@ OURS = (
     (
         "HostConfig.Mounts[].Chown",
         "give the files of this bind or volume to the container's user, as podman's option U (`--mount …,U`)",
+    ),
+    (
+        "HostConfig.Egress",
+        "where the container may connect to: `deny`, or `allow:` and a list; the label `sampan.egress` says "
+        "the same, and for a network the driver option of this name; see [egress.md](egress.md)",
     ),
     (
         "HostConfig.Binds[]",
@@ -267,6 +283,8 @@ def render() -> str:
         table("version", changes, quoted=False, right="difference"),
         "## Endpoints\n",
         table("endpoint", endpoints()),
+        "### Endpoints that Docker does not have\n",
+        table("endpoint", iter(OUR_ENDPOINTS), right="what it does"),
         "## The body of `POST /containers/create`\n",
         "A member that is in no line here is refused: 400, `unknown field`. `KernelMemory` of clients before "
         "API 1.42 is treated as `KernelMemoryTCP`.\n",

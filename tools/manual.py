@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from sampan import __version__  # noqa: E402  (the path comes first)
+from sampan.cli import tree  # noqa: E402
 from sampan.cli.app import GLOBAL_FLAGS, find  # noqa: E402
 from sampan.cli.flags import REPEATED, Command, Flag, usage_line  # noqa: E402
-from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, TOP  # noqa: E402
+from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, NESTED, TOP, below  # noqa: E402
 
 ENVIRONMENT = (
     ("SAMPAN_HOST, DOCKER_HOST", "The daemon, where --host and --context do not name one; the first counts."),
@@ -44,10 +45,10 @@ def commands() -> Iterator[tuple[str, Command]]:
             found = find([name])[0]
             assert found is not None
             yield name, found
-    for group, (_, members) in sorted(GROUPS.items()):
+    for group, (_, members) in sorted({**GROUPS, **NESTED}.items()):
         for name in sorted(members):
             if name not in HIDDEN.get(group, ()):
-                found = find([group, name])[0]
+                found = find([*group.split(), name])[0]
                 assert found is not None
                 yield f"{group} {name}", found
 
@@ -119,12 +120,13 @@ def man_command(name: str, command: Command) -> str:
 
 def man_group(group: str) -> str:
     """The page of a group."""
-    summary, members = GROUPS[group]
-    parts = [".SH COMMANDS"]
-    for name in sorted(set(members) - set(HIDDEN.get(group, ()))):
-        command = find([group, name])[0]
-        assert command is not None
-        parts += [".TP", f".BR sampan\\-{roff(group)}\\-{roff(name)} (1)", roff(command.summary)]
+    summary, members = tree.group(group)
+    parts, within = [".SH COMMANDS"], below(group)
+    for name in sorted({*members, *within} - set(HIDDEN.get(group, ()))):
+        command = None if name in within else find([*group.split(), name])[0]
+        said = within[name] if command is None else command.summary
+        page_name = f"sampan-{group}-{name}".replace(" ", "-")
+        parts += [".TP", f".BR {roff(page_name)} (1)", roff(said)]
     others = ALIASES.get(group)
     if others:
         same = ", ".join(f"{other} for {name}" for other, name in sorted(others.items()))
@@ -162,9 +164,9 @@ def write_man(folder: Path) -> int:
     """All pages; how many."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {"sampan": man_root()}
-    for group in GROUPS:
+    for group in (*GROUPS, *NESTED):
         if group not in HIDDEN.get("", ()):
-            pages[f"sampan-{group}"] = man_group(group)
+            pages[f"sampan-{group.replace(' ', '-')}"] = man_group(group)
     for name, command in commands():
         pages[f"sampan-{name.replace(' ', '-')}"] = man_command(name, command)
     for name, text in pages.items():

@@ -24,7 +24,11 @@ SPEC = Path(__file__).parents[1] / "specs" / "docker-engine-api-v1.51.yaml"
 ALWAYS = {400, 500, 501, 503}
 
 # Operations of ours, which Docker does not have, and those that dockerd has for people who debug it.
-OURS = {"GET /debug/stacks", "GET /debug/vars", "POST /exec/{id}/kill", "POST /sampan/check"}
+OURS = {
+    *("GET /debug/stacks", "GET /debug/vars", "POST /exec/{id}/kill", "POST /sampan/check"),
+    *(f"{method} /{kind}/{{id}}/egress" for method in ("GET", "PUT") for kind in ("containers", "networks")),
+    *(f"GET /{kind}/{{id}}/egress/log" for kind in ("containers", "networks")),
+}
 
 # Statuses that dockerd gives and its description leaves out.
 STATUSES: dict[str, dict[int, str]] = {
@@ -49,6 +53,7 @@ KNOWN: tuple[tuple[str, str, str], ...] = (
     ("GET /containers/{id}/json", ".HostConfig.OomKillDisable: None", _NULL),
     ("GET /containers/{id}/json", "HostConfig.Mounts.IDMap: no such", "ours: docs/volumes.md"),
     ("GET /containers/{id}/json", "HostConfig.Mounts.Chown: no such", "ours: docs/volumes.md"),
+    ("GET /containers/{id}/json", "HostConfig.Egress: no such", "ours: docs/egress.md"),
     ("GET /containers/{id}/json", "Config.HealthcheckOnFailureAction: no such", "ours, with podman's name"),
     ("GET /exec/{id}/json", ".ExitCode: None", "it has not ended"),
     ("GET /exec/{id}/json", "Error: no such", "ours: an end that was not the command's own"),
@@ -125,7 +130,7 @@ def findings(record: dict[str, Any]) -> Iterator[str]:
     path = target.partition("?")[0]
     if operation is None:
         offered = f"{method} {re.sub(r'^/v[0-9.]+', '', path)}"
-        offered = re.sub(r"(?<=/exec/)\w+", "{id}", offered)
+        offered = re.sub(r"(?<= )(/exec|/containers|/networks)/[^/]+(?=/)", r"\1/{id}", offered)
         if status < 400 and offered not in OURS:
             yield f"{offered}: {status}, but Docker has no such endpoint"
         return

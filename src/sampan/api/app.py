@@ -10,6 +10,7 @@ from sampan.api.routes import (
     containers,
     debug,
     disk_usage,
+    egress,
     events,
     images,
     networks,
@@ -35,6 +36,7 @@ def router() -> Router:
         archive,
         committing,
         images,
+        egress,  # before networks, whose names may have slashes
         networks,
         volumes,
         events,

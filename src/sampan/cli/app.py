@@ -17,7 +17,7 @@ from sampan.cli.flags import (
     usage_error,
     usage_line,
 )
-from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, TOP
+from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, NESTED, TOP, below, group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -237,12 +237,15 @@ def find(words: Sequence[str]) -> tuple[Command | None, str, list[str]]:
     if name in TOP:
         return _load(TOP[name][0], name), name, list(words[1:])
     if name in GROUPS:
-        if len(words) > 1:
-            sub = ALIASES.get(name, {}).get(words[1], words[1])
-            module = GROUPS[name][1].get(sub)
+        words = list(words[1:])
+        if words and f"{name} {words[0]}" in NESTED:
+            name, words = f"{name} {words[0]}", words[1:]
+        if words:
+            sub = ALIASES.get(name, {}).get(words[0], words[0])
+            module = group(name)[1].get(sub)
             if module is not None:
-                return _load(module, sub), f"{name} {sub}", list(words[2:])
-        return None, name, list(words[1:])
+                return _load(module, sub), f"{name} {sub}", words[1:]
+        return None, name, words
     us = program()
     raise CommandError(
         f"{us}: unknown command: {us} {name}{_guess(name)}\n\nRun '{us} --help' for more information"
@@ -261,7 +264,7 @@ def _load(module: str, name: str) -> Command:
 
 def _group(path: str, words: Sequence[str]) -> int:
     if not words or words[0] in ("--help", "-h", "help"):
-        return _help([path])
+        return _help(path.split())
     if words[0].startswith("-"):
         flag = words[0].split("=", 1)[0]
         text = (
@@ -277,11 +280,11 @@ def _group(path: str, words: Sequence[str]) -> int:
     )
 
 
-def _guess(name: str, group: str = "") -> str:
+def _guess(name: str, path: str = "") -> str:
     from sampan.cli.guessing import guess
 
-    if group:
-        known = {*GROUPS[group][1], *ALIASES.get(group, {})} - set(HIDDEN.get(group, ()))
+    if path:
+        known = {*group(path)[1], *below(path), *ALIASES.get(path, {})} - set(HIDDEN.get(path, ()))
     else:
         known = {*TOP, *GROUPS} - set(HIDDEN[""])
     return guess(name, sorted(known))

@@ -6,7 +6,7 @@ import os
 
 from sampan.cli.failures import program
 from sampan.cli.flags import REPEATED, usage_line
-from sampan.cli.tree import COMMON, GROUPS, HIDDEN, TOP
+from sampan.cli.tree import COMMON, GROUPS, HIDDEN, TOP, below, group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,17 +122,21 @@ def root_help() -> str:
     return "\n".join(parts) + "\n"
 
 
-def group_help(group: str) -> str:
+def group_help(path: str) -> str:
     """The help of a group such as `container`."""
-    summary, members = GROUPS[group]
+    summary, members = group(path)
     from sampan.cli.app import find
 
-    parts = [f"Usage:  {program()} {group} COMMAND", "", summary, "", "Commands:"]
-    shown = sorted(set(members) - set(HIDDEN.get(group, ())))
+    parts = [f"Usage:  {program()} {path} COMMAND", "", summary, "", "Commands:"]
+    within = below(path)
+    shown = sorted({*members, *within} - set(HIDDEN.get(path, ())))
     names = max([11, *map(len, shown)]) + 1 if shown else 12
     for name in shown:
-        command, _, _ = find([group, name])
+        if name in within:
+            parts.append(f"  {name:<{names}}{within[name]}")
+            continue
+        command, _, _ = find([*path.split(), name])
         assert command is not None
         parts.append(f"  {name:<{names}}{command.summary}")
-    parts += ["", f"Run '{program()} {group} COMMAND --help' for more information on a command."]
+    parts += ["", f"Run '{program()} {path} COMMAND --help' for more information on a command."]
     return "\n".join(parts) + "\n"

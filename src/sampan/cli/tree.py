@@ -159,6 +159,32 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 
+# Groups within groups, by their whole name.
+NESTED: dict[str, tuple[str, dict[str, str]]] = {
+    "network policy": (
+        "Manage where containers may connect to",
+        {
+            "log": "network_policy:log",
+            "set": "network_policy:set",
+            "show": "network_policy:show",
+        },
+    ),
+}
+
+
+def group(path: str) -> tuple[str, dict[str, str]]:
+    """A group's summary and commands; KeyError for what is none."""
+    return NESTED[path] if path in NESTED else GROUPS[path]
+
+
+def below(path: str) -> dict[str, str]:
+    """The groups within a group: their names there, and summaries."""
+    start = f"{path} "
+    return {
+        name.removeprefix(start): summary for name, (summary, _) in NESTED.items() if name.startswith(start)
+    }
+
+
 # What programs call and help does not show.
 HIDDEN = {"": ("__complete", "__completeNoDesc"), "system": ("dial-stdio",)}
 

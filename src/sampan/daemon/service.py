@@ -125,6 +125,7 @@ class Service:
         resolving = Resolving(options.exec_root)
         undo.callback(resolving.close)
         networks = NetworkService(database, options.exec_root / "netns", self.settings.bridge, resolving)
+        resolving.doorkeeper = networks.guard
         volumes = VolumeService(root / "volumes", database)
         engine = Engine(options, database, driver, images, networks, volumes, Launcher(), events, resolving)
         await engine.start()

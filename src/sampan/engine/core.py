@@ -21,6 +21,7 @@ from sampan.engine.events import EventBus
 from sampan.engine.metrics import Metrics
 from sampan.engine.model import Container
 from sampan.engine.options import EngineOptions
+from sampan.engine.refusals import Refusals
 from sampan.engine.shipping import Shipping
 from sampan.engine.store import ContainerStore, engine_id
 from sampan.errors import InvalidParameter
@@ -188,6 +189,8 @@ class Core:
         self.launcher = launcher
         self.events = events
         self.resolving = resolving
+        self.refusals = Refusals(self.directory)
+        networks.guard.tell = self.refusals.note
         self.metrics = Metrics()
         self.shipping = Shipping()
         self.containers: dict[str, Live] = {}

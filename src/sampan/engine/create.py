@@ -12,7 +12,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from sampan.engine import endpoints, health, log_config, mountpoints
+from sampan.engine import egress, endpoints, health, log_config, mountpoints
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.metrics import timed
@@ -67,6 +67,7 @@ async def create(
             raise NameInUse(name, other.id)
     if not config.image:
         raise InvalidParameter("config.Image must name the image to run")
+    egress.take_label(config, host_config)
     image = core.images.resolve(config.image, platform)
     merge(config, image.config)
     path, args = command_line(config)
@@ -146,6 +147,7 @@ def command_line(config: ContainerConfig) -> tuple[str, list[str]]:
 def _complete(core: Core, container: Container) -> list[str]:
     config, host_config = container.config, container.host_config
     host_config.network_mode = _network_mode(core, host_config.network_mode, config.network_disabled)
+    egress.check(host_config)
     if host_config.network_mode.startswith("container:") and config.hostname:
         raise InvalidParameter("conflicting options: hostname and the network mode")
     if not config.hostname and not host_config.network_mode.startswith("container:"):

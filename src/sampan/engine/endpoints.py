@@ -13,6 +13,7 @@ from sampan.engine.core import Core
 from sampan.engine.model import Container, EndpointSettings
 from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
 from sampan.network import Network, Request, Sandbox, check_mac
+from sampan.network.egress import parse
 from sampan.network.settings import check_interface
 
 _INTERFACE = "com.docker.network.endpoint.ifname"
@@ -236,6 +237,7 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
         link_local=tuple((settings.ipam_config.link_local_ips if settings.ipam_config else None) or ()),
         names=tuple(settings.dns_names or ()),
         links=links,
+        egress=parse(container.host_config.egress) if container.host_config.egress else None,
     )
 
 

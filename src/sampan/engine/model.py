@@ -162,7 +162,7 @@ class Mount:
 
 @dataclass(slots=True)
 class HostConfig:
-    """The half that depends on the host."""
+    """The half that depends on the host. `egress` is ours, not Docker's (docs/egress.md)."""
 
     cpu_shares: int = 0
     memory: int = 0
@@ -233,6 +233,7 @@ class HostConfig:
     isolation: str = ""
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
+    egress: str | None = None
 
 
 @dataclass(slots=True)

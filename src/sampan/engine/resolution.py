@@ -1,13 +1,15 @@
 """How a container's names are resolved: its resolv.conf, and on user-defined networks the resolver's orders.
 
 As with Docker: in a user-defined network /etc/resolv.conf names 127.0.0.11, which knows the container's peers
-and asks the host's name servers or those of `--dns`; elsewhere it names those themselves. Whoever shares
-another container's network has a copy of its file, and in its namespace the same resolver.
+and asks the host's name servers or those of `--dns`; elsewhere it names those themselves. Beyond Docker, a
+container with an egress policy has the resolver in any network, as its policy is kept there too. Whoever
+shares another container's network has a copy of its file, and in its namespace the same resolver.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TypedDict
 
 from sampan.engine import endpoints
@@ -15,6 +17,7 @@ from sampan.engine.core import Core
 from sampan.engine.model import Container
 from sampan.errors import NotFound
 from sampan.network import (
+    Gated,
     Resolution,
     change_resolv_conf,
     plan_resolution,
@@ -40,12 +43,13 @@ def write(core: Core, container: Container) -> None:
     """
     path = core.directory(container.id) / "resolv.conf"
     given, on_host = _given(core, container), container.host_config.network_mode == "host"
-    if on_host or not _in_network_with_names(core, container):
+    gated = core.networks.gated(container.id)
+    if on_host or not (gated or _in_network_with_names(core, container)):
         write_resolv_conf(path, **given, host_mode=on_host)
         return
     resolution = plan_resolution(**given)
     write_resolution(path, resolution)
-    _serve(core, container, resolution)
+    _serve(core, container, resolution, gated)
 
 
 def follow(core: Core, container: Container) -> None:
@@ -57,11 +61,12 @@ def follow(core: Core, container: Container) -> None:
         OSError, SampanError: it cannot be served.
     """
     served = core.resolving.serves(container.id)
-    if not served and not _in_network_with_names(core, container):
+    gated = core.networks.gated(container.id)
+    if not (served or gated or _in_network_with_names(core, container)):
         return
     given = _given(core, container)
     resolution = plan_resolution(**given)
-    _serve(core, container, resolution)
+    _serve(core, container, resolution, gated)
     if not served:
         path = core.directory(container.id) / "resolv.conf"
         change_resolv_conf(path, resolv_conf(**given), resolution.content)
@@ -73,9 +78,12 @@ def tell_life(core: Core, container: Container, process: Process) -> None:
         core.resolving.lives(container.id, os.dup(process.pidfd))
 
 
-def _serve(core: Core, container: Container, resolution: Resolution) -> None:
+def _serve(core: Core, container: Container, resolution: Resolution, gated: Gated | None) -> None:
     outside = "bridge" in container.networks
     options = AskerOptions(container.id, resolution.upstreams, resolution.ndots_set, outside)
+    if gated is not None:  # from the host, as the container itself may not reach its name servers
+        upstreams = tuple(replace(one, from_host=True) for one in options.upstreams)
+        options = replace(options, upstreams=upstreams, gated=gated.names, restricted=gated.restricted)
     core.resolving.serve(options, container.sandbox_key)
 
 

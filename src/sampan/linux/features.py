@@ -42,6 +42,12 @@ FEATURES: Mapping[str, Feature] = {
     "nft_nat": Feature("address translation in nf_tables", ("NF_NAT", "NFT_NAT"), "nft_nat"),
     "nft_masq": Feature("masquerading in nf_tables", ("NF_NAT", "NFT_MASQ"), "nft_masq"),
     "nft_fib": Feature("route lookups in nf_tables", ("NFT_FIB_IPV4",), "nft_fib_ipv4"),
+    "nf_tables_bridge": Feature("nf_tables for bridges", ("NF_TABLES_BRIDGE",)),
+    "nft_log": Feature("logging in nf_tables", ("NFT_LOG", "NETFILTER_NETLINK_LOG"), "nft_log"),
+    "nft_reject": Feature(
+        "refusals with an answer in nf_tables", ("NFT_REJECT", "NFT_REJECT_IPV4"), "nft_reject_ipv4", (5, 9)
+    ),
+    "ctnetlink": Feature("way to forget connections", ("NF_CT_NETLINK",), "nf_conntrack_netlink"),
     "cgroups": Feature("control groups", ("CGROUPS",)),
     "cgroup_bpf": Feature("device filters for cgroup v2", ("CGROUP_BPF", "BPF_SYSCALL"), since=(4, 15)),
     "cgroup_devices": Feature("device lists for cgroup v1", ("CGROUP_DEVICE",)),

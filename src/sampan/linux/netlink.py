@@ -36,6 +36,7 @@ _NLMSGERR_ATTR_MSG = 1
 _NLM_F_CAPPED = 0x100
 _NLM_F_ACK_TLVS = 0x200
 _SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
@@ -133,19 +134,22 @@ class Netlink:
     Args:
         protocol: `NETLINK_ROUTE` or `NETLINK_NETFILTER`.
 
+    Attributes:
+        socket: the socket itself, for who waits at it.
+
     Raises:
         OSError: EPROTONOSUPPORT when the kernel does not have the protocol.
     """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 1
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             try:
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+                self.socket.setsockopt(_SOL_NETLINK, option, 1)
             except OSError as error:  # older kernels: plainer errors, nothing else lost
                 if error.errno != errno.ENOPROTOOPT:
-                    self._socket.close()
+                    self.socket.close()
                     raise
 
     def __enter__(self) -> Netlink:
@@ -158,7 +162,7 @@ class Netlink:
 
     def close(self) -> None:
         """Give the socket back."""
-        self._socket.close()
+        self.socket.close()
 
     def transact(self, messages: Sequence[Message], *, tolerate: frozenset[int] = frozenset()) -> None:
         """Send all messages in one call and read their acknowledgements.
@@ -176,16 +180,16 @@ class Netlink:
         self._sequence += len(messages)
         packet = b"".join(message.encode(first + position) for position, message in enumerate(messages))
         if len(packet) > _PLAIN_SEND_BYTES:  # a transaction of nf_tables has to be one packet
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(packet))
-        self._socket.sendall(packet)
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(packet))
+        self.socket.sendall(packet)
         waiting = sum(1 for message in messages if message.flags & NLM_F_ACK)
         failure: NetlinkError | None = None
         while waiting > 0 or failure is None:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+                data = self.socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            for kind, flags, sequence, body in _split(data):
+            for kind, flags, sequence, _, body in _split(data):
                 if kind != _NLMSG_ERROR or not first <= sequence < self._sequence:
                     continue
                 waiting -= 1
@@ -211,10 +215,10 @@ class Netlink:
         """
         sequence = self._sequence
         self._sequence += 1
-        self._socket.sendall(message.encode(sequence))
+        self.socket.sendall(message.encode(sequence))
         found: list[tuple[int, bytes]] = []
         while True:
-            for kind, flags, answered, body in _split(self._socket.recv(_RECEIVE_BYTES)):
+            for kind, flags, answered, _, body in _split(self.socket.recv(_RECEIVE_BYTES)):
                 if answered != sequence:
                     continue
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
@@ -225,14 +229,36 @@ class Netlink:
                 if wanted is None or wanted(body):
                     found.append((kind, body))
 
+    def join(self, group: int) -> None:
+        """Be told what a multicast group is told; see `news`.
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+        Raises:
+            OSError: the kernel has no such group.
+        """
+        self.socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def news(self, most_bytes: int = _RECEIVE_BYTES) -> Iterator[tuple[int, int, bytes]]:
+        """What has come unasked, without waiting: message type, the port of who caused it, and body.
+
+        Raises:
+            OSError: ENOBUFS when more came than was read, and some of it is lost.
+        """
+        while True:
+            try:
+                data = self.socket.recv(most_bytes, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            for kind, _, _, port, body in _split(data):
+                yield kind, port, body
+
+
+def _split(data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
     offset = 0
     while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size:
             return
-        yield kind, flags, sequence, data[offset + _HEADER.size : offset + length]
+        yield kind, flags, sequence, port, data[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 

@@ -52,11 +52,13 @@ HOOK_FORWARD = 2
 HOOK_OUTPUT = 3
 HOOK_POSTROUTING = 4
 PRIORITY_RAW = -300
+PRIORITY_MANGLE = -150
 PRIORITY_DSTNAT = -100
 PRIORITY_FILTER = 0
 PRIORITY_SRCNAT = 100
 PRIORITY_LAST = 300
 
+_META_PROTOCOL = 1
 _META_IIFNAME = 6
 _META_OIFNAME = 7
 _CT_STATE = 0
@@ -70,8 +72,10 @@ _CHECKSUM_OFFSETS = {6: 16, 17: 6}  # TCP, UDP
 _CHECKSUM_INTERNET = 1
 _IP_SOURCE_OFFSET = 12
 _IP_DESTINATION_OFFSET = 16
+_REJECT_ICMP_UNREACH, _REJECT_TCP_RESET = 0, 1
+_ICMP_PKT_FILTERED = 13
 _IPS_DST_NAT = 1 << 5  # nf_conntrack_common.h
-_FIB_DADDR, _FIB_ADDRTYPE, _RTN_LOCAL = 2, 3, 2
+_FIB_DADDR, _FIB_ADDRTYPE, _RTN_UNICAST, _RTN_LOCAL = 2, 3, 1, 2
 
 Expression = bytes
 Fingerprint = tuple[tuple[bytes, bytes], ...]
@@ -174,8 +178,17 @@ def _address(network: ipaddress.IPv4Network, offset: int) -> tuple[Expression, .
 
 def fib_daddr_local() -> tuple[Expression, ...]:
     """`fib daddr type local`: the destination is an address of this machine's."""
+    return _fib_daddr(_RTN_LOCAL)
+
+
+def fib_daddr_unicast() -> tuple[Expression, ...]:
+    """`fib daddr type unicast`: the destination is another machine, neither this one nor many at once."""
+    return _fib_daddr(_RTN_UNICAST)
+
+
+def _fib_daddr(kind: int) -> tuple[Expression, ...]:
     load = expression("fib", be32(1, _REGISTER), be32(2, _FIB_ADDRTYPE), be32(3, _FIB_DADDR))
-    return (load, _compare(struct.pack("=I", _RTN_LOCAL), True))
+    return (load, _compare(struct.pack("=I", kind), True))
 
 
 def ct_status_dnat() -> tuple[Expression, ...]:
@@ -192,6 +205,32 @@ def _ct_bits(key: int, bits: int) -> tuple[Expression, ...]:
     mask = struct.pack("=I", bits)  # the kernel keeps it in the machine's byte order
     load = expression("ct", be32(2, key), be32(1, _REGISTER))
     return (load, _mask(mask), _compare(b"\0" * 4, False))
+
+
+def ether_type(number: int) -> tuple[Expression, ...]:
+    """`meta protocol …`: what kind of packet a frame carries."""
+    return (_meta(_META_PROTOCOL), _compare(struct.pack(">H", number), True))
+
+
+def l4proto(number: int) -> tuple[Expression, ...]:
+    """`meta l4proto …`."""
+    return (_meta(_META_L4PROTO), _compare(bytes([number]), True))
+
+
+def log_to(group: int, snap_bytes: int) -> tuple[Expression, ...]:
+    """`log group … snaplen …`: a copy of the packet's beginning for who listens (nfnetlink_log)."""
+    return (expression("log", attribute(1, struct.pack(">H", group)), be32(3, snap_bytes)),)
+
+
+def reject_tcp_reset() -> tuple[Expression, ...]:
+    """`reject with tcp reset`; in a chain at the prerouting hook it takes Linux 5.9."""
+    return (expression("reject", be32(1, _REJECT_TCP_RESET), attribute(2, b"\0")),)
+
+
+def reject_prohibited() -> tuple[Expression, ...]:
+    """`reject with icmp type admin-prohibited`, as `reject_tcp_reset`."""
+    code = attribute(2, bytes([_ICMP_PKT_FILTERED]))
+    return (expression("reject", be32(1, _REJECT_ICMP_UNREACH), code),)
 
 
 def rewrite_port(protocol: int, port: int, new_port: int, *, source: bool) -> tuple[Expression, ...]:
@@ -235,20 +274,23 @@ def masquerade() -> tuple[Expression, ...]:
     return (expression("masq"),)
 
 
-def table_messages(name: str, chains: tuple[Chain, ...], contents: tuple[Message, ...] = ()) -> list[Message]:
-    """A table of family ip, replaced whole: made if missing, deleted, made anew with these chains.
+def table_messages(
+    name: str, chains: tuple[Chain, ...], contents: tuple[Message, ...] = (), family: int = socket.AF_INET
+) -> list[Message]:
+    """A table, replaced whole: made if missing, deleted, made anew with these chains.
 
     Args:
         contents: requests for what else is in it, which the rules may refer to.
+        family: `AF_INET` for ip, `AF_BRIDGE` for bridge.
     """
-    ours = head(socket.AF_INET)
+    ours = head(family)
     made = Message(
         _NEWTABLE,
         NLM_F_ACK | NLM_F_CREATE,
         ours + text(1, name) + be32(2, 0),
         f"create nftables table {name}",
     )
-    messages = [made, delete_message(name), made, *contents]
+    messages = [made, delete_message(name, family), made, *contents]
     for chain in chains:
         hook = nested(4, be32(1, chain.hook), be32(2, chain.priority))
         body = ours + text(1, name) + text(3, chain.name) + hook + be32(5, _NF_ACCEPT) + text(7, chain.kind)
@@ -264,11 +306,9 @@ def table_messages(name: str, chains: tuple[Chain, ...], contents: tuple[Message
     return messages
 
 
-def delete_message(name: str) -> Message:
-    """Delete a table of family ip."""
-    return Message(
-        _DELTABLE, NLM_F_ACK, head(socket.AF_INET) + text(1, name), f"delete nftables table {name}"
-    )
+def delete_message(name: str, family: int = socket.AF_INET) -> Message:
+    """Delete a table."""
+    return Message(_DELTABLE, NLM_F_ACK, head(family) + text(1, name), f"delete nftables table {name}")
 
 
 def batch(messages: list[Message]) -> list[Message]:
@@ -325,17 +365,17 @@ def generation(netlink: Netlink) -> int:
     return 0
 
 
-def fingerprint(netlink: Netlink, name: str) -> Fingerprint:
-    """What a table of family ip consists of: its chains and rules, by name and handle.
+def fingerprint(netlink: Netlink, name: str, family: int = socket.AF_INET) -> Fingerprint:
+    """What a table consists of: its chains and rules, by name and handle.
 
     A handle is never given twice, so one that was made anew differs, were it of the same content.
     """
     table, found = name.encode() + b"\0", []
     for kind, handle, chain in ((_GETCHAIN, 2, 3), (_GETRULE, 3, 2)):
-        request = Message(kind, NLM_F_DUMP, head(socket.AF_INET), "list nftables chains and rules")
+        request = Message(kind, NLM_F_DUMP, head(family), "list nftables chains and rules")
         for _, body in netlink.dump(request):
             members = dict(attributes(body[4:]))
-            if body[0] == socket.AF_INET and members.get(1) == table:
+            if body[0] == family and members.get(1) == table:
                 found.append((members.get(chain, b""), members.get(handle, b"")))
     return tuple(found)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Mapping
 
-from sampan.linux import nftables
+from sampan.linux import conntrack, nftables
 from sampan.linux.netlink import NETLINK_NETFILTER, Netlink, be32
 from sampan.linux.nftables import Chain, Expression, Rule
 
@@ -48,15 +49,45 @@ _PARTS = {
 }  # fmt: skip
 
 
+_EGRESS_PARTS = {
+    "nf_tables_bridge": (
+        socket.AF_BRIDGE,
+        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_RAW, *nftables.accept()),
+    ),
+    "nft_log": (
+        socket.AF_INET,
+        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *nftables.log_to(0, 0)),
+    ),
+    "nft_reject": (
+        socket.AF_INET,
+        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *nftables.reject_prohibited()),
+    ),
+}
+
+
 def missing() -> dict[str, OSError]:
     """The parts that are refused here, by their feature's name, with the kernel's word."""
+    return _refused({feature: (socket.AF_INET, chain) for feature, chain in _PARTS.items()})
+
+
+def missing_for_egress() -> dict[str, OSError]:
+    """As `missing`, of what egress policies take beside."""
+    found = _refused(_EGRESS_PARTS)
+    try:
+        conntrack.flows((), lambda flow: False)
+    except OSError as error:
+        found["ctnetlink"] = error
+    return found
+
+
+def _refused(parts: Mapping[str, tuple[int, Chain]]) -> dict[str, OSError]:
     found: dict[str, OSError] = {}
-    for feature, chain in _PARTS.items():
+    for feature, (family, chain) in parts.items():
         name = f"sampan-probe-{secrets.token_hex(4)}"
-        messages = nftables.table_messages(name, (chain,))
+        messages = nftables.table_messages(name, (chain,), (), family)
         try:
             with Netlink(NETLINK_NETFILTER) as netlink:
-                netlink.transact(nftables.batch([*messages, nftables.delete_message(name)]))
+                netlink.transact(nftables.batch([*messages, nftables.delete_message(name, family)]))
         except OSError as error:
             found[feature] = error
             if feature == "nf_tables":

@@ -26,6 +26,7 @@ from sampan.network.model import (
     describe,
 )
 from sampan.network.names import Member, Names
+from sampan.network.policies import Gated
 from sampan.network.ports import Binding, Published
 from sampan.network.resolving import Resolving
 from sampan.network.sandboxes import check_mac
@@ -37,6 +38,7 @@ __all__ = [
     "Binding",
     "BridgeOptions",
     "Endpoint",
+    "Gated",
     "Member",
     "Names",
     "Network",

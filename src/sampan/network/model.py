@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sampan.network.egress import Policy
 from sampan.network.ports import Published
 
 PREDEFINED = ("bridge", "host", "none")
@@ -87,6 +88,7 @@ class Request:
         gw_priority: the default route goes by the network where this is highest.
         link_local: further addresses of the interface, without a network behind them.
         names, links: for peers and for itself, as `sampan.network.names.Member` has them.
+        egress: the container's own policy; None for that of the network, if it has one.
     """
 
     network_id: str
@@ -97,6 +99,7 @@ class Request:
     link_local: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
+    egress: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import sampan
 from sampan.errors import SampanError
@@ -40,6 +41,16 @@ _PATIENCE_S = 5.0  # for a process that is there and does not answer
 _AGAIN_S = 0.1
 _LONGEST_AGAIN_S = 5.0
 _STEADY_S = 10.0
+
+
+class Doorkeeper(Protocol):
+    """Who opens what names are answered with, for containers with egress policies. It raises nothing."""
+
+    def open(self, container_id: str, name: str, addresses: Iterable[tuple[str, int]]) -> bool:
+        """Open addresses, each with the seconds that the answer is good for; whether they are open."""
+
+    def name_refused(self, container_id: str, name: str) -> None:
+        """A container has asked for a name that its policy does not have."""
 
 
 class Broken(OSError):
@@ -65,9 +76,13 @@ class Resolving:
 
     Args:
         directory: the exec root, where the process is found again.
+
+    Attributes:
+        doorkeeper: set before the first container that has a policy.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.doorkeeper: Doorkeeper | None = None
         self._directory = directory
         self._lock = threading.Lock()
         self._members: dict[tuple[str, str], Membership] = {}
@@ -366,8 +381,7 @@ class Resolving:
                 message = None
             if message is None:
                 break
-            if message["event"] == "trouble":
-                log.error("the resolver: %s", message["text"])
+            self._hear(connection, message)
         with self._lock:
             connection.close()
             if self._connection is not connection:  # it was left
@@ -380,6 +394,19 @@ class Resolving:
                 child.wait(_PATIENCE_S)
         if not meant:
             self._heal(child, time.monotonic() - begun)
+
+    def _hear(self, connection: socket.socket, message: dict[str, Any]) -> None:
+        event, keeper = message["event"], self.doorkeeper
+        if event == "trouble":
+            log.error("the resolver: %s", message["text"])
+        elif event == "refused" and keeper is not None:
+            keeper.name_refused(message["container_id"], message["name"])
+        elif event == "open":
+            done = keeper is not None and keeper.open(
+                message["container_id"], message["name"], map(tuple, message["addresses"])
+            )
+            with suppress(OSError):  # it has ended, and so has who asked
+                wire.send(connection, {"op": "opened", "id": message["id"], "open": done})
 
     def _heal(self, child: subprocess.Popen[bytes] | None, lived_s: float) -> None:
         """Start the process again, each time later when it does not last."""

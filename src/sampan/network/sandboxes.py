@@ -20,6 +20,7 @@ from sampan.network.grounds import Ground, Grounds
 from sampan.network.leaving import Leaving, delete_veth
 from sampan.network.model import Endpoint, Request, Sandbox
 from sampan.network.names import Member, Names
+from sampan.network.policies import Policies, mac_of
 from sampan.network.ports import Binding
 from sampan.network.publishing import Publisher
 from sampan.network.store import EndpointRecord, NetworkStore
@@ -43,6 +44,7 @@ class Sandboxes:
         store: NetworkStore,
         grounds: Grounds,
         publisher: Publisher,
+        policies: Policies,
         names: Names | None,
     ) -> None:
         self.leaving = Leaving(store, self._release)
@@ -50,6 +52,7 @@ class Sandboxes:
         self._store = store
         self._grounds = grounds
         self._publisher = publisher
+        self._policies = policies
         self._names = names
 
     def path(self, container_id: str) -> Path:
@@ -81,7 +84,8 @@ class Sandboxes:
                 records.append(self._allocate(container_id, request, one, taken, undo))
             self._store.add_endpoints(records, self._grounds.default.id)
             undo.callback(self._store.delete_endpoints, [record.id for record in records])
-            for record in records:
+            for request, record, one in zip(requests, records, grounds, strict=True):
+                self._police(request, record, one, undo)
                 undo.callback(delete_veth, record.veth)
             ports = [
                 _port(record, request, one, bool(bindings))
@@ -120,7 +124,7 @@ class Sandboxes:
         if self._names is None:
             return
         wanted = {request.network_id: request for request in requests}
-        for record in self._present(container_id):
+        for record in self.present(container_id):
             request, one = wanted.get(record.network_id), self._grounds.find(record.network_id)
             if request is not None and one is not None:
                 self._tell(request, record, one, None)
@@ -150,13 +154,14 @@ class Sandboxes:
         """
         path = self.path(container_id)
         one = self._grounds.get(request.network_id)
-        present = self._present(container_id)
+        present = self.present(container_id)
         self._grounds.put_back([one])
         with ExitStack() as undo:
             taken = [record.interface for record in present]
             record = self._allocate(container_id, request, one, taken, undo)
             self._store.add_endpoints([record], self._grounds.default.id)
             undo.callback(self._store.delete_endpoints, [record.id])
+            self._police(request, record, one, undo)
             undo.callback(delete_veth, record.veth)
             with _lack_named():
                 namespace.plug(path, _port(record, request, one, bool(bindings)))
@@ -172,7 +177,7 @@ class Sandboxes:
             NotFound: it has none there.
             OSError: the kernel's refusal.
         """
-        present = self._present(container_id)
+        present = self.present(container_id)
         record = next((one for one in present if one.network_id == network_id), None)
         if record is None:
             raise NotFound(f"container {container_id} is not connected to the network {network_id}")
@@ -214,7 +219,7 @@ class Sandboxes:
 
     # --- the pieces ---
 
-    def _present(self, container_id: str) -> list[EndpointRecord]:
+    def present(self, container_id: str) -> list[EndpointRecord]:
         """A container's endpoints, without those of its last run whose links have still to go."""
         records = self._store.endpoints(container_id)
         return [record for record in records if not self.leaving.left(record)]
@@ -233,7 +238,7 @@ class Sandboxes:
             container_id=container_id,
             network_id=one.network.id,
             address=str(address),
-            mac=mac or _mac_of(address),
+            mac=mac or mac_of(address),
             veth="veth" + secrets.token_hex(4)[:7],
             interface=interface,
             gw_priority=request.gw_priority,
@@ -282,7 +287,13 @@ class Sandboxes:
         host_ip = self._grounds.get(gateway.network_id).settings.host_binding
         self._publisher.publish(container_id, gateway.address, bindings, host_ip)
 
+    def _police(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack) -> None:
+        """Have the endpoint's policy in place before it can send, and until it no more can."""
+        undo.callback(self._policies.dismiss, record.id)
+        self._policies.admit(record, one, request.egress)
+
     def _release(self, record: EndpointRecord) -> None:
+        self._policies.dismiss(record.id)
         one = self._grounds.find(record.network_id)
         if one is not None:
             one.pool.release(ipaddress.IPv4Address(record.address))
@@ -315,7 +326,7 @@ class Sandboxes:
             endpoints[one.network.name] = Endpoint(
                 network_id=record.network_id,
                 endpoint_id=record.id,
-                mac_address=record.mac or _mac_of(ipaddress.IPv4Address(record.address)),
+                mac_address=record.mac or mac_of(ipaddress.IPv4Address(record.address)),
                 ip_address=record.address,
                 prefix_len=one.address.network.prefixlen,
                 gateway="" if one.network.internal else str(one.address.ip),
@@ -343,10 +354,6 @@ def check_mac(mac: str) -> str:
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or not int(re.sub("[:-]", "", mac), 16):
         raise InvalidParameter(f"invalid MAC address: {mac}")
     return mac.replace("-", ":").lower()
-
-
-def _mac_of(address: ipaddress.IPv4Address) -> str:
-    return "02:42:" + address.packed.hex(":")
 
 
 def _next_name(prefix: str, taken: Iterable[str]) -> str:

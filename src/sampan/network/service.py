@@ -18,11 +18,13 @@ from sampan.database import Database
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, namespace, settings, subnets
+from sampan.network.egress import Guard, parse
 from sampan.network.firewall import Firewall
 from sampan.network.grounds import Grounds, ground
 from sampan.network.leaving import delete_veth
 from sampan.network.model import PREDEFINED, BridgeOptions, Endpoint, Network, NetworkSpec, Request, Sandbox
 from sampan.network.names import Names
+from sampan.network.policies import Gated, Policies
 from sampan.network.ports import Binding
 from sampan.network.publishing import Publisher
 from sampan.network.sandboxes import Sandboxes
@@ -39,6 +41,10 @@ class NetworkService:
         netns_dir: directory of the namespace files, one a container; made when missing.
         options: the default bridge.
         names: is told of members of user-defined networks, if there is somebody to tell.
+
+    Attributes:
+        guard: keeps containers to their egress policies.
+        policies: those policies, as containers and networks have them.
     """
 
     def __init__(
@@ -55,7 +61,11 @@ class NetworkService:
         firewall = Firewall(f"sampan-{label}")
         self._publisher = Publisher(self._store, firewall)
         self._grounds = Grounds(self._store, options, default, firewall, self._publisher.redirections)
-        self._sandboxes = Sandboxes(netns_dir, self._store, self._grounds, self._publisher, names)
+        self.guard = Guard(database, f"{firewall.name}-egress", enabled=options.iptables)
+        self.policies = Policies(self.guard, self._store, self._grounds)
+        self._sandboxes = Sandboxes(
+            netns_dir, self._store, self._grounds, self._publisher, self.policies, names
+        )
         self._making = threading.Lock()  # networks are made one after the other
 
     # --- start and stop ---
@@ -85,14 +95,17 @@ class NetworkService:
                 namespace.remove(file)
         self._publisher.recall(keep)
         self._grounds.start(self._store.networks(), keep)
+        self._grounds.warnings += self.guard.start()
 
     def stop(self) -> None:
         """Finish pending removals; bridges and published ports stay for the containers that live on."""
         self._sandboxes.leaving.stop()
         self._publisher.close()
+        self.guard.close()
 
     def lower(self) -> None:
         """Take the default bridge and the table down when no container needs them."""
+        self.guard.lower()
         self._grounds.lower()
 
     def remove_all(self) -> None:
@@ -107,7 +120,7 @@ class NetworkService:
         self._store.delete_endpoints([record.id for record in records])
         for network in list(self._users.values()):
             self.remove(network, {})
-        self._grounds.lower()
+        self.lower()
         self._grounds.forget()
         self._store.forget_bridge(self.options.name)
 
@@ -212,6 +225,34 @@ class NetworkService:
                 raise
         self._users[network.id] = network
         return network
+
+    def set_policy(self, network: Network, text: str) -> None:
+        """Give a network of the user's another egress policy, and so all in it that have none of their own.
+
+        Args:
+            text: the policy; "" for none.
+
+        Raises:
+            Forbidden: the network is predefined.
+            InvalidParameter: that is no policy.
+            Unavailable: it cannot be enforced.
+        """
+        if network.predefined:
+            raise Forbidden(
+                f"network {network.name} is predefined and has no egress policy; give one to containers, or "
+                "to a network of your own"
+            )
+        policy = parse(text) if text else None
+        options = {name: value for name, value in network.options.items() if name != settings.EGRESS}
+        if policy is not None:
+            options[settings.EGRESS] = policy.text
+        changed = replace(network, options=options)
+        with self._making:
+            if network.id not in self._users:
+                raise NotFound(f"network {network.name} not found")
+            self._store.replace(changed)
+            self._users[network.id] = changed
+            self.policies.set_network(changed, policy)
 
     def _subnets(self) -> list[ipaddress.IPv4Network]:
         own = [one.address.network for one in self._grounds.all()]
@@ -322,6 +363,24 @@ class NetworkService:
     def remove_sandbox(self, container_id: str) -> None:
         """Let a container's namespace go; idempotent and quick."""
         self._sandboxes.remove(container_id)
+
+    def set_container_policy(self, container_id: str, text: str) -> None:
+        """Give a container another egress policy, where it runs.
+
+        Args:
+            text: the policy; "" for that of each of its networks.
+
+        Raises:
+            InvalidParameter: that is no policy.
+            Unavailable: it cannot be enforced.
+        """
+        self.policies.set_container(self._sandboxes.present(container_id), parse(text) if text else None)
+
+    def gated(self, container_id: str) -> Gated | None:
+        """Which names a container may have resolved; None for one that has no policy anywhere."""
+        if not self.guard.lanes(container_id):  # as most have none
+            return None
+        return self.policies.gated(container_id, self._sandboxes.present(container_id))
 
     def sandbox_path(self, container_id: str) -> str | None:
         """The file of a container's namespace, if it has one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.network import egress
 from sampan.network.model import PREFIX, BridgeOptions, Network
 from sampan.network.ports import ANY, Binding
 
@@ -15,6 +16,7 @@ _HOST_BINDING = f"{PREFIX}bridge.host_binding_ipv4"
 _INTERFACE_PREFIX = f"{PREFIX}container_iface_prefix"
 _GATEWAY_MODE = f"{PREFIX}bridge.gateway_mode_ipv4"
 _MTU = f"{PREFIX}driver.mtu"
+EGRESS = "sampan.egress"  # ours, not Docker's
 _DEFAULT_BRIDGE = f"{PREFIX}bridge.default_bridge"
 _REAL = (  # Docker has them too
     f"{PREFIX}bridge.gateway_mode_ipv6",
@@ -40,6 +42,7 @@ class BridgeSettings:
         host_binding: where ports are published that name no address of the host's.
         mtu: bytes.
         prefix: what its interfaces in containers are called, before the number.
+        egress: the policy of containers in it that have none of their own.
     """
 
     interface: str
@@ -48,6 +51,7 @@ class BridgeSettings:
     host_binding: str = ANY
     mtu: int = 1500
     prefix: str = "eth"
+    egress: egress.Policy | None = None
 
 
 def of_default(options: BridgeOptions) -> BridgeSettings:
@@ -79,6 +83,7 @@ def parse(network: Network) -> BridgeSettings:
     check_interface(_BRIDGE_NAME, interface)
     prefix = options.pop(_INTERFACE_PREFIX, "") or "eth"
     check_interface(_INTERFACE_PREFIX, f"{prefix}000")
+    policy = options.pop(EGRESS, "")
     settings = BridgeSettings(
         interface,
         icc=_boolean(options, _ICC),
@@ -86,6 +91,7 @@ def parse(network: Network) -> BridgeSettings:
         host_binding=Binding("tcp", 1, options.pop(_HOST_BINDING, "")).address(),
         mtu=_mtu(options.pop(_MTU, "")),
         prefix=prefix,
+        egress=egress.parse(policy) if policy else None,
     )
     mode = options.pop(_GATEWAY_MODE, "nat")
     if mode != "nat":

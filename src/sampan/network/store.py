@@ -112,6 +112,12 @@ class NetworkStore:
         except sqlite3.IntegrityError:
             raise Conflict(f"network with name {network.name} already exists") from None
 
+    def replace(self, network: Network) -> None:
+        """Record what a network is now; one that has gone is fine."""
+        self._database.execute(
+            "UPDATE user_networks SET document = ? WHERE id = ?", (json.dumps(encode(network)), network.id)
+        )
+
     def doom(self, network_id: str) -> bool:
         """Take a network's name away, so that nobody joins it any more; False if somebody is in it."""
         with self._database.transaction():

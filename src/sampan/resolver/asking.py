@@ -13,7 +13,9 @@ from contextlib import suppress
 
 from sampan.resolver.attempts import HostOutlets, NamespaceOutlets
 from sampan.resolver.clock import Clock
-from sampan.resolver.forwarding import Count, Forwarder, Gate
+from sampan.resolver.forwarding import Count, Forwarder
+from sampan.resolver.gatekeeper import Gatekeeper
+from sampan.resolver.permits import Permits
 from sampan.resolver.protocol import UDP_OUTLETS, AskerOptions
 from sampan.resolver.streams import Listener
 from sampan.resolver.table import Table, View
@@ -46,6 +48,7 @@ class Asker:
         ends: its sockets, in the order that `sampan.resolver.protocol` says.
         catch_up: called between a question and its answer: whoever asks after a container has started, or was
             renamed, is answered accordingly. It may close this.
+        gate: what answers pass whose addresses are to be opened.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Asker:
         host: HostOutlets,
         total: Count,
         catch_up: Callable[[], None],
-        gate: Gate | None = None,
+        gate: Gatekeeper,
     ) -> None:
         for end in ends:
             end.setblocking(False)
@@ -68,9 +71,11 @@ class Asker:
         self._catch_up = catch_up
         self._udp = ends[0]
         self._inside = NamespaceOutlets(loop, ends[2 : 2 + UDP_OUTLETS], ends[2 + UDP_OUTLETS :])
-        self._forwarder = Forwarder(container_id, clock, self._inside, host, total, gate)
+        self._forwarder = Forwarder(container_id, clock, self._inside, host, total)
+        self._gate = gate
         self._listener = Listener(loop, clock, ends[1], self._handle_tcp)
         self._options = AskerOptions(container_id)
+        self._permits = Permits(())
         self._view: View
         self._outside = False
         loop.watch(self._udp.fileno(), select.EPOLLIN, self._datagrams)
@@ -79,6 +84,7 @@ class Asker:
     def configure(self, options: AskerOptions) -> None:
         """Take other upstreams and options."""
         self._options = options
+        self._permits = Permits(options.gated)
         self._forwarder.upstreams = options.upstreams
         self.look_again()
 
@@ -148,6 +154,8 @@ class Asker:
         entry = self._view.find(query.key)
         if entry is not None:
             kind = query.kind
+            if self._options.restricted and kind in (AAAA, ANY):
+                return answer(query, entry.turned(entry.a) if kind == ANY else [], limit=limit)
             if kind == A:
                 return answer(query, entry.turned(entry.a), limit=limit)
             if kind == AAAA:
@@ -168,5 +176,13 @@ class Asker:
             deliver(answer(query, [], NOTIMP))
         elif self._options.ndots_set and query.kind in (A, AAAA) and query.single_label:
             deliver(answer(query, []))  # so that the client goes on with its search list
+        elif not self._options.restricted:
+            gate = self._gate if self._permits.allow(query.key) else None
+            self._forwarder.forward(query, deliver, limit, tcp=tcp, gate=gate)
+        elif not self._permits.allow(query.key):
+            self._gate.refused(self._container_id, query)
+            deliver(answer(query, [], NXDOMAIN, prohibited=True))
+        elif query.kind == AAAA:
+            deliver(answer(query, []))  # there is no IPv6 to reach it by
         else:
-            self._forwarder.forward(query, deliver, limit, tcp=tcp)
+            self._forwarder.forward(query, deliver, limit, tcp=tcp, gate=self._gate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from sampan.resolver.attempts import Attempt, HostOutlets, NamespaceOutlets
@@ -31,11 +32,13 @@ class Gate(Protocol):
     to.
 
     What is let through by name has to be open before the container knows the address: `passing` calls
-    `deliver` once it is, or never. The answer is the upstream's own bytes; our own names do not come this
-    way.
+    `deliver` once it is, with the upstream's answer as it may be handed on, or with None for one that may
+    not. Our own names do not come this way.
     """
 
-    def passing(self, container_id: str, query: Query, answer: bytes, deliver: Callable[[], None]) -> None:
+    def passing(
+        self, container_id: str, query: Query, answer: bytes, deliver: Callable[[bytes | None], None]
+    ) -> None:
         """An answer is about to be handed on."""
 
 
@@ -56,7 +59,6 @@ class Forwarder:
         inside: NamespaceOutlets,
         host: HostOutlets,
         total: Count,
-        gate: Gate | None,
     ) -> None:
         self.upstreams: tuple[Upstream, ...] = ()
         self._container_id = container_id
@@ -64,19 +66,24 @@ class Forwarder:
         self._inside = inside
         self._host = host
         self._total = total
-        self._gate = gate
         self._shunned: dict[Upstream, float] = {}
         self._under_way: set[_Forward] = set()
 
-    def forward(self, query: Query, deliver: Deliver, limit: int, *, tcp: bool) -> None:
-        """Ask upstreams; `deliver` gets the answer, cut to `limit`, or a failure in its place."""
+    def forward(
+        self, query: Query, deliver: Deliver, limit: int, *, tcp: bool, gate: Gate | None = None
+    ) -> None:
+        """Ask upstreams; `deliver` gets the answer, cut to `limit`, or a failure in its place.
+
+        Args:
+            gate: what the answer has to pass.
+        """
         if not self.upstreams:
             deliver(answer(query, [], SERVFAIL))
         elif len(self._under_way) >= MOST_OF_ONE or self._total.now >= MOST_OF_ALL:
             deliver(answer(query, [], REFUSED))
         else:
             self._total.now += 1
-            one = _Forward(self, query, deliver, limit, tcp, self._in_order())
+            one = _Forward(self, query, deliver, limit, tcp, self._in_order(), gate)
             self._under_way.add(one)
             one.go_on()
 
@@ -103,11 +110,18 @@ class Forwarder:
         self._end(one)
         if reply is None:
             one.deliver(answer(one.query, [], SERVFAIL))
-        elif self._gate is None or not reply.whole:
+        elif one.gate is None or not reply.whole:
             one.deliver(handed_on(one.query, reply, one.limit))
         else:
-            data = handed_on(one.query, reply, one.limit)
-            self._gate.passing(self._container_id, one.query, reply.data, lambda: one.deliver(data))
+            one.gate.passing(
+                self._container_id, one.query, reply.data, lambda data: self._passed(one, reply, data)
+            )
+
+    def _passed(self, one: _Forward, reply: Reply, data: bytes | None) -> None:
+        if data is None:
+            one.deliver(answer(one.query, [], REFUSED))
+        else:
+            one.deliver(handed_on(one.query, replace(reply, data=data), one.limit))
 
     def _end(self, one: _Forward) -> None:
         if one in self._under_way:
@@ -124,7 +138,9 @@ class Forwarder:
 class _Forward:
     """One question on its way through the upstreams."""
 
-    __slots__ = ("_attempt", "_failure", "_forwarder", "_left", "_tcp", "_timer", "deliver", "limit", "query")
+    __slots__ = (
+        "_attempt", "_failure", "_forwarder", "_left", "_tcp", "_timer", "deliver", "gate", "limit", "query",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -134,10 +150,12 @@ class _Forward:
         limit: int,
         tcp: bool,
         upstreams: list[Upstream],
+        gate: Gate | None,
     ) -> None:
         self.query = query
         self.deliver = deliver
         self.limit = limit
+        self.gate = gate
         self._forwarder = forwarder
         self._tcp = tcp
         self._left = upstreams

@@ -17,7 +17,6 @@ import socket
 import struct
 import time
 import traceback
-from contextlib import suppress
 from typing import Any
 
 from sampan import __version__
@@ -26,7 +25,8 @@ from sampan.linux.capabilities import drop_bounding
 from sampan.resolver.asking import Asker
 from sampan.resolver.attempts import HostOutlets
 from sampan.resolver.clock import Clock
-from sampan.resolver.forwarding import Count, Gate
+from sampan.resolver.forwarding import Count
+from sampan.resolver.gatekeeper import Gatekeeper
 from sampan.resolver.protocol import IDS_IN_PACKET, PROTOCOL, SOCKETS, decode_asker, decode_member
 from sampan.resolver.table import Table
 from sampan.runtime import wire
@@ -53,14 +53,14 @@ class Resolver:
         owner: the user whose daemons may.
     """
 
-    def __init__(self, listener: socket.socket, owner: int, gate: Gate | None = None) -> None:
+    def __init__(self, listener: socket.socket, owner: int) -> None:
         self.loop = Loop()
         self.clock = Clock()
         self.table = Table()
         self.askers: dict[str, Asker] = {}
         self._host = HostOutlets(self.loop)
         self._total = Count()
-        self._gate = gate
+        self._gate = Gatekeeper(self.clock, self._tell)
         self._owner = owner
         self._daemon: socket.socket | None = None
         self._listener = listener
@@ -112,10 +112,15 @@ class Resolver:
                 }
             )  # fmt: skip
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        if self._daemon is not None:
-            with suppress(OSError):  # it does not read, or is gone
-                wire.send(self._daemon, message)
+    def _tell(self, message: dict[str, Any]) -> bool:
+        """Say something to the daemon; whether that got on its way."""
+        if self._daemon is None:
+            return False
+        try:
+            wire.send(self._daemon, message)
+        except OSError:  # it does not read, or is gone
+            return False
+        return True
 
     def _tell_trouble(self, text: str) -> None:
         now = time.monotonic()
@@ -129,6 +134,7 @@ class Resolver:
             self.loop.unwatch(daemon.fileno())
             self._news.unregister(daemon)
             daemon.close()
+            self._gate.give_up()
             self._drop_what_is_over()
         self._fresh = None
 
@@ -225,6 +231,9 @@ class Resolver:
             message = {"container_id": container_id}
             self._op_forget(message, [])
             self._op_drop(message, [])
+
+    def _op_opened(self, message: dict[str, Any], fds: list[int]) -> None:
+        self._gate.opened(message["id"], message["open"])
 
     def _op_forget(self, message: dict[str, Any], fds: list[int]) -> None:
         for member in self.table.memberships(message["container_id"]):

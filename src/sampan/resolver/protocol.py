@@ -8,6 +8,9 @@ them.
     daemon    {"op": "forget", "container_id": …}   of all its networks
     daemon    {"op": "lives", "container_id": …} + a pidfd   {"op": "drop", "container_id": …}
     resolver  {"event": "trouble", "text": …}
+    resolver  {"event": "open", "id": …, "container_id": …, "name": …, "addresses": [[address, seconds], …]}
+    daemon    {"op": "opened", "id": …, "open": true}
+    resolver  {"event": "refused", "container_id": …, "name": …}
 
 What was there before `begin` and is not named until `end` is forgotten. The sockets are, in this order, the
 ones that `Doorway` counts.
@@ -18,12 +21,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 ADDRESS = "127.0.0.11"
 UDP_OUTLETS = 3
 TCP_OUTLETS = 2
 SOCKETS = 2 + UDP_OUTLETS + TCP_OUTLETS  # where questions come in by UDP and by TCP, then where they go out
 IDS_IN_PACKET = 1000
+LONGEST_TTL_S = 3600  # of what a container with an egress policy is answered: so long its addresses are open
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,16 @@ class AskerOptions:
     Attributes:
         ndots_set: its resolv.conf was given an `ndots`: names without a dot are not sent upstream.
         outside: it is on a network beside those with names that has a way out.
+        gated: names, `*.` and names, or `*`, whose addresses are opened to it before it hears of them.
+        restricted: no other names are asked of upstreams, and there is no IPv6.
     """
 
     container_id: str
     upstreams: tuple[Upstream, ...] = ()
     ndots_set: bool = False
     outside: bool = False
+    gated: tuple[str, ...] = ()
+    restricted: bool = False
 
 
 def encode(value: Membership | AskerOptions) -> dict[str, Any]:
@@ -89,4 +97,5 @@ def decode_member(message: dict[str, Any]) -> Membership:
 def decode_asker(message: dict[str, Any]) -> AskerOptions:
     """An `AskerOptions` from JSON."""
     fields = {name: value for name, value in message.items() if name != "op"}
-    return AskerOptions(**{**fields, "upstreams": tuple(Upstream(**one) for one in fields["upstreams"])})
+    upstreams = tuple(Upstream(**one) for one in fields["upstreams"])
+    return AskerOptions(**{**fields, "upstreams": upstreams, "gated": tuple(fields["gated"])})

@@ -29,6 +29,7 @@ _FORWARDED = 0x0130  # RD, AD and CD
 _DNSSEC_OK = 0x8000
 _BADVERS = 1  # upper bits of extended rcode 16
 _OWN_EDNS_BYTES = 4096
+_PROHIBITED = struct.pack(">HHH", 15, 2, 18)  # EDNS option Extended DNS Error: 18, Prohibited
 _TO_QUESTION = b"\xc0\x0c"  # a pointer to the question's name
 _FAILURES = frozenset({FORMERR, SERVFAIL, NOTIMP, REFUSED})
 
@@ -126,12 +127,25 @@ def _refuse(ident: int, flags: int, rcode: int) -> Refusal:
     return Refusal(_HEADER.pack(ident, bits, 0, 0, 0, 0))
 
 
-def answer(query: Query, records: list[bytes], rcode: int = NOERROR, limit: int = LARGEST_BYTES) -> bytes:
-    """An answer of our own; what does not fit within `limit` is left out, and it is marked as truncated."""
+def answer(
+    query: Query,
+    records: list[bytes],
+    rcode: int = NOERROR,
+    limit: int = LARGEST_BYTES,
+    *,
+    prohibited: bool = False,
+) -> bytes:
+    """An answer of our own; what does not fit within `limit` is left out, and it is marked as truncated.
+
+    Args:
+        prohibited: say so, to who understands it (RFC 8914).
+    """
     flags = _RESPONSE | _RECURSION_AVAILABLE | query.flags & _KEPT | rcode
     opt = b""
     if query.edns_bytes:
-        opt = _OPT.pack(0, OPT, _OWN_EDNS_BYTES, 0, 0, _DNSSEC_OK if query.dnssec_ok else 0, 0)
+        more = _PROHIBITED if prohibited else b""
+        bits = _DNSSEC_OK if query.dnssec_ok else 0
+        opt = _OPT.pack(0, OPT, _OWN_EDNS_BYTES, 0, 0, bits, len(more)) + more
     body = b"".join(records)
     room = limit - _HEADER.size - len(query.question) - len(opt)
     if len(body) > room:

@@ -62,6 +62,7 @@ DOCTOR = {
     "json": "for programs",
 }
 SCRIPT = {"no-descriptions": "as docker has it, which does not show the command"}
+EGRESS = {"egress": "where it may connect to"}
 OURS = {
     "completion bash": SCRIPT,
     "completion fish": SCRIPT,
@@ -71,10 +72,18 @@ OURS = {
     "container stats": {"graph": "columns with the last seconds"},
     "doctor": DOCTOR,
     "check-config": DOCTOR,
-    "run": {**UNHEALTHY, "explain": "what the engine did and when"},
-    "container run": {**UNHEALTHY, "explain": "what the engine did and when"},
-    "create": UNHEALTHY,
-    "container create": UNHEALTHY,
+    "run": {**UNHEALTHY, **EGRESS, "explain": "what the engine did and when"},
+    "container run": {**UNHEALTHY, **EGRESS, "explain": "what the engine did and when"},
+    "create": {**UNHEALTHY, **EGRESS},
+    "container create": {**UNHEALTHY, **EGRESS},
+    "network create": EGRESS,
+    "network policy log": {
+        "follow": "as that of logs",
+        "format": "for programs",
+        "network": "not a container",
+    },
+    "network policy set": {"network": "not a container"},
+    "network policy show": {"format": "for programs", "network": "not a container"},
     "exec": {"timeout": "ends the command and all that it started"},
     "container exec": {"timeout": "ends the command and all that it started"},
     "push": {"compression": "which compression layers are sent with"},

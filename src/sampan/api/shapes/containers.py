@@ -223,6 +223,8 @@ def _host_config(container: Container) -> dict[str, Any]:
     if container.host_config.links:
         pairs = map(endpoints.parse_link, container.host_config.links)
         shape["Links"] = [f"/{target}:/{container.name}/{alias}" for target, alias in pairs]
+    if shape["Egress"] is None:  # ours, not Docker's
+        del shape["Egress"]
     return shape
 
 

@@ -26,13 +26,16 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     for name, why in _REFUSED.items():
         if values.given(name):
             raise CommandError(f"--{name}: {why}")
+    options = _pairs(values.items("opt"))
+    if values.text("egress"):
+        options["sampan.egress"] = values.text("egress")
     body: dict[str, Any] = {
         "Name": arguments[0],
         "Driver": values.text("driver"),
         "Scope": values.text("scope"),
         "Internal": values.on("internal"),
         "Attachable": values.on("attachable"),
-        "Options": _pairs(values.items("opt")),
+        "Options": options,
         "Labels": _pairs(values.items("label")),
         "IPAM": {
             "Driver": values.text("ipam-driver"),
@@ -118,6 +121,7 @@ COMMAND = Command(
         Flag("config-from", "string", "Network whose configuration is copied"),
         Flag("config-only", "bool", "Create a configuration alone"),
         Flag("driver", "string", "Driver of the network", "d", "bridge"),
+        Flag("egress", "string", "Where its containers may connect to: deny, or allow:NAME,NETWORK/BITS,…"),
         Flag("gateway", "strings", "Address of the bridge in the subnet"),
         Flag("ingress", "bool", "Create Swarm's routing mesh"),
         Flag("internal", "bool", "Give it no way out"),

@@ -59,20 +59,20 @@ def _commands() -> list[tuple[str, str]]:
 
 def _after_command(app: App, words: list[str], last: str) -> tuple[list[tuple[str, str]], int]:
     from sampan.cli.app import find
-    from sampan.cli.tree import GROUPS, HIDDEN
+    from sampan.cli.tree import GROUPS, HIDDEN, NESTED, below, group
 
     if words[0] == "help":
         words = words[1:]
         if not words:
             return _starting(_commands(), last, NO_FILES)
-    if words[0] in GROUPS and len(words) == 1:
-        group = words[0]
-        names = set(GROUPS[group][1]) - set(HIDDEN.get(group, ()))
-        listed = []
-        for name in sorted(names):
-            command = find([group, name])[0]
+    path = " ".join(words)
+    if path in GROUPS or path in NESTED:
+        names = set(group(path)[1]) - set(HIDDEN.get(path, ()))
+        listed = list(below(path).items())
+        for name in names:
+            command = find([*words, name])[0]
             listed.append((name, command.summary if command is not None else ""))
-        return _starting(listed, last, NO_FILES)
+        return _starting(sorted(listed), last, NO_FILES)
     try:
         command, _, rest = find(words)
     except CommandError:

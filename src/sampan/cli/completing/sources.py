@@ -105,6 +105,8 @@ def of_argument(app: App, path: str, before: list[str], last: str) -> tuple[Valu
         return _first_is(app, path, before)
     if path == "cp":
         return ([(f"{name}:", about) for name, about in containers(app)] if ":" not in last else []), FILES
+    if path.startswith("network policy ") and not before:
+        return [*containers(app), *networks(app)], NO_FILES
     if path in ("network connect", "network disconnect"):
         return (containers(app) if before else networks(app)), NO_FILES
     if path == "context import":

@@ -34,6 +34,7 @@ HOST_PLAIN = {
     "cpuset-mems": "CpusetMems",
     "device-cgroup-rule": "DeviceCgroupRules",
     "dns": "Dns",
+    "egress": "Egress",
     "dns-search": "DnsSearch",
     "add-host": "ExtraHosts",
     "group-add": "GroupAdd",

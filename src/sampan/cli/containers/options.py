@@ -56,6 +56,7 @@ CREATE_FLAGS = (
     Flag("dns-option", "list", "DNS options"),
     Flag("dns-search", "list", "DNS search domains", check="search-domain"),
     Flag("domainname", "string", "NIS domain name"),
+    Flag("egress", "string", "Where it may connect to: deny, or allow:NAME,*.NAME:PORT,NETWORK/BITS,…"),
     Flag("entrypoint", "string", "Replace the image's ENTRYPOINT"),
     Flag("env", "list", "Set environment variables", "e", check="env"),
     Flag("env-file", "list", "Read environment variables from a file"),

@@ -1,0 +1,180 @@
+"""What an egress policy says: `deny`, or `allow:` and the names, addresses and networks that may be reached.
+
+    deny
+    allow:pypi.org,*.debian.org:443,10.0.0.0/8,192.0.2.7:8000-8100
+
+A name means itself; `*.` and a name everything below it, at any depth, but not the name; `*` every name.
+Behind a colon stands a port, or with addresses a range of ports; then TCP and UDP alone are meant, else every
+protocol.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sampan.errors import InvalidParameter
+
+MOST_ITEMS = 256
+DENY = "deny"
+_ALLOW = "allow:"
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_LONGEST_NAME = 253
+_FORMS = "deny, or allow: with names, *.names, IPv4 addresses and networks, each with :PORT if wanted"
+
+Ports = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An IPv4 network that may be reached: at some ports by TCP and UDP, or by any protocol."""
+
+    network: ipaddress.IPv4Network
+    ports: Ports | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name whose addresses may be reached, at a port or wholly.
+
+    Attributes:
+        pattern: in lower case, without a dot at its end.
+    """
+
+    pattern: str
+    port: int | None = None
+
+    def matches(self, name: str) -> bool:
+        """Whether a name, in lower case and without a dot at its end, is meant."""
+        if self.pattern.startswith("*"):
+            return self.pattern == "*" or name.endswith(self.pattern[1:])
+        return name == self.pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Where a container may connect to; nowhere, when both are empty.
+
+    Attributes:
+        text: as a user writes it.
+    """
+
+    text: str
+    names: tuple[Name, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+
+    def matching(self, name: str) -> list[Name]:
+        """What is said of a name."""
+        return [one for one in self.names if one.matches(name)]
+
+    def covers(self, address: ipaddress.IPv4Address) -> bool:
+        """Whether an address may be reached whatever it is called, at some port at least."""
+        return any(address in one.network for one in self.destinations)
+
+
+def parse(text: str) -> Policy:
+    """Read a policy.
+
+    Raises:
+        InvalidParameter: it is none; with the word that is wrong.
+    """
+    plain = text.strip()
+    if plain == DENY:
+        return Policy(DENY)
+    if not plain.startswith(_ALLOW):
+        raise InvalidParameter(f"egress policy {text!r}: must be {_FORMS}")
+    items = [item.strip().lower() for item in plain.removeprefix(_ALLOW).split(",")]
+    if items == [""]:
+        raise InvalidParameter(f"egress policy {text!r}: nothing stands behind allow:; write deny for that")
+    if len(items) > MOST_ITEMS:
+        raise InvalidParameter(f"egress policy: {len(items)} destinations; {MOST_ITEMS} are the most")
+    names: list[Name] = []
+    destinations: list[Destination] = []
+    for item in items:
+        found = _item(item)
+        if isinstance(found, Name):
+            names.append(found)
+        else:
+            destinations.append(found)
+    return Policy(_ALLOW + ",".join(items), tuple(names), tuple(destinations))
+
+
+def _item(item: str) -> Name | Destination:
+    if item.startswith("[") or item.count(":") > 1:
+        raise InvalidParameter(f"egress policy: {item}: a container with a policy has no IPv6 to reach it by")
+    host, colon, ports = item.partition(":")
+    wanted = _ports(item, ports) if colon else None
+    if re.fullmatch(r"[0-9./]+", host):
+        try:
+            return Destination(ipaddress.IPv4Network(host), wanted)
+        except ValueError as error:
+            raise InvalidParameter(f"egress policy: {item}: {error}") from None
+    if wanted is not None and wanted[0] != wanted[1]:
+        raise InvalidParameter(f"egress policy: {item}: a name has one port; repeat it for others")
+    return Name(_pattern(item, host), wanted[0] if wanted is not None else None)
+
+
+def _ports(item: str, text: str) -> Ports:
+    first, dash, last = text.partition("-")
+    ends = (first, last if dash else first)
+    if not all(re.fullmatch(r"[0-9]{1,5}", end) for end in ends):
+        raise InvalidParameter(f"egress policy: {item}: {text!r} is neither a port nor a range of ports")
+    low, high = map(int, ends)
+    if not 1 <= low <= high <= 65535:
+        raise InvalidParameter(f"egress policy: {item}: ports go from 1 to 65535, the lower one first")
+    return low, high
+
+
+def _pattern(item: str, host: str) -> str:
+    if host == "*":
+        return host
+    name = host.removesuffix(".")
+    try:
+        name = name if name.isascii() else name.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    labels = name.removeprefix("*.").split(".")
+    if len(name) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in labels):
+        raise InvalidParameter(
+            f"egress policy: {item}: must be a name, *. and a name, an IPv4 address, or a network like "
+            "10.0.0.0/8"
+        )
+    return name
+
+
+def reachable_by_name(address: ipaddress.IPv4Address) -> bool:
+    """Whether a name may lead to an address that the policy does not name: not into any private place."""
+    return address.is_global and not address.is_multicast
+
+
+def apart(destinations: Iterable[Destination]) -> Iterator[Destination]:
+    """The same destinations so that no two have a packet in common, which sets with ranges ask for."""
+    given = list(destinations)
+    wholly = list(ipaddress.collapse_addresses(one.network for one in given if one.ports is None))
+    for network in wholly:
+        yield Destination(network)
+    partly = [(one.network, one.ports) for one in given if one.ports is not None]
+    edges = sorted({edge for _, (low, high) in partly for edge in (low, high + 1)})
+    for low, after in itertools.pairwise(edges):
+        here = [network for network, ports in partly if ports[0] <= low < ports[1] + 1]
+        for network in ipaddress.collapse_addresses(here):
+            for piece in _without(network, wholly):
+                yield Destination(piece, (low, after - 1))
+
+
+def _without(
+    network: ipaddress.IPv4Network, others: Iterable[ipaddress.IPv4Network]
+) -> list[ipaddress.IPv4Network]:
+    pieces = [network]
+    for other in others:
+        if any(piece.subnet_of(other) for piece in pieces):
+            pieces = [piece for piece in pieces if not piece.subnet_of(other)]
+        pieces = [
+            rest
+            for piece in pieces
+            for rest in (piece.address_exclude(other) if other.subnet_of(piece) else (piece,))
+        ]
+    return pieces
