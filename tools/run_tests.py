@@ -227,6 +227,8 @@ def main() -> int:
         arguments = side_by_side()
     elif os.geteuid() == 0:
         isolation.isolate()
+    # What pytest compiles of the tests is kept: on an emulated machine that takes half a minute.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [environment.PYTHON, "-m", "pytest", *arguments]
     # The name is short: sockets below it may have paths of 107 bytes.
     with tempfile.TemporaryDirectory(prefix="spt-", ignore_cleanup_errors=True) as scratch:

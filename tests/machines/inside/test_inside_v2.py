@@ -283,19 +283,24 @@ def test_a_daemon_below_a_cgroup_namespace(delegated: Delegated) -> None:
     assert daemon.docker("exec", "kept", "cat", "/sys/fs/cgroup/pids.max").out == "30\n"
 
 
-def test_what_is_not_there_is_a_warning_each(delegated: Delegated) -> None:
+def test_what_is_not_there_is_a_warning_each(no_veth: None, delegated: Delegated) -> None:
     """The limit is discarded in Docker's words, there is no profile, and the container runs."""
     daemon, _ = delegated("+memory +pids", "mount --bind /run/out /sbin")
-    *lacks, apparmor = sorted(daemon.api.get("/info")["Warnings"], key=lambda line: "AppArmor" in line)
+    order = ("veth", "AppArmor")
+    *lacks, veth, apparmor = sorted(
+        daemon.api.get("/info")["Warnings"],
+        key=lambda line: next((number for number, word in enumerate(order, 1) if word in line), 0),
+    )
     assert sorted(lacks) == [
         "WARNING: No blkio throttle support",
         "WARNING: No cpu cfs quota support",
         "WARNING: No cpu shares support",
         "WARNING: No cpuset support",
     ]
+    assert "no veth pairs" in veth
     assert "containers run without a profile" in apparmor and "install the package apparmor" in apparmor
     assert "name=apparmor" not in daemon.api.get("/info")["SecurityOptions"]
-    options = ("--rm", "--cpu-shares", "100", "--memory", "32m", daemon.busybox)
+    options = ("--rm", "--network", "none", "--cpu-shares", "100", "--memory", "32m", daemon.busybox)
     done = daemon.docker("run", *options, "cat", "/proc/self/attr/apparmor/current")
     assert done.err.count("WARNING") == 1 and "CPU shares" in done.err
     assert done.out.strip("\0\n") == "unconfined"
