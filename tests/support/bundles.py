@@ -220,17 +220,16 @@ class Runner:
         client = Client()
         request = ExecRequest(
             f"id{self.box.count}", rundir, open_stdin=stdin, terminal=bool(process_object.get("terminal")),
-            attachments=(Attachment(stdin, True, True, False),), terminal_size=size, timeout_s=timeout_s,
-            reaped=reaper is not None, ends_all=ends_all,
+            terminal_size=size, timeout_s=timeout_s, reaped=reaper is not None,
+            ends_all=ends_all,
         )  # fmt: skip
 
-        async def write() -> None:
+        async def begin() -> Process:
+            beginning = await main.process.begin_exec(request, [] if reaper is None else [reaper])
             Path(rundir, "exec.json").write_text(json.dumps({"process": process_object}))
+            return await beginning.go([Attachment(stdin, True, True, False)], [client.theirs.fileno()])
 
-        fds = [*([] if reaper is None else [reaper]), client.theirs.fileno()]
-        return await self._started(
-            main.process.execute(request, fds, asyncio.ensure_future(write())), client, rundir
-        )
+        return await self._started(begin(), client, rundir)
 
     async def _started(self, launching: Coroutine[Any, Any, Process], client: Client, rundir: str) -> Run:
         try:

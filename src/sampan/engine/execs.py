@@ -20,9 +20,10 @@ from sampan.engine.signals import parse_signal
 from sampan.engine.spec import exec_process
 from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
 from sampan.oci.records import decode, encode
-from sampan.runtime import Attachment, ExecRequest, ExitRecord, LaunchError, Process, adopt
+from sampan.runtime import Attachment, Beginning, ExecRequest, ExitRecord, LaunchError, Process, adopt
 
 _LONGEST_S = 366 * 86400
+_AHEAD_S = 0.25  # how long a process waits for its client to ask for its start
 KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
 
 
@@ -91,6 +92,88 @@ def check_startable(live: Live, session: Exec) -> None:
     _check_runnable(live)
 
 
+def begin_ahead(core: Core, live: Live, session: Exec) -> None:
+    """Make the process while the client, who has been told of the exec, gets ready to ask for its start.
+
+    It waits before it sees the container's files. One that is not asked for soon is ended again; then, and
+    where anything is amiss, `start` makes one, and has the errors.
+    """
+    config = session.config
+    own = live.container.host_config.runtime == OWN_RUNTIME
+    if own and not config.tty and not config.timeout and live.process is not None and live.ahead is None:
+        live.ahead = session
+        session.ahead = asyncio.create_task(_make(core, live, session), name=f"ahead {session.id[:12]}")
+        core.spawn(session.ahead)
+        asyncio.get_running_loop().call_later(_AHEAD_S, _give_up, core, live, session)
+
+
+async def _make(core: Core, live: Live, session: Exec) -> Beginning | None:
+    directory = rundir(core, session)
+    written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
+    beginning = None
+    try:
+        assert live.process is not None
+        beginning = await live.process.begin_exec(_request(session, directory))
+        await written
+        return beginning
+    except (SampanError, OSError):
+        await asyncio.gather(written, return_exceptions=True)
+        await _clear(directory, beginning)
+        return None
+
+
+def _give_up(core: Core, live: Live, session: Exec) -> None:
+    """Its time has passed: end the process, unless it has been started."""
+    if live.ahead is session:
+        live.ahead = None
+    ahead, session.ahead = session.ahead, None
+    if ahead is not None:
+
+        async def end() -> None:
+            beginning = await ahead
+            if beginning is not None:
+                await _clear(rundir(core, session), beginning)
+
+        core.spawn(asyncio.create_task(end(), name=f"drop {session.id[:12]}"))
+
+
+async def _made_ahead(core: Core, live: Live, session: Exec) -> Beginning | None:
+    """The process that waits for its start, if one does."""
+    if live.ahead is session:
+        live.ahead = None
+    try:
+        beginning = await asyncio.shield(session.ahead) if session.ahead is not None else None
+    except asyncio.CancelledError:
+        _give_up(core, live, session)
+        raise
+    session.ahead = None
+    if beginning is not None and beginning.failed:
+        await _clear(rundir(core, session), beginning)
+        return None
+    return beginning
+
+
+async def _clear(directory: Path, beginning: Beginning | None) -> None:
+    if beginning is not None:
+        await beginning.drop()
+    await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+def _request(
+    session: Exec, directory: Path, terminal_size: tuple[int, int] | None = None, ends_all: bool = False
+) -> ExecRequest:
+    return ExecRequest(
+        id=session.id,
+        rundir=str(directory),
+        open_stdin=session.config.attach_stdin,
+        terminal=session.config.tty,
+        terminal_size=terminal_size,
+        timeout_s=session.config.timeout,
+        reaped=session.config.timeout > 0,
+        ends_all=ends_all,
+    )
+
+
 async def start(
     core: Core,
     live: Live,
@@ -115,28 +198,13 @@ async def start(
     session.started = True
     directory = rundir(core, session)
     core.publish(live, f"exec_start: {' '.join(session.config.cmd)}", execID=session.id)
-    # Written while the process is being made: that takes longer.
-    written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
+    beginning = await _made_ahead(core, live, session)
     try:
-        request = ExecRequest(
-            id=session.id,
-            rundir=str(directory),
-            open_stdin=session.config.attach_stdin,
-            terminal=session.config.tty,
-            attachments=(attachment,) if attachment is not None else (),
-            terminal_size=terminal_size,
-            timeout_s=session.config.timeout,
-            reaped=session.config.timeout > 0,
-            ends_all=ends_all,
-        )
-        fds = [_reaper()] if request.reaped else []
-        if connection is not None:
-            fds.append(connection.fileno())
-        if live.process is None:
-            raise NotRunning(live.id)
-        process = await live.process.execute(request, fds, written)
+        if beginning is None:
+            beginning = await _begin(core, live, session, terminal_size, ends_all)
+        attachments = [attachment] if attachment is not None else []
+        process = await beginning.go(attachments, [connection.fileno()] if connection is not None else [])
     except (SampanError, OSError) as error:
-        await asyncio.gather(written, return_exceptions=True)
         code = error.exit_code if isinstance(error, LaunchError) else 126
         session.ended = ExitRecord(code, time.time_ns(), error=str(error))
         await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
@@ -145,6 +213,28 @@ async def start(
     session.process = process
     session.launched.set()
     watch(core, live, session, process)
+
+
+async def _begin(
+    core: Core, live: Live, session: Exec, terminal_size: tuple[int, int] | None, ends_all: bool
+) -> Beginning:
+    directory = rundir(core, session)
+    # Written while the process is being made: that takes longer.
+    written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
+    try:
+        if live.process is None:
+            raise NotRunning(live.id)
+        request = _request(session, directory, terminal_size, ends_all)
+        beginning = await live.process.begin_exec(request, [_reaper()] if request.reaped else [])
+    except BaseException:
+        await asyncio.gather(written, return_exceptions=True)
+        raise
+    try:
+        await written
+    except BaseException:
+        await beginning.drop()
+        raise
+    return beginning
 
 
 @cache

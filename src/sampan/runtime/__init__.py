@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sampan.runtime.cleanup import remove_run
-    from sampan.runtime.client import Launcher, Process, adopt
+    from sampan.runtime.client import Beginning, Launcher, Process, adopt
     from sampan.runtime.errors import LaunchError
     from sampan.runtime.protocol import (
         REPORT_FD,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REPORT_FD",
     "Attachment",
+    "Beginning",
     "ExecRequest",
     "ExitRecord",
     "LaunchError",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Beginning": "client",
     "Launcher": "client",
     "Process": "client",
     "adopt": "client",

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -200,21 +200,15 @@ class Process:
             self.close()
             raise
 
-    async def execute(self, request: ExecRequest, fds: Sequence[int], written: Awaitable[None]) -> Process:
-        """Start one more process in this container.
+    async def begin_exec(self, request: ExecRequest, fds: Sequence[int] = ()) -> Beginning:
+        """Have one more process made in this container.
 
         Args:
             request: what to run.
-            fds: the reaper's program, if it is asked for, then one for each attachment; the caller's own
-                stay open and are to be closed.
-            written: done when the rundir and `exec.json` are there.
-
-        Returns:
-            The process, whose own program runs by now.
+            fds: the reaper's program, if it is asked for; the caller's own stays open.
 
         Raises:
             Conflict: the container has ended.
-            LaunchError: it was refused; nothing is left of it but its directory.
         """
         ours, theirs = wire.pair()
         try:
@@ -230,18 +224,7 @@ class Process:
             raise
         finally:
             theirs.close()
-        started = Process(request.id, request.rundir, ours, "exec")
-        try:
-            await written
-            try:
-                await _send(ours, {"op": "written"}, [])
-            except OSError:
-                pass  # the monitor has failed already, and said why
-        except BaseException:
-            started.close()
-            raise
-        await started.wait_started()
-        return started
+        return Beginning(Process(request.id, request.rundir, ours, "exec"), ours)
 
     async def attach(self, fd: int, attachment: Attachment) -> None:
         """Hand a client's socket to the monitor; it speaks to the client from then on.
@@ -415,6 +398,58 @@ def _record_lost(rundir: str) -> ExitRecord:
     finally:
         os.close(directory)
     return record
+
+
+class Beginning:
+    """An exec whose process is being made, or waits for the word to go on.
+
+    Args:
+        process: what it is to be.
+        connection: to the monitor; the process's.
+    """
+
+    def __init__(self, process: Process, connection: socket.socket) -> None:
+        self._process = process
+        self._connection = connection
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is known already that nothing will come of it."""
+        ready = self._process._ready
+        return ready.done() and ready.exception() is not None
+
+    async def go(self, attachments: Sequence[Attachment], fds: Sequence[int]) -> Process:
+        """Let it go on, as `exec.json` is written by now.
+
+        Args:
+            attachments: the clients.
+            fds: one for each of them; the caller's own stay open and are to be closed.
+
+        Returns:
+            The process, whose own program runs by now.
+
+        Raises:
+            LaunchError: it was refused; nothing is left of it but its directory.
+        """
+        word = {"op": "written", "attachments": [wire.encode_attachment(one) for one in attachments]}
+        try:
+            await _send(self._connection, word, fds)
+        except OSError:
+            pass  # the monitor has failed already, and said why
+        except BaseException:
+            self._process.close()
+            raise
+        await self._process.wait_started()
+        return self._process
+
+    async def drop(self) -> None:
+        """Nothing is to come of it."""
+        try:
+            await _send(self._connection, {"op": "drop"}, [])
+        except OSError:
+            pass  # it has failed, or its container has ended
+        finally:
+            self._process.close()
 
 
 async def adopt(rundir: str) -> Process | ExitRecord | None:

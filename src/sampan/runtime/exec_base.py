@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Sequence
 from typing import Any
 
 from sampan.linux import cgroups
 from sampan.runtime import wire
 from sampan.runtime.init import Refused
 from sampan.runtime.loop import Loop
-from sampan.runtime.protocol import ExecRequest
+from sampan.runtime.protocol import Attachment, ExecRequest
 from sampan.runtime.run import Run
 
 
@@ -23,7 +22,6 @@ class ExecBase(Run):
         loop: the monitor's.
         request: what to run.
         daemon: the exec's own connection to the daemon that asked.
-        clients: the clients' descriptors.
 
     Attributes:
         leaf: its own cgroup, if it has one.
@@ -32,9 +30,7 @@ class ExecBase(Run):
 
     strayed = False
 
-    def __init__(
-        self, loop: Loop, request: ExecRequest, daemon: socket.socket, clients: Sequence[int]
-    ) -> None:
+    def __init__(self, loop: Loop, request: ExecRequest, daemon: socket.socket) -> None:
         super().__init__(
             loop, "exec", request.id, request.rundir, terminal=request.terminal,
             open_stdin=request.open_stdin, stdin_once=True,
@@ -42,7 +38,7 @@ class ExecBase(Run):
         self.leaf: cgroups.Leaf | None = None
         self._request = request
         self._daemon = daemon
-        self._clients = list(clients)
+        self._clients: list[tuple[int, Attachment]] = []
         self._ours: dict[str, int] = {}
 
     @property
@@ -65,15 +61,20 @@ class ExecBase(Run):
 
     def _on_word(self, _: int) -> None:
         try:
-            message, _fds = wire.receive(self._daemon, socket.MSG_DONTWAIT)
+            message, fds = wire.receive(self._daemon, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
-            message = None
+            message, fds = None, []
         self._loop.unwatch(self._daemon.fileno())
         try:
             if message is None:
                 raise Refused("config", "the daemon gave this exec up")
+            if message["op"] == "drop":
+                self._fail(None)
+                return
+            attachments = map(wire.decode_attachment, message["attachments"])
+            self._clients = list(zip(fds, attachments, strict=True))
             self._written_down()
         except Refused as error:
             self._fail(error)
@@ -90,18 +91,21 @@ class ExecBase(Run):
 
     def _serve(self, pidfd: int, terminal: int | None) -> None:
         """The program runs: serve its clients, and tell the daemon."""
-        clients = list(zip(self._clients, self._request.attachments, strict=True))
-        self._clients = []
+        clients, self._clients = self._clients, []
         self._begin(pidfd, terminal, self._ours, clients)
         self._connect(self._daemon, {})
 
-    def _fail(self, error: Refused) -> None:
-        """Leave nothing of it here, and say why; whether it is over is for those who know of its process."""
+    def _fail(self, error: Refused | None) -> None:
+        """Leave nothing of it here, and say why, unless nobody wants it any more.
+
+        Whether it is over is for those who know of its process.
+        """
         self._loop.unwatch(self._daemon.fileno())
-        for fd in (*self._ours.values(), *self._clients):
+        for fd in (*self._ours.values(), *(fd for fd, _ in self._clients)):
             os.close(fd)
         self._ours, self._clients = {}, []
-        self._refuse(self._daemon, error)
+        if error is not None:
+            self._refuse(self._daemon, error)
         self._daemon.close()
         self._stop_listening()
 

@@ -34,7 +34,7 @@ class ExecRun(ExecBase):
     Args:
         container_pid: the container's first process.
         where: what to join.
-        fds: the reaper's program, if it is asked for, and the clients'.
+        fds: the reaper's program, if it is asked for.
         loop, request, daemon: as for `ExecBase`.
     """
 
@@ -47,7 +47,7 @@ class ExecRun(ExecBase):
         daemon: socket.socket,
         fds: Sequence[int],
     ) -> None:
-        super().__init__(loop, request, daemon, fds[1:] if request.reaped else fds)
+        super().__init__(loop, request, daemon)
         self._container_pid = container_pid
         self._where = where
         self._reaper = fds[0] if request.reaped else None
@@ -160,7 +160,7 @@ class ExecRun(ExecBase):
             self._loop.watch(self._report, select.EPOLLIN, self._on_report)
         self._serve(newborn.pidfd, newborn.terminal)
 
-    def _fail(self, error: Refused) -> None:
+    def _fail(self, error: Refused | None) -> None:
         newborn, self._newborn = self._newborn, None
         if newborn is not None:
             self._loop.unwatch(newborn.channel.fileno())

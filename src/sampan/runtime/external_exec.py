@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
 
 from sampan.linux import syscalls
 from sampan.runtime.exec_base import ExecBase
@@ -31,9 +30,8 @@ class ExternalExec(ExecBase):
         request: ExecRequest,
         runtime: Runtime,
         daemon: socket.socket,
-        clients: Sequence[int],
     ) -> None:
-        super().__init__(loop, request, daemon, clients)
+        super().__init__(loop, request, daemon)
         self._runtime = runtime
         self._console: Console | None = None
         self._caller = (0, -1)  # the runtime's pid and a pidfd of it, while it works
@@ -98,7 +96,7 @@ class ExternalExec(ExecBase):
         self._close_console()
         self._serve(made.pidfd, made.terminal)
 
-    def _fail(self, error: Refused) -> None:
+    def _fail(self, error: Refused | None) -> None:
         self._close_console()
         super()._fail(error)
         self._finished = True

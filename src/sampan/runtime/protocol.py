@@ -84,15 +84,15 @@ class LaunchRequest:
 class ExecRequest:
     """What the daemon asks of a container's monitor: run one more process in it.
 
-    The process is made at once and waits until the daemon says on the exec's own connection that `exec.json`
-    is written, whose member `process` is an OCI `process` object.
+    The process is made at once and waits for the daemon's word on the exec's own connection: that `exec.json`
+    is written, whose member `process` is an OCI `process` object, and whom to serve from the first byte on;
+    or that the exec is not to be.
 
     Attributes:
         id: the exec's.
         rundir: as in `LaunchRequest`, for the exec; the daemon makes it and puts `exec.json` there.
         open_stdin: as in `LaunchRequest`; stdin closes with the first client's side.
         terminal: whether it has a terminal.
-        attachments: as in `LaunchRequest`.
         terminal_size: as in `LaunchRequest`.
         timeout_s: seconds after which it is ended, with all that it started; 0 for never.
         reaped: run it under a reaper, whose program is the first descriptor with the request, so that
@@ -105,7 +105,6 @@ class ExecRequest:
     rundir: str
     open_stdin: bool = False
     terminal: bool = False
-    attachments: tuple[Attachment, ...] = ()
     terminal_size: tuple[int, int] | None = None
     timeout_s: float = 0
     reaped: bool = False

@@ -110,7 +110,8 @@ def encode_request(request: LaunchRequest) -> dict[str, Any]:
 
 def decode_request(value: dict[str, Any]) -> LaunchRequest:
     """A `LaunchRequest` from JSON."""
-    fields = _decode_streams(value)
+    fields = {**value, "terminal_size": _decode_size(value)}
+    fields["attachments"] = tuple(decode_attachment(entry) for entry in value["attachments"])
     fields["log"] = None if value["log"] is None else LogSpec(*value["log"])
     fields["runtime"] = tuple(value["runtime"])
     return LaunchRequest(**fields)
@@ -123,7 +124,6 @@ def encode_exec(request: ExecRequest) -> dict[str, Any]:
         "rundir": request.rundir,
         "open_stdin": request.open_stdin,
         "terminal": request.terminal,
-        "attachments": [encode_attachment(attachment) for attachment in request.attachments],
         "terminal_size": request.terminal_size,
         "timeout_s": request.timeout_s,
         "reaped": request.reaped,
@@ -133,14 +133,12 @@ def encode_exec(request: ExecRequest) -> dict[str, Any]:
 
 def decode_exec(value: dict[str, Any]) -> ExecRequest:
     """An `ExecRequest` from JSON."""
-    return ExecRequest(**_decode_streams(value))
+    return ExecRequest(**{**value, "terminal_size": _decode_size(value)})
 
 
-def _decode_streams(value: dict[str, Any]) -> dict[str, Any]:
-    fields = dict(value)
-    fields["attachments"] = tuple(decode_attachment(entry) for entry in value["attachments"])
-    fields["terminal_size"] = None if value["terminal_size"] is None else tuple(value["terminal_size"])
-    return fields
+def _decode_size(value: dict[str, Any]) -> tuple[int, int] | None:
+    size = value["terminal_size"]
+    return None if size is None else (size[0], size[1])
 
 
 def encode_exit(record: ExitRecord) -> dict[str, Any]:

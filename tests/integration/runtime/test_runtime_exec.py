@@ -12,8 +12,8 @@ import pytest
 
 from sampan.engine.init_program import sealed_init
 from sampan.errors import Conflict
-from sampan.runtime import Attachment, ExecRequest, LaunchError
-from support.bundles import Client, Run, Runner, alive, eventually, in_box, process
+from sampan.runtime import ExecRequest, LaunchError
+from support.bundles import Run, Runner, alive, eventually, in_box, process
 
 pytestmark = pytest.mark.root
 
@@ -229,17 +229,12 @@ def test_an_exec_whose_program_never_comes_holds_nobody_up() -> None:
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sh", "-c", "while :; do echo tick; sleep 0.1; done"])
         rundir = runner.box.rundir()
-        client = Client()
-        request = ExecRequest("stuck", rundir, attachments=(Attachment(False, True, True, False),))
-        never = asyncio.get_running_loop().create_future()
-        stuck = asyncio.create_task(main.process.execute(request, [client.theirs.fileno()], never))
+        stuck = await main.process.begin_exec(ExecRequest("stuck", rundir))
         await eventually(lambda: len(_leaves(runner)) == 1)
         assert (await _end(runner, await runner.execute(main, process(["echo", "hi"]))))[0] == b"hi\n"
         assert b"tick\ntick" in await main.client.read(b"tick\ntick")
-        stuck.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await stuck
-        client.close()
+        await stuck.drop()
+        assert not stuck.failed
         await eventually(lambda: not _leaves(runner))
         assert await _end(runner, await runner.execute(main, process(["true"]))) == (b"", 0)
 

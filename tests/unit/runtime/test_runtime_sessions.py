@@ -77,7 +77,7 @@ def test_requests_survive_the_wire() -> None:
     message, fds = wire.receive(theirs)
     assert message is not None and wire.decode_request(message) == request
     assert len(fds) == 1
-    execute = ExecRequest("id", "/run", True, False, (Attachment(True, True, True, False),), None, 1.5, True)
+    execute = ExecRequest("id", "/run", True, False, (24, 80), 1.5, True)
     wire.send(ours, {"request": wire.encode_exec(execute)})
     message, _ = wire.receive(theirs)
     assert message is not None and wire.decode_exec(message["request"]) == execute
