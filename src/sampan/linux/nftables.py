@@ -70,14 +70,15 @@ _TRANSPORT_HEADER = 2
 _SPORT_OFFSET, _DPORT_OFFSET = 0, 2
 _CHECKSUM_OFFSETS = {6: 16, 17: 6}  # TCP, UDP
 _CHECKSUM_INTERNET = 1
-_IP_SOURCE_OFFSET = 12
-_IP_DESTINATION_OFFSET = 16
+_SOURCE_OFFSETS: dict[int, int] = {4: 12, 6: 8}  # by IP version, in its header
+_DESTINATION_OFFSETS: dict[int, int] = {4: 16, 6: 24}
 _REJECT_ICMP_UNREACH, _REJECT_TCP_RESET = 0, 1
 _ICMP_PKT_FILTERED = 13
 _IPS_DST_NAT = 1 << 5  # nf_conntrack_common.h
 _FIB_DADDR, _FIB_ADDRTYPE, _RTN_UNICAST, _RTN_LOCAL = 2, 3, 1, 2
 
 Expression = bytes
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Fingerprint = tuple[tuple[bytes, bytes], ...]
 
 
@@ -161,18 +162,19 @@ def oifname(name: str, *, equal: bool = True) -> tuple[Expression, ...]:
     return _interface(_META_OIFNAME, name, equal)
 
 
-def ip_saddr(network: ipaddress.IPv4Network) -> tuple[Expression, ...]:
-    """`ip saddr network`, for a table of family ip."""
-    return _address(network, _IP_SOURCE_OFFSET)
+def ip_saddr(network: IPNetwork) -> tuple[Expression, ...]:
+    """`ip saddr network`, for a table of family ip; `ip6 saddr network` of family ip6."""
+    return _address(network, _SOURCE_OFFSETS[network.version])
 
 
-def ip_daddr(network: ipaddress.IPv4Network) -> tuple[Expression, ...]:
-    """`ip daddr network`, for a table of family ip."""
-    return _address(network, _IP_DESTINATION_OFFSET)
+def ip_daddr(network: IPNetwork) -> tuple[Expression, ...]:
+    """`ip daddr network`, for a table of family ip; `ip6 daddr network` of family ip6."""
+    return _address(network, _DESTINATION_OFFSETS[network.version])
 
 
-def _address(network: ipaddress.IPv4Network, offset: int) -> tuple[Expression, ...]:
-    load = expression("payload", be32(1, _REGISTER), be32(2, 1), be32(3, offset), be32(4, 4))
+def _address(network: IPNetwork, offset: int) -> tuple[Expression, ...]:
+    length = network.max_prefixlen // 8
+    load = expression("payload", be32(1, _REGISTER), be32(2, 1), be32(3, offset), be32(4, length))
     return (load, _mask(network.netmask.packed), _compare(network.network_address.packed, True))
 
 
@@ -281,7 +283,7 @@ def table_messages(
 
     Args:
         contents: requests for what else is in it, which the rules may refer to.
-        family: `AF_INET` for ip, `AF_BRIDGE` for bridge.
+        family: `AF_INET` for ip, `AF_INET6` for ip6, `AF_BRIDGE` for bridge.
     """
     ours = head(family)
     made = Message(
@@ -318,14 +320,16 @@ def batch(messages: list[Message]) -> list[Message]:
     return [begin, *messages, Message(_BATCH_END, 0, mark, "commit an nftables transaction")]
 
 
-def replace_table(name: str, chains: tuple[Chain, ...], contents: tuple[Message, ...] = ()) -> None:
+def replace_table(
+    name: str, chains: tuple[Chain, ...], contents: tuple[Message, ...] = (), family: int = socket.AF_INET
+) -> None:
     """Put our table in place, in one transaction; no packet sees it half made.
 
     Raises:
         OSError: what the kernel says; EPROTONOSUPPORT, EOPNOTSUPP or ENOENT when it lacks a part.
     """
     with Netlink(NETLINK_NETFILTER) as netlink:
-        netlink.transact(batch(table_messages(name, chains, contents)))
+        netlink.transact(batch(table_messages(name, chains, contents, family)))
 
 
 def add_table(name: str, chains: tuple[Chain, ...]) -> None:
@@ -340,11 +344,11 @@ def add_table(name: str, chains: tuple[Chain, ...]) -> None:
         netlink.transact(batch([anew, *contents]))
 
 
-def delete_table(name: str) -> None:
+def delete_table(name: str, family: int = socket.AF_INET) -> None:
     """Delete our table; one that is not there is fine."""
-    made = table_messages(name, ())[0]  # so that deleting never fails for want of it
+    made = table_messages(name, (), family=family)[0]  # so that deleting never fails for want of it
     with Netlink(NETLINK_NETFILTER) as netlink:
-        netlink.transact(batch([made, delete_message(name)]))
+        netlink.transact(batch([made, delete_message(name, family)]))
 
 
 def table_exists(name: str) -> bool:

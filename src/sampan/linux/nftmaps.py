@@ -31,14 +31,20 @@ _NEWSETELEM = SUBSYSTEM | 12
 _DELSETELEM = SUBSYSTEM | 14
 _NFT_SET_MAP = 0x8
 _LIST_ELEM = 1
-_TYPE_ADDRESS, _TYPE_PROTOCOL, _TYPE_SERVICE = 7, 12, 13  # nft's ipv4_addr, inet_proto, inet_service
+_TYPE_ADDRESS: dict[int, int] = {socket.AF_INET: 7, socket.AF_INET6: 8}  # nft's ipv4_addr and ipv6_addr
+_TYPE_PROTOCOL, _TYPE_SERVICE = 12, 13  # its inet_proto and inet_service
 _REGISTER = 8  # the first of those that hold four bytes
 _META_L4PROTO = 16
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_IP_DESTINATION_OFFSET = 16
+_IP_DESTINATION_OFFSET: dict[int, int] = {socket.AF_INET: 16, socket.AF_INET6: 24}
+_ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
+_FAMILIES: dict[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NAT_DESTINATION = 1
 _ELEMENTS_IN_MESSAGE = 400  # an attribute holds 64 KiB
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,15 @@ class Redirection:
     """
 
     protocol: str
-    address: ipaddress.IPv4Address | None
+    address: IPAddress | None
     port: int
-    to_address: ipaddress.IPv4Address
+    to_address: IPAddress
     to_port: int
+
+    @property
+    def family(self) -> int:
+        """Of the table that it belongs to."""
+        return _FAMILIES[self.to_address.version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,36 +76,40 @@ class RedirectionMap:
 
     name: str
     addressed: bool
+    family: int = socket.AF_INET
 
     def rule(self) -> tuple[Expression, ...]:
         """`dnat ip to meta l4proto [. ip daddr] . th dport map @name`."""
         register = _REGISTER
+        length = _ADDRESS_BYTES[self.family]
         loads = [expression("meta", be32(2, _META_L4PROTO), be32(1, register))]
         if self.addressed:
-            register += 1
-            loads.append(_payload(register, _NETWORK_HEADER, _IP_DESTINATION_OFFSET, 4))
+            offset = _IP_DESTINATION_OFFSET[self.family]
+            loads.append(_payload(register + 1, _NETWORK_HEADER, offset, length))
+            register += length // 4
         register += 1
         loads.append(_payload(register, _TRANSPORT_HEADER, 2, 2))
         lookup = expression("lookup", text(1, self.name), be32(2, _REGISTER), be32(3, _REGISTER))
         nat = expression(
-            "nat", be32(1, _NAT_DESTINATION), be32(2, socket.AF_INET),
-            be32(3, _REGISTER), be32(5, _REGISTER + 1),
+            "nat", be32(1, _NAT_DESTINATION), be32(2, self.family),
+            be32(3, _REGISTER), be32(5, _REGISTER + length // 4),
         )  # fmt: skip
         return (*loads, lookup, nat)
 
     def message(self, table: str, number: int) -> Message:
         """The request to make it, `number` being its id within the transaction."""
-        types = [_TYPE_PROTOCOL, *([_TYPE_ADDRESS] if self.addressed else []), _TYPE_SERVICE]
+        address, length = _TYPE_ADDRESS[self.family], _ADDRESS_BYTES[self.family]
+        types = [_TYPE_PROTOCOL, *([address] if self.addressed else []), _TYPE_SERVICE]
         key_type = 0
         for kind in types:
             key_type = key_type << 6 | kind
-        body = head(socket.AF_INET) + text(1, table) + text(2, self.name) + be32(3, _NFT_SET_MAP)
-        body += be32(4, key_type) + be32(5, 4 * len(types))
-        body += be32(6, _TYPE_ADDRESS << 6 | _TYPE_SERVICE) + be32(7, 8) + be32(10, number)
+        body = head(self.family) + text(1, table) + text(2, self.name) + be32(3, _NFT_SET_MAP)
+        body += be32(4, key_type) + be32(5, 8 + (length if self.addressed else 0))
+        body += be32(6, address << 6 | _TYPE_SERVICE) + be32(7, length + 4) + be32(10, number)
         return Message(_NEWSET, NLM_F_ACK | NLM_F_CREATE, body, f"create nftables map {table} {self.name}")
 
     def add(self, table: str, redirections: Iterable[Redirection]) -> Iterator[Message]:
-        """The requests to add elements; those of the other kind of map are passed over."""
+        """The requests to add elements; those of another kind of map or family are passed over."""
         for some in _portions([one for one in redirections if self._holds(one)]):
             yield self._elements(table, _NEWSETELEM, NLM_F_ACK | NLM_F_CREATE, some, "add to")
 
@@ -104,7 +119,7 @@ class RedirectionMap:
             yield self._elements(table, _DELSETELEM, NLM_F_ACK, some, "delete from")
 
     def _holds(self, one: Redirection) -> bool:
-        return (one.address is not None) == self.addressed
+        return (one.address is not None) == self.addressed and one.family == self.family
 
     def _elements(
         self, table: str, kind: int, flags: int, redirections: Sequence[Redirection], what: str
@@ -119,11 +134,19 @@ class RedirectionMap:
                 target = one.to_address.packed + struct.pack(">H2x", one.to_port)
                 members.append(nested(2, attribute(1, target)))
             elements.append(nested(_LIST_ELEM, *members))
-        body = head(socket.AF_INET) + text(1, table) + text(2, self.name) + nested(3, *elements)
+        body = head(self.family) + text(1, table) + text(2, self.name) + nested(3, *elements)
         return Message(kind, flags, body, f"{what} nftables map {table} {self.name}")
 
 
-MAPS = (RedirectionMap("published-at", addressed=True), RedirectionMap("published", addressed=False))
+def maps(family: int) -> tuple[RedirectionMap, RedirectionMap]:
+    """The two maps of a table of family ip or ip6: of ports at one address, and at any."""
+    return (
+        RedirectionMap("published-at", addressed=True, family=family),
+        RedirectionMap("published", addressed=False, family=family),
+    )
+
+
+_MAPS = (*maps(socket.AF_INET), *maps(socket.AF_INET6))
 
 
 def _payload(register: int, base: int, offset: int, length: int) -> Expression:
@@ -136,32 +159,32 @@ def _portions(redirections: list[Redirection]) -> Iterator[list[Redirection]]:
 
 
 def add(table: str, redirections: Sequence[Redirection]) -> None:
-    """Add elements to the maps of a table, all or none.
+    """Add elements to the maps of the tables of this name, all or none.
 
     Raises:
         OSError: what the kernel says; ENOENT when somebody has removed the table.
     """
-    messages = [message for one in MAPS for message in one.add(table, redirections)]
+    messages = [message for one in _MAPS for message in one.add(table, redirections)]
     with Netlink(NETLINK_NETFILTER) as netlink:
         netlink.transact(batch(messages))
 
 
 def delete(table: str, redirections: Sequence[Redirection]) -> None:
-    """Delete elements from the maps of a table; those that are not there are fine.
+    """Delete elements from the maps of the tables of this name; those that are not there are fine.
 
     Raises:
         OSError: what the kernel says.
     """
     with Netlink(NETLINK_NETFILTER) as netlink:
         try:
-            netlink.transact(batch([message for one in MAPS for message in one.delete(table, redirections)]))
+            netlink.transact(batch([message for one in _MAPS for message in one.delete(table, redirections)]))
             return
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
         for redirection in redirections:  # somebody has removed some of them, or all with the table
             try:
-                netlink.transact(batch([m for one in MAPS for m in one.delete(table, [redirection])]))
+                netlink.transact(batch([m for one in _MAPS for m in one.delete(table, [redirection])]))
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise

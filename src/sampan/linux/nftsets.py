@@ -6,13 +6,12 @@ However many there are, each packet costs one lookup. Numbers are those of Linux
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sampan.linux.netlink import NLM_F_ACK, NLM_F_CREATE, Message, attribute, be32, nested, text
-from sampan.linux.nftables import SUBSYSTEM, Expression, expression, head
+from sampan.linux.nftables import SUBSYSTEM, Expression, IPNetwork, expression, head
 
 _NEWSET = SUBSYSTEM | 9
 _NEWSETELEM = SUBSYSTEM | 12
@@ -20,13 +19,15 @@ _DELSETELEM = SUBSYSTEM | 14
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8
 _DATA_VERDICT = 0xFFFFFF00
 _ELEMENT_INTERVAL_END = 1
-_TYPE_ADDRESS, _TYPE_INTERFACE = 7, 41  # nft's ipv4_addr and ifname
+_TYPE_ADDRESS: dict[int, int] = {socket.AF_INET: 7, socket.AF_INET6: 8}  # nft's ipv4_addr and ipv6_addr
+_TYPE_INTERFACE = 41  # its ifname
 _LIST_ELEM = 1
 _LOOKUP_INVERTED = 1
 _FIRST_REGISTER, _SECOND_REGISTER = 8, 12  # of four bytes each; an interface's name takes four
 _REGISTER_VERDICT = 0
 _META_IIFNAME, _META_OIFNAME = 6, 7
-_IP_SOURCE_OFFSET = 12
+_SOURCE_OFFSET: dict[int, int] = {socket.AF_INET: 12, socket.AF_INET6: 8}
+_ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _ACCEPT, _DROP = 1, 0
 _ELEMENTS_IN_MESSAGE = 400  # an attribute holds 64 KiB
 
@@ -36,13 +37,14 @@ class _Set:
     """What sets have in common: elements that are added and deleted as messages of a transaction."""
 
     name: str
+    family: int = socket.AF_INET
 
     def _made(self, table: str, number: int, flags: int, types: tuple[int, ...], *more: bytes) -> Message:
         key_type = 0
         for kind in types:
             key_type = key_type << 6 | kind
-        length = sum(16 if kind == _TYPE_INTERFACE else 4 for kind in types)
-        body = head(socket.AF_INET) + text(1, table) + text(2, self.name) + be32(3, flags)
+        length = sum(16 if kind == _TYPE_INTERFACE else _ADDRESS_BYTES[self.family] for kind in types)
+        body = head(self.family) + text(1, table) + text(2, self.name) + be32(3, flags)
         body += be32(4, key_type) + be32(5, length) + b"".join(more) + be32(10, number)
         return Message(_NEWSET, NLM_F_ACK | NLM_F_CREATE, body, f"create nftables set {table} {self.name}")
 
@@ -51,7 +53,7 @@ class _Set:
         what = "add to" if add else "delete from"
         for start in range(0, len(elements), _ELEMENTS_IN_MESSAGE):
             some = elements[start : start + _ELEMENTS_IN_MESSAGE]
-            body = head(socket.AF_INET) + text(1, table) + text(2, self.name)
+            body = head(self.family) + text(1, table) + text(2, self.name)
             body += nested(3, *(nested(_LIST_ELEM, one) for one in some))
             yield Message(kind, flags, body, f"{what} nftables set {table} {self.name}")
 
@@ -109,29 +111,29 @@ class InnerVerdicts(_Set):
 
 
 class SubnetSet(_Set):
-    """IPv4 networks that do not overlap."""
+    """Networks of the set's family that do not overlap."""
 
     __slots__ = ()
 
     def message(self, table: str, number: int) -> Message:
         """The request to make it, `number` being its id within the transaction."""
-        return self._made(table, number, _SET_INTERVAL, (_TYPE_ADDRESS,))
+        return self._made(table, number, _SET_INTERVAL, (_TYPE_ADDRESS[self.family],))
 
-    def change(self, table: str, subnets: Iterable[ipaddress.IPv4Network], *, add: bool) -> Iterator[Message]:
+    def change(self, table: str, subnets: Iterable[IPNetwork], *, add: bool) -> Iterator[Message]:
         """The requests to add or delete networks."""
         elements = []
         for subnet in subnets:
             elements.append(_key(subnet.network_address.packed))
             end = int(subnet.broadcast_address) + 1
-            if end < 1 << 32:
-                elements.append(_key(end.to_bytes(4, "big")) + be32(3, _ELEMENT_INTERVAL_END))
+            if end < 1 << subnet.max_prefixlen:
+                key = _key(end.to_bytes(subnet.max_prefixlen // 8, "big"))
+                elements.append(key + be32(3, _ELEMENT_INTERVAL_END))
         return self._changed(table, elements, add)
 
     def ip_saddr(self) -> tuple[Expression, ...]:
-        """`ip saddr @name`."""
-        load = expression(
-            "payload", be32(1, _FIRST_REGISTER), be32(2, 1), be32(3, _IP_SOURCE_OFFSET), be32(4, 4)
-        )
+        """`ip saddr @name`, or `ip6 saddr @name`."""
+        at, length = _SOURCE_OFFSET[self.family], _ADDRESS_BYTES[self.family]
+        load = expression("payload", be32(1, _FIRST_REGISTER), be32(2, 1), be32(3, at), be32(4, length))
         return (load, self._lookup())
 
 

@@ -1,11 +1,12 @@
-"""Our own nftables table: one for all bridge networks of a daemon, however many there are.
+"""Our own nftables tables: one of each family for all bridge networks of a daemon, however many there are.
 
-The table `sampan-<default bridge>` (family ip) is ours alone, and no other table is ever touched. That has a
-limit which nf_tables sets: a packet must pass every table's base chain, so a DROP policy that somebody else's
-forward chain has (ufw, firewalld, Docker) still drops, whatever ours accepts; `put` warns about one.
+The tables `sampan-<default bridge>` (families ip and ip6, the latter while a network has IPv6) are ours
+alone, and no other table is ever touched. That has a limit which nf_tables sets: a packet must pass every
+table's base chain, so a DROP policy that somebody else's forward chain has (ufw, firewalld, Docker) still
+drops, whatever ours accepts; `put` warns about one.
 
-Its rules never change: networks are elements of its sets, published ports elements of its maps. So a packet
-costs the same among a thousand networks, and a network comes and goes as one small transaction.
+Their rules never change: networks are elements of sets, published ports elements of maps. So a packet costs
+the same among a thousand networks, and a network comes and goes as one small transaction.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,14 +23,6 @@ from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.linux.nftsets import InnerVerdicts, InterfaceSet, SubnetSet
 
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
-_BRIDGES = InterfaceSet("bridges")
-_INTERNAL = InterfaceSet("internal")
-_INNER = InnerVerdicts("inner")
-_SUBNETS = SubnetSet("subnets")
-_MASQUERADED = SubnetSet("masqueraded")
-_SETS: tuple[InterfaceSet | InnerVerdicts | SubnetSet, ...] = (
-    _BRIDGES, _INTERNAL, _INNER, _SUBNETS, _MASQUERADED,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,74 +31,102 @@ class Zone:
 
     Attributes:
         bridge: its interface.
+        subnet, subnet6: its addresses; None for none of that family.
         icc: its containers may reach each other.
         masquerade: what leaves it gets the host's address.
         internal: nothing leaves or enters it.
     """
 
     bridge: str
-    subnet: ipaddress.IPv4Network
+    subnet: ipaddress.IPv4Network | None
     icc: bool
     masquerade: bool
     internal: bool
+    subnet6: ipaddress.IPv6Network | None = None
 
 
 class Firewall:
-    """The table of one daemon.
+    """The tables of one daemon.
 
     Args:
-        name: of the table.
+        name: of the tables.
 
     Attributes:
-        in_place: whether the kernel has taken it.
+        in_place: whether the kernel has taken the table of family ip.
+        in_place6: whether the one of family ip6 is there; it is not while no network has IPv6.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.in_place = False
+        self.in_place6 = False
+        self._left6 = True  # perhaps, by an earlier daemon
+        self._table, self._table6 = _Table(name, socket.AF_INET), _Table(name, socket.AF_INET6)
+
+    @property
+    def families(self) -> list[int]:
+        """Of the tables that are in place."""
+        return [
+            family
+            for family, there in ((socket.AF_INET, self.in_place), (socket.AF_INET6, self.in_place6))
+            if there
+        ]
 
     def put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection] = ()) -> list[str]:
-        """Put the table in place, whole; returns warnings when it cannot be or cannot suffice."""
-        contents = [one.message(self.name, number) for number, one in enumerate(nftmaps.MAPS, 1)]
-        contents += [one.message(self.name, number) for number, one in enumerate(_SETS, len(contents) + 1)]
-        contents += self._change(zones, add=True)
-        contents += [message for one in nftmaps.MAPS for message in one.add(self.name, published)]
+        """Put the tables in place, whole; returns warnings when they cannot be or cannot suffice."""
         try:
-            nftables.replace_table(self.name, _chains(), tuple(contents))
+            self._table.put(zones, published)
             others = nftables.dropping_forward_chains()
         except OSError as error:
-            self.in_place = False
+            self.in_place = self.in_place6 = False
             why = "; ".join(features.lacking(part) for part in nftprobe.missing())
             return [
                 f"no nftables table could be made ({error.strerror}{'; ' + why if why else ''}): containers "
                 "have no outbound NAT, are not kept apart from those of other networks and publish no ports"
             ]
         self.in_place = True
-        return [
+        return self._put6(zones, published) + [
             f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "
             f"interfaces {', '.join(zone.bridge for zone in zones[:3])}{', …' if len(zones) > 3 else ''} "
             "there if containers cannot reach other machines"
             for chain in others
         ]
 
+    def _put6(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> list[str]:
+        if not any(zone.subnet6 for zone in zones):
+            if self._left6:
+                self._table6.drop()
+            self.in_place6 = self._left6 = False
+            return []
+        try:
+            self._table6.put(zones, published)
+        except OSError as error:
+            self.in_place6 = False
+            return [
+                f"no nftables table of family ip6 could be made ({error.strerror}): networks have no "
+                "IPv6 NAT, are not kept apart by IPv6 and publish no ports there"
+            ]
+        self.in_place6 = self._left6 = True
+        return []
+
     def add(self, zone: Zone) -> None:
         """Take a network in.
 
         Raises:
-            OSError: what the kernel says; ENOENT when somebody has removed the table.
+            OSError: what the kernel says; ENOENT when somebody has removed a table, or the network is the
+                first one with IPv6: then all is to be `put`.
         """
-        if self.in_place:
-            with Netlink(NETLINK_NETFILTER) as netlink:
-                netlink.transact(nftables.batch(list(self._change([zone], add=True))))
+        if not self.in_place:
+            return
+        if zone.subnet6 is not None and not self.in_place6:
+            raise OSError(errno.ENOENT, "no table of family ip6 yet")
+        for table in self._tables():
+            table.add(zone)
 
     def remove(self, zone: Zone) -> None:
         """Let a network go; one that is not there is fine, and a table that is not."""
-        if not self.in_place:
-            return
-        with Netlink(NETLINK_NETFILTER) as netlink:
-            for message in self._change([zone], add=False):
-                with _absence_allowed():
-                    netlink.transact(nftables.batch([message]))
+        for table in self._tables():
+            table.remove(zone)
 
     def publish(self, redirections: Sequence[nftmaps.Redirection]) -> None:
         """Publish ports, all or none.
@@ -121,20 +143,132 @@ class Firewall:
                 nftmaps.delete(self.name, redirections)
 
     def drop(self) -> None:
-        """Delete the table; one that is not there is fine."""
+        """Delete the tables; those that are not there are fine."""
+        for table in (self._table, self._table6):
+            table.drop()
+        self.in_place = self.in_place6 = self._left6 = False
+
+    def _tables(self) -> Iterator[_Table]:
+        if self.in_place:
+            yield self._table
+        if self.in_place6:
+            yield self._table6
+
+
+class _Table:
+    """The table of one family: `AF_INET` or `AF_INET6`."""
+
+    def __init__(self, name: str, family: int) -> None:
+        self.name = name
+        self.family = family
+        self._bridges = InterfaceSet("bridges", family)
+        self._internal = InterfaceSet("internal", family)
+        self._inner = InnerVerdicts("inner", family)
+        self._subnets = SubnetSet("subnets", family)
+        self._masqueraded = SubnetSet("masqueraded", family)
+
+    def put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> None:
+        """Put it in place, whole.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        maps = nftmaps.maps(self.family)
+        sets: tuple[InterfaceSet | InnerVerdicts | SubnetSet, ...] = (
+            self._bridges,
+            self._internal,
+            self._inner,
+            self._subnets,
+            self._masqueraded,
+        )
+        contents = [one.message(self.name, number) for number, one in enumerate((*maps, *sets), 1)]
+        contents += self._change(zones, add=True)
+        contents += [message for one in maps for message in one.add(self.name, published)]
+        nftables.replace_table(self.name, self._chains(), tuple(contents), self.family)
+
+    def add(self, zone: Zone) -> None:
+        """Take a network in.
+
+        Raises:
+            OSError: what the kernel says.
+        """
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            netlink.transact(nftables.batch(list(self._change([zone], add=True))))
+
+    def remove(self, zone: Zone) -> None:
+        """Let a network go; one that is not there is fine, and a table that is not."""
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            for message in self._change([zone], add=False):
+                with _absence_allowed():
+                    netlink.transact(nftables.batch([message]))
+
+    def drop(self) -> None:
+        """Delete it; one that is not there is fine."""
         with contextlib.suppress(OSError):  # a kernel without nf_tables has no table of ours either
-            nftables.delete_table(self.name)
-        self.in_place = False
+            nftables.delete_table(self.name, self.family)
 
     def _change(self, zones: Sequence[Zone], *, add: bool) -> Iterator[Message]:
+        """All bridges are in either table: without a subnet of its family, nothing leaves or enters them."""
         bridges = [zone.bridge for zone in zones]
-        yield from _BRIDGES.change(self.name, bridges, add=add)
-        internal = [zone.bridge for zone in zones if zone.internal]
-        yield from _INTERNAL.change(self.name, internal, add=add)
-        yield from _INNER.change(self.name, [(zone.bridge, zone.icc) for zone in zones], add=add)
-        yield from _SUBNETS.change(self.name, [zone.subnet for zone in zones], add=add)
-        masqueraded = [zone.subnet for zone in zones if zone.masquerade and not zone.internal]
-        yield from _MASQUERADED.change(self.name, masqueraded, add=add)
+        yield from self._bridges.change(self.name, bridges, add=add)
+        internal = [zone.bridge for zone in zones if zone.internal or self._subnet(zone) is None]
+        yield from self._internal.change(self.name, internal, add=add)
+        yield from self._inner.change(self.name, [(zone.bridge, zone.icc) for zone in zones], add=add)
+        subnets = [subnet for zone in zones if (subnet := self._subnet(zone)) is not None]
+        yield from self._subnets.change(self.name, subnets, add=add)
+        masqueraded = [
+            subnet
+            for zone in zones
+            if (subnet := self._subnet(zone)) is not None and zone.masquerade and not zone.internal
+        ]
+        yield from self._masqueraded.change(self.name, masqueraded, add=add)
+
+    def _subnet(self, zone: Zone) -> nftables.IPNetwork | None:
+        return zone.subnet if self.family == socket.AF_INET else zone.subnet6
+
+    def _chains(self) -> tuple[nftables.Chain, ...]:
+        """The chains, each rule with its reason.
+
+        The destination of what is for a published port is rewritten, both when it arrives (`prerouting`) and
+        when the host itself sends it (`output`).
+        """
+        accept, drop, masquerade = nftables.accept(), nftables.drop(), nftables.masquerade()
+        into, out_of = self._bridges.oifname(), self._bridges.iifname()
+        dnat = nftables.ct_status_dnat()
+        answers = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
+        forward = _rules(
+            self._internal.iifname(within=False) + into + dnat + accept,  # published ports, also another's
+            self._inner.rule(),  # within one network
+            self._internal.iifname() + drop,
+            self._internal.oifname() + drop,
+            into + answers + accept,
+            into + drop,  # neither other networks nor other machines reach what is not published
+            out_of + accept,
+        )
+        # What goes to a published port of ours gets the bridge's address as source where its answers would
+        # not come this way: from a container, and from the host's loopback.
+        postrouting = [
+            self._masqueraded.ip_saddr() + self._bridges.oifname(within=False) + masquerade,
+            self._subnets.ip_saddr() + into + dnat + masquerade,
+        ]
+        at, anywhere = nftmaps.maps(self.family)
+        redirect = _rules(at.rule(), nftables.fib_daddr_local() + anywhere.rule())
+        chains = [
+            nftables.Chain("prerouting", "nat", nftables.HOOK_PREROUTING, nftables.PRIORITY_DSTNAT, redirect),
+            nftables.Chain("output", "nat", nftables.HOOK_OUTPUT, nftables.PRIORITY_DSTNAT, redirect),
+            nftables.Chain("forward", "filter", nftables.HOOK_FORWARD, nftables.PRIORITY_FILTER, forward),
+        ]
+        if self.family == socket.AF_INET:
+            postrouting.append(nftables.ip_saddr(_LOOPBACK) + into + dnat + masquerade)
+            # Bridges may route 127.0.0.0/8, for ports published there: containers may not. IPv6 has no such
+            # switch: the kernel never lets ::1 through to another interface.
+            guard = _rules(out_of + nftables.ip_daddr(_LOOPBACK) + drop)
+            chains.insert(
+                0,
+                nftables.Chain("guard", "filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_RAW, guard),
+            )
+        last = nftables.HOOK_POSTROUTING, nftables.PRIORITY_SRCNAT
+        return (*chains, nftables.Chain("postrouting", "nat", *last, _rules(*postrouting)))
 
 
 @contextlib.contextmanager
@@ -148,44 +282,3 @@ def _absence_allowed() -> Iterator[None]:
 
 def _rules(*rules: tuple[nftables.Expression, ...]) -> tuple[nftables.Rule, ...]:
     return tuple(nftables.Rule(rule) for rule in rules)
-
-
-def _chains() -> tuple[nftables.Chain, ...]:
-    """The chains, each rule with its reason.
-
-    The destination of what is for a published port is rewritten, both when it arrives (`prerouting`) and when
-    the host itself sends it (`output`).
-    """
-    accept, drop, masquerade = nftables.accept(), nftables.drop(), nftables.masquerade()
-    into, out_of = _BRIDGES.oifname(), _BRIDGES.iifname()
-    dnat = nftables.ct_status_dnat()
-    answers = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
-    forward = _rules(
-        _INTERNAL.iifname(within=False) + into + dnat + accept,  # published ports, also another network's
-        _INNER.rule(),  # within one network
-        _INTERNAL.iifname() + drop,
-        _INTERNAL.oifname() + drop,
-        into + answers + accept,
-        into + drop,  # neither other networks nor other machines reach what is not published
-        out_of + accept,
-    )
-    # What goes to a published port of ours gets the bridge's address as source where its answers would not
-    # come this way: from a container, and from the host's loopback.
-    postrouting = _rules(
-        _MASQUERADED.ip_saddr() + _BRIDGES.oifname(within=False) + masquerade,
-        _SUBNETS.ip_saddr() + into + dnat + masquerade,
-        nftables.ip_saddr(_LOOPBACK) + into + dnat + masquerade,
-    )
-    at, anywhere = nftmaps.MAPS
-    redirect = _rules(at.rule(), nftables.fib_daddr_local() + anywhere.rule())
-    # Bridges may route 127.0.0.0/8, for ports published there: containers may not.
-    guard = _rules(out_of + nftables.ip_daddr(_LOOPBACK) + drop)
-    return (
-        nftables.Chain("guard", "filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_RAW, guard),
-        nftables.Chain("prerouting", "nat", nftables.HOOK_PREROUTING, nftables.PRIORITY_DSTNAT, redirect),
-        nftables.Chain("output", "nat", nftables.HOOK_OUTPUT, nftables.PRIORITY_DSTNAT, redirect),
-        nftables.Chain("forward", "filter", nftables.HOOK_FORWARD, nftables.PRIORITY_FILTER, forward),
-        nftables.Chain(
-            "postrouting", "nat", nftables.HOOK_POSTROUTING, nftables.PRIORITY_SRCNAT, postrouting
-        ),
-    )

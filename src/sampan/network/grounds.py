@@ -456,7 +456,7 @@ class Grounds:
                 if one.made:
                     bridge.disable_loopback(one.settings.interface)
         self._drop_watch()
-        self._watch = Watch(self._firewall.name if self._firewall.in_place else "", forwarding=forwarding)
+        self._watch = Watch(self._firewall.name, self._firewall.families, forwarding=forwarding)
         return warnings
 
     def _drop_watch(self) -> None:

@@ -14,6 +14,7 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 from sampan.linux import nftables
 from sampan.linux.netlink import NETLINK_NETFILTER, Netlink
@@ -30,11 +31,13 @@ class Watch:
     """What bridge networks stood on when they were put in place. Not thread-safe.
 
     Args:
-        table: our firewall table, "" when it is not in place.
+        table: the name of our firewall tables.
+        families: of those that are in place.
         forwarding: whether the forwarding switch is to be on.
     """
 
-    def __init__(self, table: str, *, forwarding: bool) -> None:
+    def __init__(self, table: str, families: Sequence[int], *, forwarding: bool) -> None:
+        self._families = families
         self._table = table
         self._stack = contextlib.ExitStack()
         self._socket = self._stack.enter_context(
@@ -43,14 +46,14 @@ class Watch:
         self._switch = -1
         self._netlink: Netlink | None = None
         self._generation = 0
-        self._content: nftables.Fingerprint = ()
+        self._content: list[nftables.Fingerprint] = []
         if forwarding:
             self._switch = os.open(IP_FORWARD, os.O_RDONLY | os.O_CLOEXEC)
             self._stack.callback(os.close, self._switch)
-        if table:
+        if families:
             self._netlink = self._stack.enter_context(Netlink(NETLINK_NETFILTER))
             self._generation = nftables.generation(self._netlink)
-            self._content = nftables.fingerprint(self._netlink, table)
+            self._content = self._fingerprints(self._netlink)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -92,7 +95,10 @@ class Watch:
         generation = nftables.generation(self._netlink)
         if generation == self._generation:
             return False
-        if nftables.fingerprint(self._netlink, self._table) != self._content:
+        if self._fingerprints(self._netlink) != self._content:
             return True
         self._generation = generation  # somebody else's rules, which are none of our business
         return False
+
+    def _fingerprints(self, netlink: Netlink) -> list[nftables.Fingerprint]:
+        return [nftables.fingerprint(netlink, self._table, family) for family in self._families]
