@@ -28,6 +28,12 @@ from pathlib import Path
 import wheels
 from wheels import PROCESSORS, PYTHONS, ROOT, PackagingError
 
+sys.path.append(str(ROOT / "tools"))
+
+import manual
+
+from sampan.cli.completing.scripts import script
+
 DEBIAN = ROOT / "packaging/debian"
 UNITS = ROOT / "packaging/systemd"
 HOME = "usr/lib/sampan"
@@ -42,6 +48,12 @@ from {module} import main
 sys.exit(main())
 """
 COMMANDS = {"sampan": "sampan.cli", "sampand": "sampan.daemon", "sampan-runtime": "sampan.runtime.command"}
+# Where each shell looks for the completion of a command.
+COMPLETIONS = {
+    "bash": "usr/share/bash-completion/completions/{}",
+    "zsh": "usr/share/zsh/vendor-completions/_{}",
+    "fish": "usr/share/fish/vendor_completions.d/{}.fish",
+}
 VENV = "home = /usr/bin\ninclude-system-site-packages = false\n"
 
 FILES = (
@@ -51,7 +63,6 @@ FILES = (
     (UNITS / "sampan.sysctl", "usr/lib/sysctl.d/sampan.conf"),
     (UNITS / "sampan.modules", "usr/lib/modules-load.d/sampan.conf"),
     (DEBIAN / "logrotate", "etc/logrotate.d/sampan"),
-    (ROOT / "docs/installation.md", "usr/share/doc/sampan/installation.md"),
     (DEBIAN / "copyright", "usr/share/doc/sampan/copyright"),
 )
 DOCKER_FILES = (
@@ -117,12 +128,15 @@ def build(
         _write(main / HOME / "leave", (DEBIAN / "leave").read_text(), 0o755)
         _directory(main / "etc/sampan")
         _install(main, FILES)
-        _manual(main / "usr/share/doc/sampan/changelog.gz", number)
+        _changelog(main / "usr/share/doc/sampan/changelog.gz", number)
+        _documents(main)
+        _completions(main, "sampan")
         _control(main, "", number, architecture, ("templates", "triggers"))
         alias = Path(scratch, "sampan-docker")
         _directory(alias / "usr/bin")
         (alias / "usr/bin/docker").symlink_to("sampan")
         _install(alias, DOCKER_FILES)
+        _completions(alias, "docker")
         _control(alias, "-docker", number, "all", ())
         return [
             _pack(main, output / f"sampan_{number}_{architecture}.deb", compression),
@@ -156,7 +170,24 @@ def _install(tree: Path, files: Iterable[tuple[Path, str]]) -> None:
         _write(tree / target, source.read_text())
 
 
-def _manual(path: Path, number: str) -> None:
+def _documents(tree: Path) -> None:
+    """The manual's pages, and the documentation as text: the site wants more than a package should need."""
+    with tempfile.TemporaryDirectory(prefix="sampan-man-") as scratch:
+        manual.write_man(Path(scratch))
+        for page in Path(scratch).rglob("sampan*"):
+            target = tree / "usr/share/man" / page.relative_to(scratch).with_name(f"{page.name}.gz")
+            _directory(target.parent)
+            target.write_bytes(gzip.compress(page.read_bytes(), mtime=0))
+    for page in (ROOT / "docs").rglob("*.md"):
+        _write(tree / "usr/share/doc/sampan" / page.relative_to(ROOT / "docs"), page.read_text())
+
+
+def _completions(tree: Path, command: str) -> None:
+    for shell, place in COMPLETIONS.items():
+        _write(tree / place.format(command), script(shell, command, True))
+
+
+def _changelog(path: Path, number: str) -> None:
     """What Debian's policy (12.7) wants in every package, and where the changes really are."""
     text = f"sampan ({number}) unstable; urgency=medium\n\n  * See the history of the source.\n"
     path.write_bytes(gzip.compress(text.encode(), mtime=0))

@@ -1,6 +1,6 @@
 """Writes the manual, from the commands themselves: a page for man(1) for each, or one reference in Markdown.
 
-    .venv/bin/python tools/manual.py man FOLDER          # sampan.1, sampan-run.1, sampan-container-ls.1, …
+    .venv/bin/python tools/manual.py man FOLDER     # man1/sampan.1, man1/sampan-run.1, …, man8/sampand.8
     .venv/bin/python tools/manual.py markdown FILE
 
 Pages follow man-pages(7), their text man(7). Nothing of it is kept in the repository: what `--help` shows is
@@ -21,6 +21,7 @@ from sampan.cli import tree  # noqa: E402
 from sampan.cli.app import GLOBAL_FLAGS, find  # noqa: E402
 from sampan.cli.flags import REPEATED, Command, Flag, usage_line  # noqa: E402
 from sampan.cli.tree import ALIASES, GROUPS, HIDDEN, NESTED, TOP, below  # noqa: E402
+from sampan.daemon.options import TABLE  # noqa: E402
 
 ENVIRONMENT = (
     ("SAMPAN_HOST, DOCKER_HOST", "The daemon, where --host and --context do not name one; the first counts."),
@@ -35,6 +36,11 @@ FILES = (
     ("~/.docker/config.json", "Settings and credentials, shared with docker's client."),
     ("~/.docker/contexts", "Contexts, shared with docker's client."),
     ("/run/sampan/sampan.sock", "The socket of the machine's daemon."),
+)
+DAEMON_FILES = (
+    ("/etc/sampan/daemon.json", "The configuration file: an object of options."),
+    ("/var/lib/sampan", "Images, containers and volumes."),
+    ("/run/sampan", "Sockets, and the files of running containers."),
 )
 
 
@@ -85,16 +91,21 @@ def roff(text: str) -> str:
 
 
 def page(name: str, summary: str, synopsis: str, parts: list[str]) -> str:
-    """One page of section 1."""
+    """The page of the command line, or of a command of it."""
     title = f"sampan-{name.replace(' ', '-')}" if name else "sampan"
+    return titled(title, 1, summary, f"sampan {synopsis}", parts)
+
+
+def titled(title: str, section: int, summary: str, synopsis: str, parts: list[str]) -> str:
+    """A whole page."""
     head = [
-        f'.TH {roff(title.upper())} 1 "" "Sampan {__version__}" "Sampan\'s manual"',
+        f'.TH {roff(title.upper())} {section} "" "Sampan {__version__}" "Sampan\'s manual"',
         ".nh",
         ".ad l",
         ".SH NAME",
         f"{roff(title)} \\- {roff(summary.rstrip('.'))}",
         ".SH SYNOPSIS",
-        f".B sampan {roff(synopsis)}",
+        f".B {roff(synopsis)}",
     ]
     return "\n".join([*head, *parts]) + "\n"
 
@@ -157,21 +168,46 @@ def man_root() -> str:
         "126 and 127 for a program in it that cannot be executed or is not there, else what the container's",
         "own program ended with: 128 and the signal's number where a signal ended it.",
     ]
+    parts += [".SH SEE ALSO", ".BR sampand (8)"]
     return page("", "A container engine for Linux", "[OPTIONS] COMMAND", parts)
 
 
+def man_daemon() -> str:
+    """The page of the daemon."""
+    parts = [
+        ".SH DESCRIPTION",
+        "The daemon of the container engine Sampan. Containers run on while it is stopped, and the next one",
+        "takes them over. Flags and the keys of its configuration file have dockerd's names.",
+        ".SH OPTIONS",
+    ]
+    for option in TABLE:
+        short = f"-{option.short}, " if option.short else ""
+        said = option.help
+        if option.key != "-":
+            said += f". In the file: {option.name}{', taken over by SIGHUP' if option.reload else ''}"
+        head = f"{short}--{option.flag} {option.placeholder}".rstrip()
+        parts += [".TP", f".B {roff(head)}", roff(f"{said}.")]
+    parts.append(".SH FILES")
+    for name, text in DAEMON_FILES:
+        parts += [".TP", f".B {roff(name)}", roff(text)]
+    parts += [".SH SEE ALSO", ".BR sampan (1)"]
+    return titled("sampand", 8, "The daemon of the container engine Sampan", "sampand [OPTIONS]", parts)
+
+
 def write_man(folder: Path) -> int:
-    """All pages; how many."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """All pages, in the folders of their sections; how many."""
     pages = {"sampan": man_root()}
     for group in (*GROUPS, *NESTED):
         if group not in HIDDEN.get("", ()):
             pages[f"sampan-{group.replace(' ', '-')}"] = man_group(group)
     for name, command in commands():
         pages[f"sampan-{name.replace(' ', '-')}"] = man_command(name, command)
+    for section in ("man1", "man8"):
+        (folder / section).mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        (folder / f"{name}.1").write_text(text)
-    return len(pages)
+        (folder / "man1" / f"{name}.1").write_text(text)
+    (folder / "man8" / "sampand.8").write_text(man_daemon())
+    return len(pages) + 1
 
 
 # --- Markdown ---

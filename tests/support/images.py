@@ -87,7 +87,7 @@ def suite() -> str:
 
 # The releases of Debian that Sampan's packages are for, and what a root has to have before they come.
 RELEASES = ("bookworm", "trixie")
-INSTALLED = ("kmod", "python3", "systemd-sysv")
+INSTALLED = ("bash-completion", "kmod", "man-db", "python3", "systemd-sysv")
 
 
 def debian_tar() -> Path:

@@ -281,8 +281,11 @@ def _group(path: str, words: Sequence[str]) -> int:
 
 
 def _guess(name: str, path: str = "") -> str:
-    from sampan.cli.guessing import guess
+    from sampan.cli.guessing import guess, missing
 
+    absent = missing(name)
+    if absent and path in ("", "image"):
+        return absent
     if path:
         known = {*group(path)[1], *below(path), *ALIASES.get(path, {})} - set(HIDDEN.get(path, ()))
     else:

@@ -1,4 +1,7 @@
-"""What a mistyped word may have meant; imported only to tell of a mistake."""
+"""What a word that is no command may have meant: a mistyped one, or one of docker's that we do not have.
+
+Imported only to tell of a mistake.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,23 @@ import difflib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_BUILD = "images are not built here yet; build with Docker or buildah, then load the image or pull it"
+_SWARM = "Swarm is not offered: Sampan runs containers on one machine"
+ABSENT = {
+    **dict.fromkeys(("bake", "build", "buildx"), _BUILD),
+    **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _SWARM),
+    "checkpoint": "checkpoints are not offered",
+    "compose": "install docker's plugin compose, or use docker-compose with DOCKER_HOST",
+    "manifest": "not offered; skopeo and crane work on manifests",
+    "plugin": "the engine takes no plugins",
+    "trust": "signatures of Notary are not offered; cosign works on any registry",
+}
+
+
+def missing(name: str) -> str:
+    """`: why, and what to do instead`, for docker's commands that we do not have; nothing for other words."""
+    return f": {ABSENT[name]}" if name in ABSENT else ""
 
 
 def guess(word: str, known: Iterable[str], prefix: str = "") -> str:

@@ -103,6 +103,16 @@ test -d /usr/lib/sampan/packages/sampan/__pycache__
 """
 
 
+# What the first Tab makes of "sampan ru" in a shell that has loaded nothing of ours by itself.
+COMPLETED = """
+. /usr/share/bash-completion/bash_completion
+_completion_loader sampan || test $? = 124
+COMP_WORDS=(sampan ru) COMP_CWORD=1 COMP_LINE='sampan ru' COMP_POINT=9
+__sampan_complete sampan ru sampan 2>/dev/null
+echo ${COMPREPLY[0]}
+"""
+
+
 @pytest.fixture
 def booted(make_root: Callable[..., Root]) -> Root:
     """Where systemd is process 1, of the release that knows every layout of cgroups."""
@@ -141,6 +151,12 @@ def test_from_a_repository_to_the_purge(
     assert root.out("stat -c '%U:%G %a' /run/sampan/sampan.sock") == "root:sampan 660"
     assert root.out("dpkg --verify sampan") == ""
     assert root.out("find /usr/lib/sampan/packages/sampan -name '*.pyc' | head -n 1")
+    page = root.out("MANWIDTH=100 LC_ALL=C.UTF-8 man sampan-run")
+    assert "sampan run [OPTIONS] IMAGE [COMMAND] [ARG...]" in page and "-m, --memory bytes" in page
+    assert "--default-address-pool" in root.out("MANWIDTH=100 LC_ALL=C.UTF-8 man sampand")
+    assert "sampan-run" in root.out("LC_ALL=C.UTF-8 man -k sampan-run"), "the index has it"
+    assert root.out(COMPLETED) == "run"
+    assert root.out("ls /usr/share/doc/sampan/tutorial") == "en.md\nzh.md"
 
     root("sampan import /repository/busybox.tar busybox")
     root("sampan run -d --name lives -p 80:80 busybox sleep 999")

@@ -11,6 +11,8 @@ import pytest
 from sampan.cli.app import dispatch
 from sampan.cli.completing.answers import complete
 from sampan.cli.completing.scripts import SHELLS, script
+from sampan.cli.guessing import ABSENT
+from sampan.cli.tree import GROUPS, TOP
 
 
 def values(*words: str) -> list[str]:
@@ -91,6 +93,10 @@ def test_a_script_is_one(shell: str) -> None:
         (["rnu"], "(did you mean run?)"),
         (["sp"], "(did you mean ps?)"),
         (["container", "rnu"], "(did you mean run?)"),
+        (["build", "."], "unknown command: sampan build: images are not built here yet; build with Docker"),
+        (["image", "build", "."], "unknown command: sampan image build: images are not built here yet"),
+        (["swarm", "init"], "unknown command: sampan swarm: Swarm is not offered"),
+        (["compose", "up"], "unknown command: sampan compose: install docker's plugin compose"),
         (["container", "lss"], "(did you mean ls?)"),
         (["ps", "--formt", "x"], "unknown flag: --formt (did you mean --format?)"),
         (["--hst", "x", "ps"], "unknown flag: --hst (did you mean --host?)"),
@@ -100,3 +106,7 @@ def test_a_script_is_one(shell: str) -> None:
 def test_did_you_mean(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert dispatch(words) != 0
     assert said in capsys.readouterr().err
+
+
+def test_what_is_said_to_be_absent_is() -> None:
+    assert not ABSENT.keys() & {*TOP, *GROUPS, *GROUPS["image"][1]}

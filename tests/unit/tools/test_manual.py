@@ -22,9 +22,9 @@ def make(*words: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("man") / "man1"
+    folder = tmp_path_factory.mktemp("man")
     make("man", folder)
-    return folder
+    return folder / "man1"
 
 
 def test_every_command_has_a_page(pages: Path) -> None:
@@ -44,12 +44,18 @@ def test_a_page_says_what_help_says(pages: Path) -> None:
         assert not line.startswith("'"), line
 
 
+def test_the_daemon_has_one_too(pages: Path) -> None:
+    text = (pages.parent / "man8" / "sampand.8").read_text()
+    assert ".B \\-l, \\-\\-log\\-level LEVEL\ndebug, info, warn, error or fatal." in text
+    assert "In the file: hosts" in text
+
+
 def test_man_takes_them(pages: Path) -> None:
     if shutil.which("man") is None or shutil.which("groff") is None:
         pytest.skip("needs man and groff")
-    for name in ("sampan", "sampan-run", "sampan-context-create"):
+    for name in ("sampan.1", "sampan-run.1", "sampan-context-create.1", "../man8/sampand.8"):
         done = subprocess.run(
-            ["man", "--warnings", "-E", "UTF-8", "-l", pages / f"{name}.1"],
+            ["man", "--warnings", "-E", "UTF-8", "-l", pages / name],
             capture_output=True,
             text=True,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
