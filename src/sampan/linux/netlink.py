@@ -229,12 +229,22 @@ class Netlink:
                 if wanted is None or wanted(body):
                     found.append((kind, body))
 
+    @property
+    def port(self) -> int:
+        """The number that the kernel knows this socket by; it has none before it is bound or used."""
+        number: int = self.socket.getsockname()[0]
+        if not number:
+            self.socket.bind((0, 0))
+            number = self.socket.getsockname()[0]
+        return number
+
     def join(self, group: int) -> None:
         """Be told what a multicast group is told; see `news`.
 
         Raises:
             OSError: the kernel has no such group.
         """
+        assert self.port  # without one it would be told nothing
         self.socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
     def news(self, most_bytes: int = _RECEIVE_BYTES) -> Iterator[tuple[int, int, bytes]]:

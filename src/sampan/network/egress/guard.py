@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +36,7 @@ SHORTEST_HOLD_S = 60  # who is told that an answer is not to be kept still has t
 GRACE_S = 30  # for who connects at the last moment
 MOST_OPENINGS = 4096  # of one endpoint
 _FIRST_GROUP, _GROUPS = 0x5A00, 0x100  # of nfnetlink_log, away from what people choose by hand
+_FEW = 64
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
 
 
@@ -67,6 +69,7 @@ class Guard:
         self._lanes: dict[str, dict[str, Lane]] = {}  # by container and endpoint
         self._containers: dict[str, str] = {}  # by endpoint
         self._openings: dict[Opening, Held] = {}
+        self._gone: deque[Lane] = deque(maxlen=_FEW)  # whose last packets may still be told of
         self._netlink: Netlink | None = None
         self._watching: Watching | None = None
         self._made = False
@@ -180,6 +183,7 @@ class Guard:
                 self._change([*rules.deleted(self._table, old), *rules.closed(self._table, theirs)])
             except OSError as error:  # what stays there closes, and is swept with the tables
                 log.warning("the egress policy of %s cannot be taken away: %s", lane.address, error)
+            self._gone.appendleft(lane)
             self._store.delete(endpoint_id)
 
     def change(self, endpoint_id: str, policy: Policy, *, own: bool) -> None:
@@ -313,8 +317,9 @@ class Guard:
         if self._netlink is None:
             self._netlink = Netlink(NETLINK_NETFILTER)
         if self._watching is None:
-            ours = self._netlink.socket.getsockname()[0]
-            self._watching = Watching(self._table, self._group, ours, self._refused, self._changed)
+            self._watching = Watching(
+                self._table, self._group, self._netlink.port, self._refused, self._changed
+            )
         now = time.monotonic()
         left = [(one, held.until - now) for one, held in self._openings.items() if held.until > now]
         self._made = True
@@ -333,7 +338,9 @@ class Guard:
                 log.warning("the tables of the egress policies were changed by somebody: put back")
 
     def _refused(self, packet: Logged) -> None:
-        for lane in self._all():
+        with self._lock:
+            known = [*self._all(), *self._gone]
+        for lane in known:
             if lane.address == packet.source:
                 protocol = _PROTOCOLS.get(packet.protocol, str(packet.protocol))
                 self.tell(
