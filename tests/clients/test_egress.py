@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -183,3 +184,118 @@ def test_what_was_refused_is_told(engine: Engine, world: Outside, sandboxed: Up)
     assert (packet["Address"], packet["Protocol"], packet["Port"]) == (first, "tcp", 443)
     assert packet["Container"] == one and str(packet["Time"]).endswith("Z")
     assert refusals(engine, one, lambda it: it["Kind"] == "name")[0]["Name"] == "secret.evil.org"
+
+
+def test_our_own_flags_and_what_is_shown(engine: Engine, world: Outside, name: Names, busybox: str) -> None:
+    first = world.addresses[0]
+    world.zone["shown.org"] = [f"A {first}"]
+    one, net = name(), name()
+    engine.sampan("network", "create", "--egress", "allow:shown.org:80", net)
+    words = ("run", "-d", "--name", one, "--stop-timeout", "0", "--dns", world.dns, "--network", net)
+    engine.sampan(*words, "--egress", "allow:shown.org, 10.0.0.0/8", busybox, "sleep", "600")
+    assert engine.api.inspect(one)["HostConfig"]["Egress"] == "allow:shown.org,10.0.0.0/8"
+    ask(netns_of(engine, one), "shown.org")
+    lines = engine.sampan("network", "policy", "show", one).lines
+    assert lines[0] == "allow:shown.org,10.0.0.0/8" and len(lines) == 2
+    assert lines[1].startswith("open until 2") and lines[1].endswith(f": {first} (shown.org)")
+    assert engine.sampan("network", "policy", "show", net).lines == ["allow:shown.org:80"]
+    engine.sampan("network", "policy", "set", one, "none")
+    assert "Egress" not in engine.api.inspect(one)["HostConfig"]
+    assert engine.sampan("network", "policy", "show", one).lines == ["none", f"in {net}: allow:shown.org:80"]
+    found = json.loads(engine.sampan("network", "policy", "show", "--format", "json", one).out)
+    assert found["Networks"] == {net: {"Policy": "allow:shown.org:80", "Own": False}}
+    engine.docker("rm", "-f", one)
+    engine.docker("network", "rm", net)
+
+
+def test_the_log_goes_on(engine: Engine, world: Outside, sandboxed: Up) -> None:
+    one = sandboxed("deny")
+    argv = engine.sampan.argv("network", "policy", "log", "-f", one)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=engine.sampan.environment, text=True) as follower:
+        assert follower.stdout is not None
+        ask(netns_of(engine, one), "first.org")
+        assert follower.stdout.readline().rstrip().endswith(f" {one} refused name first.org")
+        tcp(engine, one, world.addresses[0], 443)
+        assert follower.stdout.readline().rstrip().endswith(f" {one} refused tcp {world.addresses[0]}:443")
+        follower.terminate()
+    lines = engine.sampan("network", "policy", "log", one).lines
+    assert len(lines) == 2 and all(line[:2] == "20" for line in lines)
+    engine.docker("restart", one)
+    assert engine.sampan("network", "policy", "log", one).lines[:2] == lines
+
+
+def test_the_log_of_a_network_is_that_of_all_in_it(
+    engine: Engine, world: Outside, network: Network, up: Up, sandboxed: Up
+) -> None:
+    net = network("-o", "sampan.egress=deny")
+    first, second, apart = up("--network", net), up("--network", net), sandboxed("deny")
+    for container, asked in ((first, "first.org"), (second, "second.org"), (apart, "apart.org")):
+        ask(netns_of(engine, container), asked)
+    eventually(lambda: len(engine.sampan("network", "policy", "log", net).lines) == 2)
+    assert [line.split()[-1] for line in engine.sampan("network", "policy", "log", net).lines] == [
+        "first.org",
+        "second.org",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--label", "sampan.egress=allow:"), "write deny for that"),
+        (("--label", "sampan.egress=none of it"), "must be deny, or allow:"),
+        (("--label", "sampan.egress=deny", "--network", "host"), "an egress policy and --network host"),
+        (("--label", "sampan.egress=deny", "--network", "container:{}"), "give the policy to the container"),
+    ],
+)
+def test_what_cannot_be_is_refused(engine: Engine, up: Up, options: tuple[str, ...], words: str) -> None:
+    other = up()
+    before = len(engine.api.containers())
+    given = [option.format(other) for option in options]
+    done = engine.docker("create", *given, engine.busybox, "true", code=1)
+    assert words in done.err and len(engine.api.containers()) == before
+
+
+def test_what_cannot_be_set_is_refused(engine: Engine, up: Up, network: Network, name: Names) -> None:
+    one, net, host = up(), network(), up("--network", "host")
+    for path, policy, status, words in (
+        (f"/containers/{one}", "deny all", 400, "must be deny, or allow:"),
+        (f"/containers/{one}", "", 400, "must be an egress policy"),
+        (f"/containers/{host}", "deny", 400, "--network host"),
+        ("/containers/nobody", "deny", 404, "No such container: nobody"),
+        ("/networks/bridge", "deny", 403, "give one to containers"),
+        (f"/networks/{net}", "allow:", 400, "write deny"),
+        ("/networks/nowhere", "deny", 404, "network nowhere not found"),
+    ):
+        answer = engine.api("PUT", f"{path}/egress", {"Policy": policy})
+        assert answer.status == status and words in answer.message, path
+    done = engine.docker("network", "create", "-o", "sampan.egress=allow:x y", name(), code=1)
+    assert "egress policy: x y: must be a name" in done.err
+    body = {"Image": engine.busybox, "Labels": {"sampan.egress": "deny"}, "HostConfig": {"Egress": "none"}}
+    assert engine.api("POST", "/containers/create", body).status == 400
+    assert (
+        "no such container or network: nobody"
+        in engine.sampan("network", "policy", "show", "nobody", code=1).err
+    )
+
+
+def test_an_image_cannot_loosen_a_networks_policy(
+    engine: Engine, world: Outside, network: Network, name: Names, busybox: str
+) -> None:
+    made, one = name(), name()
+    holder = engine.docker("create", "--name", one, busybox).out.strip()
+    engine.docker("commit", "-c", "LABEL sampan.egress=allow:0.0.0.0/0", holder, made)
+    engine.docker("rm", one)
+    net = network("-o", "sampan.egress=deny")
+    engine.docker("run", "-d", "--name", one, "--stop-timeout", "0", "--network", net, made, "sleep", "600")
+    assert tcp(engine, one, world.addresses[0]) == REFUSED
+    engine.docker("rm", "-f", one)
+    engine.docker("rmi", made)
+
+
+def test_who_shares_a_namespace_shares_its_policy(
+    engine: Engine, world: Outside, sandboxed: Up, up: Up
+) -> None:
+    one = sandboxed("deny")
+    other = up("--network", f"container:{one}")
+    assert tcp(engine, other, world.addresses[0]) == REFUSED
+    assert "127.0.0.11" in engine.docker("exec", other, "cat", "/etc/resolv.conf").out
