@@ -411,11 +411,56 @@ def test_broken_ones(make: Maker, tmp_path: Path, script: str, said: str) -> Non
         own.end()
 
 
-def test_a_timeout_of_execs_is_refused_by_name(daemon: Daemon, name: Names) -> None:
-    one = name()
-    daemon.docker("run", "-d", "--name", one, "--runtime", "runc", daemon.busybox, "sleep", "60")
-    done = daemon.sampan("exec", "--timeout", "1", one, "sleep", "5", code=None)
-    assert done.code != 0 and "not offered with the runtime 'runc'" in done.err
+def commands(daemon: Daemon, one: str) -> dict[int, str]:
+    """What runs in a container, zombies too, by pid; process 1 there is `sleep`, which reaps nobody."""
+    rows = daemon.api.get(f"/containers/{one}/top?ps_args=-eo%20pid,args")["Processes"]
+    return {int(pid): args for pid, args in rows}
+
+
+def test_an_exec_is_ended_in_time_with_all_that_it_started(daemon: Daemon, run: Callable[..., str]) -> None:
+    one = run("sleep", "60")
+    script = "(sleep 71 &); sh -c '(sleep 72 &); true & sleep 73 &'; trap '' TERM; echo up; sleep 74"
+    done = daemon.sampan("exec", "--timeout", "1", one, "sh", "-c", script, code=None)
+    assert (done.code, done.out) == (124, "up\n")
+    assert [*commands(daemon, one).values()] == ["sleep 60"]
+    limited = ("exec", "--timeout", "60")
+    script = "echo $A $(id -u) $PWD; ls /proc/self/fd | wc -l; exit 5"
+    options = ("-e", "A=b", "-u", "7", "-w", "/bin")
+    done = daemon.sampan(*limited, *options, one, "sh", "-c", script, code=None)
+    assert (done.code, done.out) == (5, "b 7 /bin\n4\n")
+    # What it leaves running lives on, and is waited for once it has ended.
+    daemon.sampan(*limited, one, "sh", "-c", "sleep 75 >/dev/null 2>&1 & exit 3", code=3)
+    [left] = [pid for pid, args in commands(daemon, one).items() if args == "sleep 75"]
+    assert status_field(left, "PPid") != daemon.api.pid(one)
+    os.kill(left, signal.SIGKILL)
+    eventually(lambda: [*commands(daemon, one).values()] == ["sleep 60"])
+    daemon.sampan(*limited, "-t", one, "sh", "-c", "tty; exit 6", code=6)
+    missing = daemon.sampan(*limited, one, "nope", code=127)
+    assert "nope" in missing.out + missing.err and "timed out" not in missing.err
+
+
+def test_an_exec_is_killed_with_all_that_it_started(daemon: Daemon, run: Callable[..., str]) -> None:
+    one = run("sleep", "60")
+
+    def started() -> list[str]:
+        return [args for args in commands(daemon, one).values() if args.startswith("sleep 7")]
+
+    script = "(sleep 71 &); sh -c '(sleep 72 &); sleep 73 &'; sleep 74"
+    made = daemon.api("POST", f"/containers/{one}/exec", {"Cmd": ["sh", "-c", script]}).json()["Id"]
+    assert daemon.api("POST", f"/exec/{made}/start", {"Detach": True}).status == 200
+    eventually(lambda: len(started()) == 4)
+    assert daemon.api("POST", f"/exec/{made}/kill").status == 204
+    eventually(lambda: daemon.api.get(f"/exec/{made}/json")["ExitCode"] == 137)
+    eventually(lambda: not started())
+
+
+def test_a_probe_leaves_nothing(daemon: Daemon, run: Callable[..., str]) -> None:
+    quick = ("--health-interval", "100ms", "--health-timeout", "30s", "--health-retries", "1")
+    one = run("sleep", "60", options=(*quick, "--health-cmd", "(sleep 71 &); true & echo fine"))
+    eventually(lambda: len(daemon.api.inspect(one)["State"]["Health"]["Log"]) >= 3)
+    assert daemon.api.inspect(one)["State"]["Health"]["Status"] == "healthy"
+    daemon.docker("pause", one)
+    assert [*commands(daemon, one).values()] == ["sleep 60"]
 
 
 def test_health_checks(daemon: Daemon, run: Callable[..., str]) -> None:

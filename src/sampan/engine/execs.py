@@ -18,7 +18,7 @@ from sampan.engine.init_program import sealed_init
 from sampan.engine.options import OWN_RUNTIME
 from sampan.engine.signals import parse_signal
 from sampan.engine.spec import exec_process
-from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
+from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.oci.records import decode, encode
 from sampan.runtime import Attachment, Beginning, ExecRequest, ExitRecord, LaunchError, Process, adopt
 
@@ -39,9 +39,6 @@ def create(core: Core, live: Live, config: ExecConfig) -> Exec:
         raise InvalidParameter("No exec command specified")
     if not 0 <= config.timeout <= _LONGEST_S:
         raise InvalidParameter(f"the timeout must be 0 to {_LONGEST_S} seconds, not {config.timeout:g}")
-    runtime = live.container.host_config.runtime
-    if config.timeout and runtime != OWN_RUNTIME:
-        raise Unsupported(f"a timeout of execs is not offered with the runtime {runtime!r}")
     session = Exec(secrets.token_hex(32), live.id, config, time.time_ns())
     _forget_old(live)
     live.execs[session.id] = session

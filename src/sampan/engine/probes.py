@@ -13,7 +13,6 @@ import time
 
 from sampan.engine import execs
 from sampan.engine.core import Core, Exec, ExecConfig, Live
-from sampan.engine.options import OWN_RUNTIME
 from sampan.errors import Conflict
 from sampan.runtime import Attachment, ExitRecord
 
@@ -36,11 +35,9 @@ async def run_probe(
         SampanError: it could not be started.
     """
     own = live.container.config
-    # Another runtime's execs have no time limit: then we end the command, though not what it started.
-    limited = live.container.host_config.runtime == OWN_RUNTIME
     config = ExecConfig(
         attach_stdout=True, attach_stderr=True, cmd=words, user=own.user, working_dir=own.working_dir,
-        timeout=max(timeout_s, 0.001) if limited else 0,
+        timeout=max(timeout_s, 0.001),
     )  # fmt: skip
     session = execs.create(core, live, config)
     output = Output()
@@ -50,7 +47,7 @@ async def run_probe(
             attachment = Attachment(stdin=False, stdout=True, stderr=True, framed=False)
             await execs.start(core, live, session, output.end, attachment, ends_all=True)
         core.metrics.health_starts.observe(time.perf_counter() - begun)
-        ended, late = await _until_end(session, stopping, None if limited else timeout_s)
+        ended, late = await _until_end(session, stopping)
         await output.rest()
     finally:
         output.close()
@@ -61,16 +58,14 @@ async def run_probe(
     return -1, f"{text}: {output.text()}" if output.text() else text
 
 
-async def _until_end(
-    session: Exec, stopping: asyncio.Event, limit_s: float | None
-) -> tuple[ExitRecord, bool]:
+async def _until_end(session: Exec, stopping: asyncio.Event) -> tuple[ExitRecord, bool]:
     """How a started probe ended, and whether it was late; it is killed when the checks are to stop."""
     process = session.process
     assert process is not None
     ending_ = asyncio.ensure_future(process.wait())
     told = asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait([ending_, told], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([ending_, told], return_when=asyncio.FIRST_COMPLETED)
         late = not ending_.done()
         if late:
             with contextlib.suppress(Conflict):

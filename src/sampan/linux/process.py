@@ -132,11 +132,6 @@ def _vector(texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(texts) + 1))(*[os.fsencode(text) for text in texts], None)
 
 
-def adopt_orphans() -> None:
-    """Be the parent of descendants whose own has ended (PR_SET_CHILD_SUBREAPER); it outlives execve."""
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-
-
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies (PR_SET_PDEATHSIG).
 

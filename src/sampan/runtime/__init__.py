@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sampan.runtime.client import Beginning, Launcher, Process, adopt
     from sampan.runtime.errors import LaunchError
     from sampan.runtime.protocol import (
+        PROGRAM_FD,
         REPORT_FD,
         Attachment,
         ExecRequest,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "PROGRAM_FD",
     "REPORT_FD",
     "Attachment",
     "Beginning",
@@ -48,6 +50,7 @@ _HOMES = {
     "ExitRecord": "protocol",
     "LaunchRequest": "protocol",
     "LogSpec": "protocol",
+    "PROGRAM_FD": "protocol",
     "REPORT_FD": "protocol",
     "remove_run": "cleanup",
 }

@@ -1,18 +1,24 @@
-"""What all execs have in common, however their process is made: the word to go, the clients, the failure."""
+"""What all execs have in common, however their process is made: the word to go, clients, failure and end."""
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
+import time
+from collections.abc import Sequence
 from typing import Any
 
-from sampan.linux import cgroups
+from sampan.linux import cgroups, family, syscalls
 from sampan.runtime import wire
 from sampan.runtime.init import Refused
 from sampan.runtime.loop import Loop
-from sampan.runtime.protocol import Attachment, ExecRequest
+from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord
 from sampan.runtime.run import Run
+
+TIMED_OUT = 124  # the exit code, as timeout(1) has it
+_REAPING_S = 2.0  # how long the reaper may take once all the others were killed
 
 
 class ExecBase(Run):
@@ -22,6 +28,7 @@ class ExecBase(Run):
         loop: the monitor's.
         request: what to run.
         daemon: the exec's own connection to the daemon that asked.
+        fds: the reaper's program, if it is asked for.
 
     Attributes:
         leaf: its own cgroup, if it has one.
@@ -30,7 +37,7 @@ class ExecBase(Run):
 
     strayed = False
 
-    def __init__(self, loop: Loop, request: ExecRequest, daemon: socket.socket) -> None:
+    def __init__(self, loop: Loop, request: ExecRequest, daemon: socket.socket, fds: Sequence[int]) -> None:
         super().__init__(
             loop, "exec", request.id, request.rundir, terminal=request.terminal,
             open_stdin=request.open_stdin, stdin_once=True,
@@ -40,6 +47,12 @@ class ExecBase(Run):
         self._daemon = daemon
         self._clients: list[tuple[int, Attachment]] = []
         self._ours: dict[str, int] = {}
+        self._reaper = fds[0] if request.reaped else -1
+        self._report = -1  # where the reaper tells the program's exit code
+        self._reported: int | None = None
+        self._ends_at = float("inf")
+        self._killed_at = float("inf")
+        self._timed_out = False
 
     @property
     def children(self) -> set[int]:
@@ -54,6 +67,14 @@ class ExecBase(Run):
     def begin(self) -> None:
         """Set out; the rest follows from the loop."""
         raise NotImplementedError
+
+    def _take_reaper(self) -> tuple[int, int] | None:
+        """The reaper's program and where it is to report; the caller closes both. None without a reaper."""
+        if self._reaper < 0:
+            return None
+        program, self._reaper = self._reaper, -1
+        self._report, theirs = os.pipe2(os.O_CLOEXEC)
+        return program, theirs
 
     def _await_word(self) -> None:
         """Have `_written_down` called when the daemon has written the program down."""
@@ -91,6 +112,10 @@ class ExecBase(Run):
 
     def _serve(self, pidfd: int, terminal: int | None) -> None:
         """The program runs: serve its clients, and tell the daemon."""
+        if self._request.timeout_s:
+            self._ends_at = time.monotonic() + self._request.timeout_s
+        if self._report >= 0:
+            self._loop.watch(self._report, select.EPOLLIN, self._on_report)
         clients, self._clients = self._clients, []
         self._begin(pidfd, terminal, self._ours, clients)
         self._connect(self._daemon, {})
@@ -117,6 +142,110 @@ class ExecBase(Run):
         self._signal(message["signal"])
         return ""
 
+    # --- the end ---
+
+    def work(self) -> float:
+        """As `Run.work`, and end what has had its time."""
+        timeout = super().work()
+        if self._status is not None or self._pidfd < 0:
+            return timeout
+        now = time.monotonic()
+        if now >= self._ends_at:
+            self._ends_at = float("inf")
+            self._timed_out = True
+            self._kill_all()
+        if now >= self._killed_at + _REAPING_S:
+            self._killed_at = float("inf")
+            self._kill_rest()
+        due = min(self._ends_at, self._killed_at + _REAPING_S)
+        if due == float("inf"):
+            return timeout
+        return due - now if timeout < 0 else min(timeout, max(0.0, due - now))
+
+    def _on_report(self, _: int) -> None:
+        """The program has ended, and the reaper has not: others may live."""
+        code = os.read(self._report, 1)
+        self._loop.unwatch(self._report)
+        if not code or self._status is not None or self._killed_at < float("inf") or self._timed_out:
+            return  # the reaper has ended, or is about to
+        if not self._others():
+            return
+        if self._request.ends_all:
+            self._reported = code[0]
+            self._kill_all()
+            return
+        # They live on as with Docker, and the reaper as long as they do; the exec is over.
+        self._loop.unwatch(self._pidfd)
+        remaining = _Remaining(self._loop, self._pid, os.dup(self._pidfd))
+        self._loop.watch(remaining.pidfd, select.EPOLLIN, remaining.on_exit)
+        self._outlived = True
+        self._ended(code[0])
+
+    def _ended(self, status: int) -> None:
+        super()._ended(status if self._reported is None else self._reported)
+
+    def close(self) -> None:
+        """As `Run.close`."""
+        if self._report >= 0:
+            self._loop.unwatch(self._report)
+            os.close(self._report)
+        if self._reaper >= 0:
+            os.close(self._reaper)
+        self._report = self._reaper = -1
+        super().close()
+
     def _signal(self, number: int) -> None:
-        """Send it a signal."""
-        raise NotImplementedError
+        if number == signal.SIGKILL:
+            self._kill_all()
+        else:
+            syscalls.pidfd_send_signal(self._pidfd, number)
+
+    def _others(self) -> bool:
+        """Whether anything lives that it has started."""
+        if self.leaf is not None:
+            return bool(set(self.leaf.pids()) - {self._pid})
+        return bool(family.family(self._pid))
+
+    def _kill_all(self) -> None:
+        """End it and all that it started. A reaper is left to collect them, and ends then by itself."""
+        if not self._request.reaped:
+            self._kill_rest()
+            return
+        if self.leaf is not None:
+            self.leaf.kill(spared=self._pid)
+        else:
+            family.kill_family(self._pid)
+        self._killed_at = time.monotonic()
+
+    def _kill_rest(self) -> None:
+        if self.leaf is not None:
+            self.leaf.kill()
+        else:
+            family.kill_family(self._pid)
+        try:
+            syscalls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def _record(self, status: int, finished_at_ns: int) -> ExitRecord:
+        if not self._timed_out:
+            return ExitRecord(status, finished_at_ns)
+        return ExitRecord(TIMED_OUT, finished_at_ns, error=f"timed out after {self._request.timeout_s:g} s")
+
+
+class _Remaining:
+    """A reaper that has outlived its exec; the monitor collects it one day."""
+
+    def __init__(self, loop: Loop, pid: int, pidfd: int) -> None:
+        self._loop = loop
+        self._pid = pid
+        self.pidfd = pidfd
+
+    def on_exit(self, _: int) -> None:
+        """It has ended."""
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # who looks for strays has found it
+        self._loop.unwatch(self.pidfd)
+        os.close(self.pidfd)

@@ -8,6 +8,7 @@ signals and end are then as those of our own. Its state lies in the run's direct
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import select
@@ -18,6 +19,7 @@ from typing import NoReturn
 
 from sampan.linux import process, syscalls, terminals
 from sampan.runtime.init import Refused
+from sampan.runtime.protocol import PROGRAM_FD, REPORT_FD
 from sampan.runtime.start import Started
 
 STATE_DIRECTORY = "runtime"  # within the run's directory
@@ -100,8 +102,20 @@ class Runtime:
 
     # --- execs ---
 
-    def spawn_exec(self, rundir: str, stdio: tuple[int, int, int], console: Console | None) -> int:
+    def spawn_exec(
+        self,
+        rundir: str,
+        stdio: tuple[int, int, int],
+        console: Console | None,
+        reaper: tuple[int, int] | None = None,
+    ) -> int:
         """Begin to add a process to the container, as `process.json` in `rundir` has it.
+
+        Args:
+            rundir: the exec's run directory.
+            stdio: descriptors for 0, 1 and 2, without a terminal.
+            console: its terminal, if it has one.
+            reaper: the program of its reaper, and where that reports.
 
         Returns:
             the pid of the runtime, which leaves when the process runs or is refused.
@@ -111,7 +125,12 @@ class Runtime:
         """
         arguments = ["exec", "--detach", "--process", f"{rundir}/process.json"]
         arguments += ["--pid-file", f"{rundir}/init.pid", *_flags(console)]
-        return self._spawn(rundir, [*arguments, self._id], stdio)
+        if reaper is None:
+            return self._spawn(rundir, [*arguments, self._id], stdio)
+        program, report = reaper
+        places = {REPORT_FD: report, PROGRAM_FD: program}
+        more = [places[fd] for fd in range(3, 3 + len(places))]
+        return self._spawn(rundir, [*arguments, f"--preserve-fds={len(more)}", self._id], (*stdio, *more))
 
     def adopt_orphans(self, wanted: bool) -> None:
         """Whether what the runtime leaves behind becomes our child; calls with True and False are counted.
@@ -163,8 +182,8 @@ class Runtime:
 
     # --- calls ---
 
-    def _spawn(self, rundir: str, arguments: list[str], stdio: tuple[int, int, int] = (0, 0, 0)) -> int:
-        """Run the program; descriptor 0 is /dev/null here."""
+    def _spawn(self, rundir: str, arguments: list[str], given: tuple[int, ...] = (0, 0, 0)) -> int:
+        """Run the program with these descriptors from 0 on; descriptor 0 is /dev/null here."""
         log = f"{rundir}/runtime.log"
         try:
             os.unlink(log)
@@ -173,7 +192,8 @@ class Runtime:
         words = [*self._words, "--root", f"{self._rundir}/{STATE_DIRECTORY}"]
         words += ["--log", log, "--log-format", "json", *arguments]
         pid = -1
-        copies = [os.dup(fd) for fd in stdio]  # none of them may be the place of another
+        # None of them may be the place of another.
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(given)) for fd in given]
         try:
             os.stat(words[0])
             # Not posix_spawn(3): it leaves glibc's own signals ignored, and so they are in the container.
@@ -245,11 +265,11 @@ class Console:
             pass
 
 
-def _become(words: list[str], stdio: list[int]) -> NoReturn:
+def _become(words: list[str], given: list[int]) -> NoReturn:
     """The rest of a forked child's life: the program, or exit status 127."""
     try:
         process.reset_signals()
-        for place, fd in enumerate(stdio):
+        for place, fd in enumerate(given):
             os.dup2(fd, place)
         os.execve(words[0], words, _ENVIRONMENT)
     finally:

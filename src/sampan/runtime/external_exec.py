@@ -7,21 +7,22 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Sequence
 
 from sampan.linux import syscalls
 from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.external import Console, Runtime
-from sampan.runtime.init import Refused
+from sampan.runtime.init import Refused, reaper_arguments
 from sampan.runtime.loop import Loop
-from sampan.runtime.protocol import ExecRequest
+from sampan.runtime.protocol import PROGRAM_FD, ExecRequest
 
 
 class ExternalExec(ExecBase):
-    """An exec that the container's runtime makes; neither a time limit nor a reaper can be had here.
+    """An exec that the container's runtime makes. It has no cgroup of its own.
 
     Args:
         runtime: the container's.
-        loop, request, daemon, clients: as for `ExecBase`.
+        loop, request, daemon, fds: as for `ExecBase`.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class ExternalExec(ExecBase):
         request: ExecRequest,
         runtime: Runtime,
         daemon: socket.socket,
+        fds: Sequence[int],
     ) -> None:
-        super().__init__(loop, request, daemon)
+        super().__init__(loop, request, daemon, fds)
         self._runtime = runtime
         self._console: Console | None = None
         self._caller = (0, -1)  # the runtime's pid and a pidfd of it, while it works
@@ -48,6 +50,7 @@ class ExternalExec(ExecBase):
     def _written_down(self) -> None:
         self._write_process()
         stdio = (0, 0, 0)
+        reaper = self._take_reaper()
         try:
             if self._terminal:
                 self._console = Console(self._path)
@@ -55,20 +58,22 @@ class ExternalExec(ExecBase):
                 stdio, self._ours = self._make_pipes()
             self._runtime.adopt_orphans(True)
             try:
-                pid = self._runtime.spawn_exec(self._path, stdio, self._console)
+                pid = self._runtime.spawn_exec(self._path, stdio, self._console, reaper)
             except BaseException:
                 self._runtime.adopt_orphans(False)
                 raise
             self._caller = (pid, syscalls.pidfd_open(pid))
             self._loop.watch(self._caller[1], select.EPOLLIN, self._on_made)
         finally:
-            for fd in stdio:
+            for fd in (*stdio, *(reaper or ())):
                 if fd > 2:
                     os.close(fd)
 
     def _write_process(self) -> None:
         with open(f"{self._path}/exec.json", "rb") as file:
             process = json.loads(file.read())["process"]
+        if self._request.reaped:
+            process["args"] = [f"/proc/self/fd/{PROGRAM_FD}", *reaper_arguments(process["args"])[1:]]
         with open(f"{self._path}/process.json", "w", encoding="utf-8") as file:
             json.dump(process, file)
 
@@ -105,6 +110,3 @@ class ExternalExec(ExecBase):
         if self._console is not None:
             self._console.close()
             self._console = None
-
-    def _signal(self, number: int) -> None:
-        syscalls.pidfd_send_signal(self._pidfd, number)

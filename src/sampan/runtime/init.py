@@ -377,6 +377,11 @@ def _become(entry: Entry) -> NoReturn:
     raise AssertionError
 
 
+def reaper_arguments(command: list[str]) -> list[str]:
+    """The arguments of a reaper of this command."""
+    return [_REAPER_NAME, "-k", "--", *command]
+
+
 def _execute_reaper(entry: Entry, program: int, report: int) -> NoReturn:
     # What lies where the report is to be makes room; the channel must stay open until execve succeeds.
     if program == REPORT_FD:
@@ -386,8 +391,7 @@ def _execute_reaper(entry: Entry, program: int, report: int) -> NoReturn:
         entry.channel = socket.socket(fileno=moved)
     os.dup2(report, REPORT_FD)
     os.set_inheritable(REPORT_FD, True)  # it may have been there already
-    process.adopt_orphans()
-    process.execute_file(program, [_REAPER_NAME, "-k", "--", *entry.wanted.args], entry.wanted.env)
+    process.execute_file(program, reaper_arguments(entry.wanted.args), entry.wanted.env)
     raise AssertionError
 
 

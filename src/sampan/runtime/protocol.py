@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-REPORT_FD = 3
+# The descriptors of a reaper: where it tells its command's exit code, and itself, if that is open.
+REPORT_FD, PROGRAM_FD = 3, 4
 
 
 @dataclass(frozen=True, slots=True)

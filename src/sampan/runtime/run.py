@@ -72,6 +72,7 @@ class Run:
         self._pid = 0
         self._pidfd = -1
         self._status: int | None = None
+        self._outlived = False  # the process is over, though not for who looks at its pidfd
         self._started_at_ns = 0
         self._finished_at_ns = 0
         self._deadline = 0.0
@@ -447,21 +448,31 @@ class Run:
             except OSError:
                 pass  # as above
             self._log = None
-        # A client learns of the end by its stream and asks the daemon next, which waits for our word: so
-        # both are on their way at once.
+        # A client learns of the end by its stream and asks the daemon next, which waits for our word when it
+        # sees that the process is gone: so both are on their way at once. What it cannot see is told first.
         self._stop_listening()
+        if self._outlived:
+            self._tell_end(self._status)
+            self._end_sessions()
+        else:
+            self._end_sessions()
+            self._tell_end(self._status)
+        self._finished = True
+
+    def _end_sessions(self) -> None:
         for session in self._sessions:
             session.reads = False
             session.ending = True
             session.flush()
         self.tend()
-        record = self._record(self._status, self._finished_at_ns)
+
+    def _tell_end(self, status: int) -> None:
+        record = self._record(status, self._finished_at_ns)
         try:
             records.write_exit(self._rundir, record)
         except OSError:
             pass  # no room, or the directory is gone: a daemon that is there hears of it all the same
         self._tell({"event": "exited", **wire.encode_exit(record)})
-        self._finished = True
 
     def _stop_listening(self) -> None:
         if self._listener is not None:

@@ -78,7 +78,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     state = client.call("GET", f"/exec/{identity}/json")
     if state.get("Running"):
         raise CommandError(f"the command in container {container} runs on without its output", 1)
-    if values.given("timeout") and state.get("Error"):
+    if values.given("timeout") and str(state.get("Error", "")).startswith("timed out"):
         sys.stderr.write(f"sampan: the command {state['Error']}\n")
     return int(state.get("ExitCode") or 0) & 0xFF
 

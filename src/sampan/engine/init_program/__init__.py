@@ -5,9 +5,9 @@ hands signals on, and reaps.
 command runs in a process group of its own, in the foreground of the terminal if there is one; the program
 ends as the command ends, with its exit code or 128 + n for signal n, and with 126 or 127 without a start.
 
-With `-k` before the `--` it tells the command's exit code on a descriptor (`REPORT_FD`), one byte, and stays
-until all that it has adopted has ended too: nothing is left as a zombie to a process 1 that never reaps. Who
-kills an exec kills all of it but this program.
+With `-k` before the `--` it adopts orphans, tells the command's exit code on a descriptor (`REPORT_FD`), one
+byte, and stays until all that it has adopted has ended too: nothing is left as a zombie to a process 1 that
+never reaps. Who kills an exec kills all of it but this program.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 
 from sampan.engine.init_program.assembler import EQUAL, GREATER, LESS, NOT_EQUAL, X86, Arm, Assembler
 from sampan.errors import Unsupported
-from sampan.runtime import REPORT_FD
+from sampan.runtime import PROGRAM_FD, REPORT_FD
 
 FILE_NAME = "docker-init"
 
@@ -28,6 +28,7 @@ _STACK_BYTES = 512 * 1024  # a path of PATH and a name are at most 128 KiB each
 # Offsets in the reserved stack.
 _ALL_SIGNALS, _FIRST_MASK, _STATUS, _GROUP, _STAYS, _PATH = 0, 8, 16, 24, 32, 40
 _SIG_SETMASK, _SIGCHLD, _WNOHANG, _TIOCSPGRP = 2, 17, 1, 0x5410
+_PR_SET_CHILD_SUBREAPER = 36
 _ENOENT, _ENOTDIR = 2, 20
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _BASE = 0x400000
@@ -124,6 +125,10 @@ def _program(asm: Assembler) -> None:
     asm.load("t", "a", 0, 8)
     asm.jump_if("t", EQUAL, 0, "usage")
     asm.label("start")
+    asm.load("u", "m", _STAYS, 8)
+    asm.jump_if("u", EQUAL, 0, "fork")
+    asm.call("prctl", _PR_SET_CHILD_SUBREAPER, 1)
+    asm.label("fork")
     asm.move("t", -1)
     asm.store("t", "m", _ALL_SIGNALS, 8)
     asm.move("u", "m")
@@ -171,7 +176,7 @@ def _parent(asm: Assembler) -> None:
     asm.add("u", _GROUP)
     asm.store("s", "u", 0, 8)
     asm.call("write", REPORT_FD, "u", 1)
-    for descriptor in range(REPORT_FD + 1):  # nobody is to wait for the end of a stream that it holds
+    for descriptor in range(PROGRAM_FD + 1):  # nobody is to wait for the end of a stream that it holds
         asm.call("close", descriptor)
     asm.label("reap the rest")
     asm.move("u", "m")
@@ -188,6 +193,7 @@ def _child(asm: Assembler) -> None:
     asm.load("u", "m", _STAYS, 8)
     asm.jump_if("u", EQUAL, 0, "alone")
     asm.call("close", REPORT_FD)
+    asm.call("close", PROGRAM_FD)
     asm.label("alone")
     asm.call("setpgid", 0, 0)
     asm.call("getpid", result="t")

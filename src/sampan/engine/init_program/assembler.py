@@ -118,7 +118,7 @@ class X86(Assembler):
     elf_machine = 62
     calls: ClassVar[dict[str, int]] = {
         "write": 1, "close": 3, "rt_sigprocmask": 14, "ioctl": 16, "getpid": 39, "clone": 56, "execve": 59,
-        "wait4": 61, "kill": 62, "setpgid": 109, "rt_sigtimedwait": 128, "exit_group": 231,
+        "wait4": 61, "kill": 62, "setpgid": 109, "prctl": 157, "rt_sigtimedwait": 128, "exit_group": 231,
     }  # fmt: skip
     _numbers: ClassVar[dict[str, int]] = dict(zip(REGISTERS, (3, 5, 12, 13, 14, 15, 8, 9, 2), strict=True))
     _arguments = (7, 6, 2, 10)
@@ -201,7 +201,8 @@ class Arm(Assembler):
     elf_machine = 183
     calls: ClassVar[dict[str, int]] = {
         "ioctl": 29, "close": 57, "write": 64, "exit_group": 94, "kill": 129, "rt_sigprocmask": 135,
-        "rt_sigtimedwait": 137, "setpgid": 154, "getpid": 172, "clone": 220, "execve": 221, "wait4": 260,
+        "rt_sigtimedwait": 137, "setpgid": 154, "prctl": 167, "getpid": 172, "clone": 220, "execve": 221,
+        "wait4": 260,
     }  # fmt: skip
     _numbers: ClassVar[dict[str, int]] = dict(zip(REGISTERS, range(19, 28), strict=True))
     _conditions: ClassVar[dict[str, int]] = {EQUAL: 0, NOT_EQUAL: 1, LESS: 11, GREATER: 12}
