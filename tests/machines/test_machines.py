@@ -39,12 +39,13 @@ MACHINES = {
     "v2": (
         "v2",
         "apparmor=1 security=apparmor",
-        f"{PYTEST} {INSIDE} {LINUX} {LIMITS} {ATTACK} -k '{CHOSEN}'",
+        f"SAMPAN_TEST_FORK=1 {PYTEST} {INSIDE} {LINUX} {LIMITS} {ATTACK} -k '{CHOSEN}'",
     ),
     "v1": (
         "hybrid",
         "apparmor=0",
-        f"{PYTEST} {INSIDE} {LINUX} && umount /sys/fs/cgroup/unified && SAMPAN_MACHINE=v1 {PYTEST} {INSIDE}",
+        f"export SAMPAN_TEST_FORK=1; {PYTEST} {INSIDE} {LINUX} && "
+        f"umount /sys/fs/cgroup/unified && SAMPAN_MACHINE=v1 {PYTEST} {INSIDE}",
     ),
 }
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
+import select
+import signal
 import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from support.terminal import Terminal
 
@@ -58,25 +63,27 @@ class Cli:
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run to the end; `code` is the exit status that it must have, None for any."""
+        returncode, out, err = self._finished(arguments, stdin, {**self.environment, **(env or {})}, timeout)
+        result = Result(returncode, out.decode(errors="replace"), err.decode(errors="replace"), out)
+        if code is not None:
+            said = f"{result.out[-2000:]}{result.err[-2000:]}"
+            assert result.code == code, f"{self.name} {' '.join(arguments)}\nexit {result.code}\n{said}"
+        return result
+
+    def _finished(
+        self, arguments: tuple[str, ...], stdin: bytes | None, environment: dict[str, str], timeout: float
+    ) -> tuple[int, bytes, bytes]:
+        """Exit status, standard output and standard error of a whole run."""
         done = subprocess.run(
             self.argv(*arguments),
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env={**self.environment, **(env or {})},
+            env=environment,
             timeout=timeout,
             check=False,
         )
-        result = Result(
-            done.returncode,
-            done.stdout.decode(errors="replace"),
-            done.stderr.decode(errors="replace"),
-            done.stdout,
-        )
-        if code is not None:
-            said = f"{result.out[-2000:]}{result.err[-2000:]}"
-            assert result.code == code, f"{self.name} {' '.join(arguments)}\nexit {result.code}\n{said}"
-        return result
+        return done.returncode, done.stdout, done.stderr
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start in the background with pipes; use as a context manager."""
@@ -88,6 +95,53 @@ class Cli:
     def terminal(self, *arguments: str, rows: int = 24, columns: int = 80) -> Terminal:
         """Start on a terminal of its own; use as a context manager."""
         return Terminal(self.argv(*arguments), self.environment, rows, columns)
+
+
+class Forked(Cli):
+    """Our command line in a fork of this process: emulated, the start of any program takes a second."""
+
+    def _finished(
+        self, arguments: tuple[str, ...], stdin: bytes | None, environment: dict[str, str], timeout: float
+    ) -> tuple[int, bytes, bytes]:
+        importlib.import_module("sampan.cli.app")  # once, and not in each fork
+
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write(stdin or b"")
+            given.seek(0)
+            pid = os.fork()
+            if pid == 0:
+                self._be(arguments, environment, (given.fileno(), out.fileno(), err.fileno()))
+            pidfd = os.pidfd_open(pid)
+            try:
+                if not select.select([pidfd], [], [], timeout)[0]:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    raise subprocess.TimeoutExpired(list(arguments), timeout)
+            finally:
+                os.close(pidfd)
+                status = os.waitpid(pid, 0)[1]
+            out.seek(0)
+            err.seek(0)
+            return os.waitstatus_to_exitcode(status), out.read(), err.read()
+
+    def _be(
+        self, arguments: tuple[str, ...], environment: dict[str, str], fds: tuple[int, int, int]
+    ) -> NoReturn:
+        from sampan.cli.app import run_process
+
+        try:
+            for number, fd in enumerate(fds):
+                os.dup2(fd, number)
+            sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, range(3), "rww")
+            sys.argv[1:] = ["-H", self.host, *arguments]
+            os.environ.clear()
+            os.environ.update(environment)
+            run_process()
+        finally:
+            os._exit(1)
 
 
 def clean_environment(config: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.api import Api
-from support.cli import Cli, Result, clean_environment
+from support.cli import Cli, Forked, Result, clean_environment
 from support.images import import_busybox, import_debian
 from support.machine import eventually, free_subnet
 
@@ -34,9 +34,12 @@ class Engine:
         self.api = Api(socket)
         config.mkdir(parents=True, exist_ok=True)
         environment = clean_environment(str(config))
-        self.docker = Cli("docker", ["docker"], self.host, environment)
         ours = {**environment, "PYTHONPATH": str(SOURCE)}
-        self.sampan = Cli("sampan", [sys.executable, "-m", "sampan.cli"], self.host, ours)
+        program = [sys.executable, "-m", "sampan.cli"]
+        self.sampan = Cli("sampan", program, self.host, ours)
+        self.docker = Cli("docker", ["docker"], self.host, environment)
+        if "SAMPAN_TEST_FORK" in os.environ:
+            self.docker = Forked("sampan", program, self.host, ours)
         self._images: set[str] = set()
 
     @property
