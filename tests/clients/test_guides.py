@@ -17,9 +17,9 @@ def test_every_command(name: str, engine: Engine, tmp_path: Path) -> None:
     pages.run(name, engine.sampan, engine.sampan, tmp_path)
 
 
-def test_moving_from_another(engine: Engine, make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
+def test_moving_from_another(make_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     """Docker's part is played by a second daemon, with what people have there."""
-    other = make_daemon().start()
+    ours, other = make_daemon().start(), make_daemon().start()
     try:
         assert other.busybox
         other.docker("create", "--name", "pet", "busybox", "true")
@@ -28,11 +28,8 @@ def test_moving_from_another(engine: Engine, make_daemon: Callable[..., Daemon],
         other.docker("commit", "pet", "busybox:1.36")
         script = "echo tea >/data/list; chown 1000:1000 /data/list"
         other.docker("run", "--rm", "-v", "cargo:/data", "busybox", "sh", "-c", script)
-        addresses = {
-            "unix:///run/docker.sock": other.host,
-            "unix:///run/sampan/sampan.sock": engine.host,
-        }
-        pages.run("moving-from-docker", engine.sampan, engine.sampan, tmp_path, addresses)
-        engine.docker("volume", "rm", "cargo")
+        addresses = {"unix:///run/docker.sock": other.host, "unix:///run/sampan/sampan.sock": ours.host}
+        pages.run("moving-from-docker", ours.sampan, ours.sampan, tmp_path, addresses)
     finally:
         other.end()
+        ours.end()

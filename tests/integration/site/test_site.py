@@ -132,18 +132,27 @@ def test_error_messages_have_their_status() -> None:
     assert (0, "flag needs an argument: --…") in found
 
 
+def shown_blocks() -> Iterator[tuple[str, str]]:
+    """Each block that may have commands, with its page; those of the README too."""
+    for name in names():
+        if not name.startswith("reference/"):  # usage lines
+            for block in pages.page(name).blocks:
+                if block.language not in ("python", "python3", "json", "ini", "toml", "yaml", "text"):
+                    yield name, block.text
+    readme = re.sub(
+        r"^```.*?^```", "", (pages.ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    for found in re.findall(r"(?:^    .*\n)+", readme, re.MULTILINE):
+        yield "README", found
+
+
 def typed() -> Iterator[tuple[str, list[str]]]:
     """Each command line of ours that a page shows in a block of code, and the page."""
-    for name in names():
-        if name.startswith("reference/"):  # usage lines
-            continue
-        for block in pages.page(name).blocks:
-            if block.language in ("python", "python3", "json", "ini", "toml", "yaml", "text"):
-                continue
-            for line in block.text.replace("\\\n", " ").split("\n"):
-                words = _words(line)
-                if words:
-                    yield name, words
+    for name, text in shown_blocks():
+        for line in text.replace("\\\n", " ").split("\n"):
+            words = _words(line)
+            if words:
+                yield name, words
 
 
 def _words(line: str) -> list[str]:
