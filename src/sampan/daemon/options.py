@@ -99,6 +99,8 @@ TABLE = (
     Option("mtu", "number", "MTU of the bridge", placeholder="BYTES"),
     Option("no-proxy", "text", "Hosts that are reached without a proxy, by commas", placeholder="HOSTS"),
     Option("pidfile", "text", "File to write the process id to", "p", placeholder="FILE"),
+    Option("publish-mode", "text", "nat, or proxy: the host's own INPUT rules decide who reaches published"
+           " ports", placeholder="MODE"),
     Option("push-compression", "text", "gzip or zstd: for layers that are not compressed yet",
            placeholder="NAME", reload=True),
     Option("ready-fd", "number", "Write a line to this descriptor when ready, then close it", key="-",

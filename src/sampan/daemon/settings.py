@@ -15,6 +15,7 @@ from sampan.errors import InvalidParameter, Unsupported
 from sampan.logdrivers import options as log_options
 from sampan.logs import LOG_FORMATS, LOG_LEVELS
 from sampan.network import AddressPool, BridgeOptions
+from sampan.network.ports import MODES
 from sampan.network.subnets import check_pools
 from sampan.registry import Proxies, RegistryConfig
 
@@ -243,10 +244,13 @@ def _labels(values: Values) -> list[str]:
 
 
 def _bridge(values: Values) -> BridgeOptions:
-    names = {"bridge": "name", "ip-forward": "ip_forward", "ip-masq": "ip_masq"}
+    names = {"bridge": "name"}
+    mode = values.get("publish-mode") or "nat"
+    if mode not in MODES:
+        raise InvalidParameter(f"publish-mode: {mode!r} is none of {', '.join(MODES)}")
     given = {
-        names.get(option, option): values[option]
-        for option in ("bridge", "bip", "mtu", "icc", "ip-forward", "ip-masq", "iptables")
+        names.get(option, option.replace("-", "_")): values[option]
+        for option in ("bridge", "bip", "mtu", "icc", "ip-forward", "ip-masq", "iptables", "publish-mode")
         if values.get(option) not in (None, "")
     }
     pools = tuple(AddressPool(base, size) for base, size in values.get("default-address-pools", ()))

@@ -12,7 +12,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from sampan.engine import egress, endpoints, health, log_config, mountpoints
+from sampan.engine import egress, endpoints, health, log_config, mountpoints, ports
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.metrics import timed
@@ -120,7 +120,8 @@ def merge(config: ContainerConfig, image: ImageConfig) -> None:
     given = {text.partition("=")[0] for text in config.env or []}
     inherited = [text for text in image.env or [] if text.partition("=")[0] not in given]
     config.env = inherited + list(config.env or [])
-    config.labels = {**(image.labels or {}), **config.labels}
+    theirs = {key: value for key, value in (image.labels or {}).items() if key != ports.LABEL}
+    config.labels = {**theirs, **config.labels}  # whose firewall rules decide is not for an image to say
     if image.exposed_ports:
         config.exposed_ports = {**{port: {} for port in image.exposed_ports}, **(config.exposed_ports or {})}
     if image.volumes:

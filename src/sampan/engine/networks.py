@@ -104,14 +104,14 @@ async def connect(core: Core, reference: str, live: Live, settings: EndpointSett
 
 def _plug(core: Core, container: Container, network: Network, settings: EndpointSettings) -> None:
     wanted = endpoints.request(core, container, network.name, settings)
-    sandbox = core.networks.connect(container.id, wanted, ports.bindings(container))
+    sandbox = core.networks.connect(container.id, wanted, ports.bindings(core, container))
     container.networks[network.name] = settings
     endpoints.note(container, sandbox)
     try:
         resolution.follow(core, container)
     except BaseException:
         with contextlib.suppress(NotFound):  # it ends, and so do all its endpoints
-            core.networks.disconnect(container.id, network.id, ports.bindings(container))
+            core.networks.disconnect(container.id, network.id, ports.bindings(core, container))
         del container.networks[network.name]
         raise
     _change_hosts(core, container, add=settings.ip_address)
@@ -157,7 +157,7 @@ async def disconnect(core: Core, reference: str, live: Live, force: bool = False
 
 def _unplug(core: Core, container: Container, network: Network, address: str) -> None:
     try:
-        sandbox = core.networks.disconnect(container.id, network.id, ports.bindings(container))
+        sandbox = core.networks.disconnect(container.id, network.id, ports.bindings(core, container))
     except NotFound as error:
         raise SampanError(
             f"container {container.id} is not connected to the network {network.name}"

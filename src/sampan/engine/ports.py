@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from sampan.engine.core import Core
 from sampan.engine.model import Container, ContainerConfig, HostConfig, PortBinding
 from sampan.errors import InvalidParameter
 from sampan.network import Binding, Published
-from sampan.network.ports import PROTOCOLS
+from sampan.network.ports import MODES, PROTOCOLS
 
+LABEL = "sampan.publish-mode"
 DISCARDED = "Published ports are discarded when using host network mode"
 
 
@@ -16,8 +19,11 @@ def check(config: ContainerConfig, host_config: HostConfig) -> list[str]:
     """Check what is to be published and exposed; warnings for the user.
 
     Raises:
-        InvalidParameter: a port, protocol or address is wrong.
+        InvalidParameter: a port, protocol, address or mode is wrong.
     """
+    mode = config.labels.get(LABEL, "nat")
+    if mode not in MODES:
+        raise InvalidParameter(f"label {LABEL}: {mode!r} is none of {', '.join(MODES)}")
     for text in config.exposed_ports or ():
         _split(text)
     for binding in _bindings(config, host_config):
@@ -27,9 +33,11 @@ def check(config: ContainerConfig, host_config: HostConfig) -> list[str]:
     return [DISCARDED] if wanted and host_config.network_mode == "host" else []
 
 
-def bindings(container: Container) -> list[Binding]:
+def bindings(core: Core, container: Container) -> list[Binding]:
     """What is to be published when the container starts."""
-    return list(_bindings(container.config, container.host_config))
+    mode = container.config.labels.get(LABEL, core.networks.options.publish_mode)
+    found = _bindings(container.config, container.host_config)
+    return [replace(one, proxied=mode == "proxy") for one in found]
 
 
 def record(container: Container, published: Iterable[Published]) -> None:

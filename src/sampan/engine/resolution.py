@@ -73,7 +73,9 @@ def follow(core: Core, container: Container) -> None:
 
 
 def tell_life(core: Core, container: Container, process: Process) -> None:
-    """Tell the resolver of the container's process, should no daemon be there when that ends."""
+    """Tell resolver and port proxy of the container's process, should no daemon be there when that ends."""
+    if core.networks.proxies(container.id) and process.alive:
+        core.networks.lives(container.id, os.dup(process.pidfd))
     if core.resolving.serves(container.id) and process.alive:
         core.resolving.lives(container.id, os.dup(process.pidfd))
 

@@ -268,7 +268,9 @@ def _network(core: Core, container: Container, joins: dict[str, Container]) -> s
             return None
         return f"/proc/{other.state.pid}/ns/net"
     sandbox = core.networks.create_sandbox(
-        container.id, endpoints.requests(core, container), ports.bindings(container)
+        container.id,
+        endpoints.requests(core, container),
+        ports.bindings(core, container),
     )
     endpoints.note(container, sandbox)
     return sandbox.path

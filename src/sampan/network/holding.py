@@ -13,6 +13,7 @@ import errno
 import socket
 
 MOST = 256  # of one container's
+_BACKLOG = 4096
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
@@ -51,6 +52,25 @@ def take(protocol: str, address: str, port: int) -> socket.socket | None:
     return held
 
 
+def listen(protocol: str, address: str, port: int) -> socket.socket:
+    """Bind a socket that is to be heard; TCP's listens.
+
+    Raises:
+        OSError: as `take`.
+    """
+    heard = socket.socket(socket.AF_INET, *_KINDS[protocol])
+    try:
+        if protocol == "tcp":
+            heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        heard.bind((address, port))
+        if protocol == "tcp":
+            heard.listen(_BACKLOG)
+    except BaseException:
+        heard.close()
+        raise
+    return heard
+
+
 def problem(error: OSError) -> str:
     """Why a port could not be taken, in Docker's words."""
     if error.errno == errno.EADDRINUSE:
@@ -80,8 +100,23 @@ class Holding:
         if self._counts.get(owner, 0) >= MOST:
             taken.close()
             return
-        self._held[protocol, address, port] = taken
-        self._owners[protocol, address, port] = owner
+        self._keep(owner, (protocol, address, port), taken)
+
+    def listen(self, owner: str, protocol: str, address: str, port: int) -> None:
+        """Take a port to be heard, however many the owner has.
+
+        Raises:
+            OSError: as `listen`.
+        """
+        self._keep(owner, (protocol, address, port), listen(protocol, address, port))
+
+    def get(self, protocol: str, address: str, port: int) -> socket.socket | None:
+        """The socket that holds a port."""
+        return self._held.get((protocol, address, port))
+
+    def _keep(self, owner: str, key: tuple[str, str, int], taken: socket.socket) -> None:
+        self._held[key] = taken
+        self._owners[key] = owner
         self._counts[owner] = self._counts.get(owner, 0) + 1
 
     def take_again(self, owner: str, protocol: str, address: str, port: int) -> None:

@@ -40,6 +40,7 @@ class BridgeOptions:
         ip_forward: switch the host's IPv4 forwarding on when it is off; for all networks.
         iptables: put our own nftables table in place (Docker's name for it); without, none is made.
         address_pools: where subnets are chosen from that nobody names; empty for our own choice.
+        publish_mode: "nat" or "proxy", for ports of containers that do not say.
     """
 
     name: str = "sampan0"
@@ -50,6 +51,7 @@ class BridgeOptions:
     ip_forward: bool = True
     iptables: bool = True
     address_pools: tuple[AddressPool, ...] = ()
+    publish_mode: str = "nat"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ A port is taken by us, or by a program of the host's that listens there: `holdin
 from __future__ import annotations
 
 import ipaddress
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sampan.network import holding
 
 ANY = "0.0.0.0"
 PROTOCOLS = ("tcp", "udp", "sctp")
+MODES = ("nat", "proxy")
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _EPHEMERAL_DEFAULT = (32768, 60999)
 
@@ -32,12 +34,14 @@ class Binding:
         protocol, port: the container's.
         host_ip: at which of the host's addresses, "" or 0.0.0.0 for all.
         host_port: a port, a range of which any will do (`8000-8010`), or "" for any at all.
+        proxied: a process of the host's listens there and forwards.
     """
 
     protocol: str
     port: int
     host_ip: str = ""
     host_port: str = ""
+    proxied: bool = False
 
     def choices(self) -> range | None:
         """The host ports that will do; None for any at all.
@@ -78,12 +82,13 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port that is published: the container's, and where at the host."""
+    """A port that is published: the container's, and where at the host; and if by proxy rather than NAT."""
 
     protocol: str
     port: int
     host_ip: str
     host_port: int
+    proxied: bool = False
 
 
 class PortTable:
@@ -126,7 +131,27 @@ class PortTable:
             for one in published:
                 self._taken.setdefault((one.protocol, one.host_port), {})[one.host_ip] = owner
                 self._owned.setdefault(owner, []).append(one)
-                self._holding.take_again(owner, one.protocol, one.host_ip, one.host_port)
+                if not one.proxied:
+                    self._holding.take_again(owner, one.protocol, one.host_ip, one.host_port)
+
+    def sockets(self, owner: str) -> list[tuple[Published, socket.socket]]:
+        """The listening sockets of those of a container's ports that are published by proxy.
+
+        Raises:
+            OSError: one has to be bound again, and somebody else has the port.
+        """
+        with self._lock:
+            found = []
+            for one in self._owned.get(owner, ()):
+                if not one.proxied:
+                    continue
+                place = (one.protocol, one.host_ip, one.host_port)
+                if self._holding.get(*place) is None:
+                    self._holding.listen(owner, *place)
+                held = self._holding.get(*place)
+                assert held is not None
+                found.append((one, held))
+            return found
 
     def disown(self, owner: str) -> list[Published]:
         """What a container had, and has no more; it is nobody else's until it is told to be `free`."""
@@ -152,23 +177,24 @@ class PortTable:
         address, choices = binding.address(), binding.choices()
         failure = "all ports are allocated"
         for port in self._ephemeral() if choices is None else choices:
-            problem = self._take(owner, binding.protocol, address, port)
+            problem = self._take(owner, binding, address, port)
             if not problem:
                 self._taken.setdefault((binding.protocol, port), {})[address] = owner
                 if choices is None:
                     self._next = port + 1
-                return Published(binding.protocol, binding.port, address, port)
+                return Published(binding.protocol, binding.port, address, port, binding.proxied)
             if choices is not None and len(choices) == 1:
                 failure = f"Bind for {address}:{port} failed: {problem}"
         raise PortTaken(f"driver failed programming external connectivity: {failure}")
 
-    def _take(self, owner: str, protocol: str, address: str, port: int) -> str:
+    def _take(self, owner: str, binding: Binding, address: str, port: int) -> str:
         """Take a port that is free; why it is not, or ""."""
-        holders = self._taken.get((protocol, port), {})
+        holders = self._taken.get((binding.protocol, port), {})
         if holders and (address in holders or address == ANY or ANY in holders):
             return "port is already allocated"
         try:
-            self._holding.take(owner, protocol, address, port)
+            take = self._holding.listen if binding.proxied else self._holding.take
+            take(owner, binding.protocol, address, port)
         except OSError as error:
             return holding.problem(error)
         return ""

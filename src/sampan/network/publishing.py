@@ -1,4 +1,4 @@
-"""Published ports: taken in the port table, written down, and put into the firewall's maps.
+"""Published ports: taken in the port table, written down, put into the firewall's maps or given to a proxy.
 
 A container's ports go to its address in one network, that of its default route, as with Docker.
 """
@@ -6,15 +6,20 @@ A container's ports go to its address in one network, that of its default route,
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from sampan.errors import Unavailable
+from sampan.errors import InvalidParameter, Unavailable
 from sampan.linux import nftmaps
 from sampan.network import flows
 from sampan.network.firewall import Firewall
 from sampan.network.ports import ANY, Binding, PortTable, Published
+from sampan.network.proxying import Proxies
 from sampan.network.store import NetworkStore
+
+log = logging.getLogger("sampan.network")
 
 
 class Publisher:
@@ -23,26 +28,50 @@ class Publisher:
     Args:
         store: where it is written down.
         firewall: where it is put.
+        directory: where proxies are found again.
     """
 
-    def __init__(self, store: NetworkStore, firewall: Firewall) -> None:
+    def __init__(self, store: NetworkStore, firewall: Firewall, directory: Path) -> None:
         self._store = store
         self._firewall = firewall
         self._ports = PortTable()
+        self._proxies = Proxies(directory, lambda container_id: self._ports.sockets(container_id))
 
     def recall(self, keep: set[str]) -> None:
         """Know again what an earlier daemon has published for containers that live; forget the others'."""
         self._ports.close()
         self._ports = PortTable()
-        for container_id, (_, published) in self._store.published().items():
-            if container_id in keep:
-                self._ports.restore(container_id, published)
-            else:
+        proxied = {}
+        for container_id, (address, published) in self._store.published().items():
+            if container_id not in keep:
                 self._store.forget_published(container_id)
+                continue
+            self._ports.restore(container_id, published)
+            if any(one.proxied for one in published):
+                proxied[container_id] = address
+        alive = self._proxies.recall(proxied)
+        for container_id in proxied.keys() - alive:
+            try:
+                self._proxies.open(container_id, proxied[container_id], self._ports.sockets(container_id))
+            except OSError as error:
+                log.error("ports of container %s are not published: %s", container_id[:12], error)
 
     def close(self) -> None:
         """Hold no port any more; what is published stays so."""
+        self._proxies.leave()
         self._ports.close()
+
+    def proxies(self, container_id: str) -> bool:
+        """Whether any of a container's ports is published by proxy."""
+        return any(one.proxied for one in self._ports.of(container_id))
+
+    def lives(self, container_id: str, pidfd: int) -> None:
+        """A container has a process: without a daemon, what is published by proxy ends with that.
+
+        Args:
+            pidfd: of its process; it is closed in the end.
+        """
+        self._proxies.lives(container_id, pidfd)
 
     def publish(
         self, container_id: str, address: str, bindings: Sequence[Binding], host_ip: str = ANY
@@ -55,26 +84,45 @@ class Publisher:
 
         Raises:
             InvalidParameter, PortTaken: a binding is wrong, a port in use.
-            Unavailable: there is no firewall table.
+            Unavailable: there is no firewall table, or nothing to forward with.
         """
-        if not self._firewall.in_place:
+        if not self._firewall.in_place and not all(one.proxied for one in bindings):
             raise Unavailable(
                 "ports cannot be published: that takes our nftables table, which is switched off "
-                "(--iptables=false) or which this kernel does not take; see the warnings of `info`"
+                "(--iptables=false) or which this kernel does not take; see the warnings of `info`, or "
+                "publish them by proxy (--publish-mode proxy)"
             )
+        for one in bindings:
+            if one.proxied and one.protocol == "sctp":
+                raise InvalidParameter(
+                    f"port {one.port}/sctp cannot be published by proxy: label the container "
+                    "sampan.publish-mode=nat, or publish tcp and udp alone"
+                )
         if host_ip != ANY:
             bindings = [one if one.host_ip else replace(one, host_ip=host_ip) for one in bindings]
         published = tuple(self._ports.claim(container_id, bindings))
         try:
             self._store.keep_published(container_id, address, published)
-            self._firewall.publish(_redirections(address, published))
-        except BaseException:
+            self._lead(container_id, address, published)
+        except BaseException as error:
             self._ports.free(self._ports.disown(container_id))
             self._store.forget_published(container_id)
+            if isinstance(error, OSError) and any(one.proxied for one in published):
+                raise Unavailable(f"ports cannot be published by proxy: {error}") from error
             raise
         if any(one.protocol == "udp" for one in published):
             flows.lead_udp_anew(address, published)
         return published
+
+    def _lead(self, container_id: str, address: str, published: Sequence[Published]) -> None:
+        if redirections := _redirections(address, published):
+            self._firewall.publish(redirections)
+        if any(one.proxied for one in published):
+            try:
+                self._proxies.open(container_id, address, self._ports.sockets(container_id))
+            except BaseException:
+                self._firewall.withdraw(redirections)
+                raise
 
     def move(self, container_id: str, address: str) -> None:
         """Let a container's published ports go to another of its addresses."""
@@ -83,8 +131,9 @@ class Publisher:
         if not published or before in ("", address):
             return
         self._store.keep_published(container_id, address, published)
-        self._firewall.withdraw(_redirections(before, published))
-        self._firewall.publish(_redirections(address, published))
+        if redirections := _redirections(before, published):
+            self._firewall.withdraw(redirections)
+        self._lead(container_id, address, published)
 
     def withdraw(self, container_id: str) -> None:
         """Publish nothing of a container any more, before its address can be another's."""
@@ -92,6 +141,7 @@ class Publisher:
         if not published:  # then nothing is written down either
             return
         try:
+            self._proxies.close(container_id)
             if address := self._store.published_address(container_id):
                 self._firewall.withdraw(_redirections(address, published))
             self._store.forget_published(container_id)
@@ -124,4 +174,5 @@ def _redirections(address: str, published: Iterable[Published]) -> list[nftmaps.
             one.port,
         )
         for one in published
+        if not one.proxied
     ]

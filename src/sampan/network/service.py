@@ -59,7 +59,7 @@ class NetworkService:
         self._store.adopt_endpoints(default.id)
         label = options.name if options.name != "none" else f"none-{default.id[:8]}"
         firewall = Firewall(f"sampan-{label}")
-        self._publisher = Publisher(self._store, firewall)
+        self._publisher = Publisher(self._store, firewall, netns_dir.parent / "proxies")
         self._grounds = Grounds(self._store, options, default, firewall, self._publisher.redirections)
         self.guard = Guard(database, f"{firewall.name}-egress", enabled=options.iptables)
         self.policies = Policies(self.guard, self._store, self._grounds)
@@ -355,6 +355,18 @@ class NetworkService:
     def withdraw(self, container_id: str) -> None:
         """Publish nothing of a container any more, before its address can be another's."""
         self._publisher.withdraw(container_id)
+
+    def proxies(self, container_id: str) -> bool:
+        """Whether any of a container's ports is published by proxy."""
+        return self._publisher.proxies(container_id)
+
+    def lives(self, container_id: str, pidfd: int) -> None:
+        """A container has a process: without a daemon, what is published by proxy ends with that.
+
+        Args:
+            pidfd: of its process; it is closed in the end.
+        """
+        self._publisher.lives(container_id, pidfd)
 
     def expect_removal(self, container_id: str) -> None:
         """A container has ended: who wants its address waits for `remove_sandbox`, which follows."""

@@ -216,7 +216,9 @@ class NetworkStore:
 
     def keep_published(self, container_id: str, address: str, published: Sequence[Published]) -> None:
         """Record what a container publishes, and where it goes."""
-        entries = json.dumps([[one.protocol, one.port, one.host_ip, one.host_port] for one in published])
+        entries = json.dumps(
+            [[one.protocol, one.port, one.host_ip, one.host_port, one.proxied] for one in published]
+        )
         self._database.execute(
             "INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (container_id, address, entries)
         )

@@ -20,8 +20,8 @@ import traceback
 from typing import Any
 
 from sampan import __version__
-from sampan.linux import process, seccomp, syscalls
-from sampan.linux.capabilities import drop_bounding
+from sampan.linux import process, syscalls
+from sampan.linux.confinement import become_nobody
 from sampan.resolver.asking import Asker
 from sampan.resolver.attempts import HostOutlets
 from sampan.resolver.clock import Clock
@@ -33,7 +33,6 @@ from sampan.runtime import wire
 from sampan.runtime.loop import Loop
 
 NAME = "sampan-resolver"
-_NOBODY = 65534
 _UCRED = struct.Struct("=iII")
 _TROUBLE_EVERY_S = 1.0
 _FIRST_WAIT_S = 10.0  # for the daemon that has started this, if that has died since
@@ -246,23 +245,6 @@ class Resolver:
             asker.close()
 
 
-def _give_up_rights() -> None:
-    """Become nobody, for good, with nothing but sockets and memory to ask the kernel for."""
-    if os.geteuid() == 0:
-        drop_bounding(())
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)  # and with the user the capabilities go
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    profile = {
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "architectures": [],
-        "syscalls": [{"names": _CALLS, "action": "SCMP_ACT_ALLOW"}],
-    }
-    seccomp.load(seccomp.compile_filter(profile), 0)
-
-
 def main(fd: int) -> None:
     """Serve at the listening socket `fd`."""
     syscalls.prctl_name(NAME[:15])
@@ -273,7 +255,7 @@ def main(fd: int) -> None:
     listener = socket.socket(fileno=fd)
     listener.set_inheritable(False)
     resolver = Resolver(listener, os.geteuid())
-    _give_up_rights()
+    become_nobody(_CALLS)
     gc.collect()
     gc.freeze()
     resolver.run()
