@@ -5,9 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from support.engine import Engine
+from support.machine import eventually
+
+# A program for python3: prints what the TCP port at an address says first.
+FETCH = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as c:
+    print(c.recv(100).decode(), end="")
+"""
 
 
 def shown(engine: Engine, container: str, network: str) -> dict[str, Any]:
@@ -43,3 +53,30 @@ def default_route(engine: Engine, container: str) -> str:
 
 def links() -> set[str]:
     return set(os.listdir("/sys/class/net"))
+
+
+@contextmanager
+def another_machine() -> Iterator[tuple[str, str, Callable[..., str]]]:
+    """Another machine: our address towards it, its own, and a way to run a command there."""
+    link, peer = f"lan{os.getpid() % 9999}", f"far{os.getpid() % 9999}"
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
+    try:
+        eventually(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"))
+        for words in (
+            ["link", "add", link, "type", "veth", "peer", "name", peer, "netns", str(holder.pid)],
+            ["addr", "add", "198.51.100.1/24", "dev", link],
+            ["link", "set", link, "up"],
+        ):
+            subprocess.run(["ip", *words], check=True)
+        inside = ["nsenter", "--target", str(holder.pid), "--net"]
+        for words in (["addr", "add", "198.51.100.9/24", "dev", peer], ["link", "set", peer, "up"]):
+            subprocess.run([*inside, "ip", *words], check=True)
+
+        def run(*words: str) -> str:
+            done = subprocess.run([*inside, *words], capture_output=True, text=True, timeout=20, check=False)
+            return done.stdout
+
+        yield "198.51.100.1", "198.51.100.9", run
+    finally:
+        holder.kill()
+        holder.wait()

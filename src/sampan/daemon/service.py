@@ -130,6 +130,7 @@ class Service:
         engine = Engine(options, database, driver, images, networks, volumes, Launcher(), events, resolving)
         await engine.start()
         undo.push_async_callback(self._stop_engine, engine)
+        await asyncio.to_thread(networks.tend)
         await asyncio.to_thread(_seed, images)
         return engine
 

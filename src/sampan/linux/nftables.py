@@ -106,15 +106,6 @@ class Chain:
     rules: tuple[Rule, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignChain:
-    """Somebody's base chain at the forward hook, as far as it matters to us."""
-
-    family: int
-    table: str
-    name: str
-
-
 def head(family: int, resource: int = 0) -> bytes:
     """What each message begins with (struct nfgenmsg)."""
     return struct.pack(">BBH", family, 0, resource)
@@ -382,20 +373,3 @@ def fingerprint(netlink: Netlink, name: str, family: int = socket.AF_INET) -> Fi
             if body[0] == family and members.get(1) == table:
                 found.append((members.get(chain, b""), members.get(handle, b"")))
     return tuple(found)
-
-
-def dropping_forward_chains() -> list[ForeignChain]:
-    """Base chains at the forward hook of families ip and inet whose policy is to drop."""
-    request = Message(_GETCHAIN, NLM_F_DUMP, head(socket.AF_UNSPEC), "list nftables chains")
-    found = []
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        for _, body in netlink.dump(request):
-            members = dict(attributes(body[4:]))
-            hook = dict(attributes(members.get(4, b""))).get(1, b"")
-            policy = members.get(5, b"")
-            if body[0] not in (1, socket.AF_INET) or hook != struct.pack(">I", HOOK_FORWARD):
-                continue
-            if policy == struct.pack(">I", _NF_DROP):
-                names = [members.get(kind, b"").rstrip(b"\0").decode(errors="replace") for kind in (1, 3)]
-                found.append(ForeignChain(body[0], *names))
-    return found

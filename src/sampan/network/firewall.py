@@ -3,7 +3,7 @@
 The tables `sampan-<default bridge>` (families ip and ip6, the latter while a network has IPv6) are ours
 alone, and no other table is ever touched. That has a limit which nf_tables sets: a packet must pass every
 table's base chain, so a DROP policy that somebody else's forward chain has (ufw, firewalld, Docker) still
-drops, whatever ours accepts; `put` warns about one.
+drops, whatever ours accepts; `others` tells of one.
 
 Their rules never change: networks are elements of sets, published ports elements of maps. So a packet costs
 the same among a thousand networks, and a network comes and goes as one small transaction.
@@ -73,10 +73,9 @@ class Firewall:
         ]
 
     def put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection] = ()) -> list[str]:
-        """Put the tables in place, whole; returns warnings when they cannot be or cannot suffice."""
+        """Put the tables in place, whole; returns warnings when they cannot be."""
         try:
             self._table.put(zones, published)
-            others = nftables.dropping_forward_chains()
         except OSError as error:
             self.in_place = self.in_place6 = False
             why = "; ".join(features.lacking(part) for part in nftprobe.missing())
@@ -85,12 +84,7 @@ class Firewall:
                 "have no outbound NAT, are not kept apart from those of other networks and publish no ports"
             ]
         self.in_place = True
-        return self._put6(zones, published) + [
-            f"nftables table {chain.table} drops forwarded packets by default (chain {chain.name}): allow "
-            f"interfaces {', '.join(zone.bridge for zone in zones[:3])}{', …' if len(zones) > 3 else ''} "
-            "there if containers cannot reach other machines"
-            for chain in others
-        ]
+        return self._put6(zones, published)
 
     def _put6(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> list[str]:
         if not any(zone.subnet6 for zone in zones):

@@ -409,6 +409,14 @@ class Grounds:
                 ) from error
             log.warning("%s: put back", "; ".join(amiss))
 
+    def tend(self) -> None:
+        """As `put_back`, for all networks that are in place.
+
+        Raises:
+            Unavailable: as `put_back`.
+        """
+        self.put_back(self.all())
+
     def _raise_again(self, netlink: Netlink, one: Ground, *, needed: bool) -> None:
         try:
             one.index = bridge.raise_bridges(netlink, [one.wanted])[one.settings.interface]

@@ -17,7 +17,7 @@ from pathlib import Path
 from sampan.database import Database
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, namespace, settings, subnets
+from sampan.network import bridge, namespace, others, settings, subnets
 from sampan.network.egress import Guard, parse
 from sampan.network.firewall import Firewall
 from sampan.network.grounds import Grounds, ground
@@ -29,6 +29,7 @@ from sampan.network.ports import Binding
 from sampan.network.publishing import Publisher
 from sampan.network.sandboxes import Sandboxes
 from sampan.network.store import NetworkStore
+from sampan.network.tending import Tending
 
 LEAVE_S = 5.0  # how long a removal waits for the links of containers that have just ended
 
@@ -66,14 +67,22 @@ class NetworkService:
         self._sandboxes = Sandboxes(
             netns_dir, self._store, self._grounds, self._publisher, self.policies, names
         )
+        self._tending = Tending(self._grounds.tend, self._obstacles)
         self._making = threading.Lock()  # networks are made one after the other
 
     # --- start and stop ---
 
     @property
     def warnings(self) -> list[str]:
-        """What this machine lacks, for `info`."""
-        return self._grounds.warnings
+        """What this machine lacks, and what is in the way of what containers send, for `info`."""
+        return self._grounds.warnings + self._obstacles()
+
+    def _obstacles(self) -> list[str]:
+        bridges = [one.settings.interface for one in self._grounds.all() if not one.network.internal]
+        try:
+            return others.obstacles(bridges) if bridges else []
+        except OSError:
+            return []  # there is no nf_tables, which has its own warning
 
     def start(self, live: Iterable[str]) -> None:
         """Put the networks in place and remove what containers that are gone left behind.
@@ -97,8 +106,13 @@ class NetworkService:
         self._grounds.start(self._store.networks(), keep)
         self._grounds.warnings += self.guard.start()
 
+    def tend(self) -> None:
+        """Put back from now on what somebody takes away, without waiting for the next start."""
+        self._tending.begin()
+
     def stop(self) -> None:
         """Finish pending removals; bridges and published ports stay for the containers that live on."""
+        self._tending.stop()
         self._sandboxes.leaving.stop()
         self._publisher.close()
         self.guard.close()

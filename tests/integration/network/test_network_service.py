@@ -343,7 +343,7 @@ def test_somebody_elses_drop_policy_is_named(make: Make) -> None:
     )
     service = make()
     service.start([])
-    assert len(service.warnings) == 1 and "table fw" in service.warnings[0]
+    assert len(service.warnings) == 1 and "table ip fw" in service.warnings[0]
 
 
 def test_a_kernel_without_veth_still_runs_mode_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

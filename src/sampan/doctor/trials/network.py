@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sampan.doctor.trials.place import Place
 from sampan.doctor.trials.running import Fails, NotTried, Trial
-from sampan.linux import features, nftables, nftprobe, rtnetlink, syscalls
+from sampan.linux import features, nftprobe, rtnetlink, syscalls
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, namespace
+from sampan.network import bridge, namespace, others
 from sampan.network.firewall import Firewall, Zone
 
 _APART = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS
@@ -74,16 +74,12 @@ def _firewall(_: Place) -> None:
 
 def _foreign(_: Place) -> None:
     try:
-        found = nftables.dropping_forward_chains()
+        found = others.obstacles(["sampan0"])
     except OSError as error:
         raise NotTried(f"nf_tables cannot be asked: {error.strerror}") from None
     if found:
-        names = ", ".join(f"{chain.table} {chain.name}" for chain in found)
-        raise Fails(
-            f"chains that drop what is forwarded: {names}",
-            "allow the interface sampan0 there (ufw: `ufw route allow in on sampan0`; firewalld: put it into "
-            "the zone trusted; Docker: an accept in the chain DOCKER-USER)",
-        )
+        what, __, remedy = found[0].partition(" Mend it with ")
+        raise Fails(what.rstrip("."), f"{remedy} (docs/firewall.md)")
 
 
 def _forwarding(_: Place) -> str:
