@@ -6,7 +6,10 @@ system's.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from sphinx.search.en import SearchEnglish
 
 from sampan import __version__
 
@@ -38,6 +41,17 @@ def say_language(_app: Any, name: str, _template: str, context: dict[str, Any], 
         context["language"] = LANGUAGES[name]
 
 
+class Search(SearchEnglish):
+    """Finds Chinese too, which has no spaces: by each two neighbouring characters, beside whole runs."""
+
+    def split(self, input: str) -> list[str]:
+        """The words of a text."""
+        words: list[str] = super().split(input)
+        runs = (run for word in words for run in re.findall(r"[\u3400-\u9fff]{3,}", word))
+        return words + [run[place : place + 2] for run in runs for place in range(len(run) - 1)]
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_search_language(Search)
     app.connect("html-page-context", say_language)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -98,6 +99,16 @@ def test_a_broken_page_fails_the_build(text: str, tmp_path: Path, monkeypatch: p
     (docs / "index.md").write_text("# Here\n\n[other](other.md#other)\n")
     site.build(tmp_path / "out")
     assert (tmp_path / "out" / "other.html").is_file()
+
+
+def test_the_search_finds_both_languages() -> None:
+    """What searches does so in the browser, in an index that lies beside the pages."""
+    text = (pages.site() / "searchindex.js").read_text()
+    index = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))
+    for word, page in (("egress", "egress"), ("网桥", "tutorial/zh"), ("命名", "tutorial/zh")):
+        found = index["terms"][word]
+        places = found if isinstance(found, list) else [found]
+        assert page in [index["docnames"][place] for place in places]
 
 
 def test_the_reference_has_every_command_and_flag() -> None:
