@@ -10,9 +10,11 @@ from pathlib import Path
 
 from sampan.doctor.trials.place import Place
 from sampan.doctor.trials.running import Fails, NotTried, Trial
-from sampan.linux import features, nftprobe, rtnetlink, syscalls
-from sampan.linux.netlink import Netlink
+from sampan.linux import features, nftables, nftprobe, rtnetlink, syscalls
+from sampan.linux.netlink import NETLINK_NETFILTER, Netlink
 from sampan.network import bridge, namespace, others
+from sampan.network.egress import Lane, parse
+from sampan.network.egress.rules import tables
 from sampan.network.firewall import Firewall, Zone
 
 _APART = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS
@@ -72,6 +74,29 @@ def _firewall(_: Place) -> None:
         raise Fails(warnings[0])
 
 
+def _egress(_: Place) -> None:
+    """The tables that keep containers to their policies, with one in them."""
+    lane = Lane(
+        endpoint_id="doctor",
+        container_id="doctor",
+        network_id="doctor",
+        address=_ADDRESS.ip + 1,
+        mac="02:42:c6:12:00:02",
+        veth="vethdoctor",
+        subnet=_ADDRESS.network,
+        policy=parse("allow:198.18.0.0/15:443"),
+        own=True,
+    )
+    missing = nftprobe.missing_for_egress()
+    if not missing:
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            netlink.transact(nftables.batch(tables(f"sampan-{_BRIDGE}-egress", 0, [lane], ())))
+        return
+    parts = [(features.FEATURES[name].title, features.diagnose(name)) for name in missing]
+    words = "; ".join(f"no {title}: {found.cause}" for title, found in parts)
+    raise Fails(words, "; ".join(dict.fromkeys(found.remedy for _, found in parts)))
+
+
 def _foreign(_: Place) -> None:
     try:
         found = others.obstacles(["sampan0"])
@@ -117,6 +142,7 @@ TRIALS = (
           True, apart=_APART),
     Trial("firewall table with NAT", _firewall,
           _OUTSIDE, "nf_tables", True, apart=_APART),
+    Trial("egress policies", _egress, "--egress", "nf_tables_bridge", apart=_APART),
     Trial("somebody else's firewall", _foreign, "connections from containers to other machines"),
     Trial("IPv4 forwarding", _forwarding, "connections from containers to other machines",
           remedy="`sysctl -w net.ipv4.ip_forward=1`", needed=True, rootless=True, here=True),
