@@ -88,6 +88,7 @@ async def set_container(core: Core, live: Live, text: str) -> None:
         container = live.container
         if policy:
             _check_mode(container.host_config.network_mode)
+            endpoints.check_drivers(core, container)
         before, container.host_config.egress = container.host_config.egress, policy or None
         core.store.save(container)
         try:

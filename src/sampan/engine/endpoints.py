@@ -12,11 +12,12 @@ from sampan.engine import ports
 from sampan.engine.core import Core
 from sampan.engine.model import Container, EndpointSettings
 from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
-from sampan.network import Network, Request, Sandbox, check_mac
+from sampan.network import Network, Request, Sandbox, check_mac, not_at_a_bridge
 from sampan.network.egress import parse
 from sampan.network.settings import check_interface
 
 _INTERFACE = "com.docker.network.endpoint.ifname"
+_POLICED = ("bridge", "null")  # drivers that leave no way around a policy
 _REAL_OPTIONS = ("com.docker.network.endpoint.sysctls", "com.docker.network.endpoint.exposedports")
 HOST_CONNECT = "cannot connect container to host network - container must be created in host network mode"
 HOST_DISCONNECT = "cannot disconnect container from host network - container was created in host network mode"
@@ -73,6 +74,8 @@ def complete(core: Core, container: Container, given: dict[str, EndpointSettings
             )
         chosen[mode].desired_mac_address = check_mac(config.mac_address)
     container.networks = chosen
+    if container.host_config.egress:
+        check_drivers(core, container)
 
 
 def _take_links(core: Core, container: Container, chosen: dict[str, EndpointSettings]) -> None:
@@ -219,6 +222,8 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
     network = core.networks.get(name)
     if settings.network_id and not network.predefined:
         network = core.networks.get(settings.network_id)  # another one of its name is not the one meant
+    if container.host_config.egress and network.driver not in _POLICED:
+        raise InvalidParameter(not_at_a_bridge(network))
     mac = settings.desired_mac_address
     if name == container.host_config.network_mode:
         mac = mac or container.config.mac_address or ""
@@ -239,6 +244,18 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
         links=links,
         egress=parse(container.host_config.egress) if container.host_config.egress else None,
     )
+
+
+def check_drivers(core: Core, container: Container) -> None:
+    """Check that a container may have an egress policy in the networks that it is in.
+
+    Raises:
+        InvalidParameter: in one it would not hold.
+    """
+    for name, settings in of(container).items():
+        network = core.networks.get(settings.network_id or name)
+        if network.driver not in _POLICED:
+            raise InvalidParameter(not_at_a_bridge(network))
 
 
 def dns_names(container: Container, settings: EndpointSettings) -> list[str]:

@@ -26,7 +26,7 @@ from sampan.network.model import (
     describe,
 )
 from sampan.network.names import Member, Names
-from sampan.network.policies import Gated
+from sampan.network.policies import Gated, not_at_a_bridge
 from sampan.network.ports import Binding, Published
 from sampan.network.resolving import Resolving
 from sampan.network.sandboxes import check_mac
@@ -53,6 +53,7 @@ __all__ = [
     "change_resolv_conf",
     "check_mac",
     "describe",
+    "not_at_a_bridge",
     "own_names",
     "plan_resolution",
     "resolv_conf",

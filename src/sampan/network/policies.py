@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sampan.errors import Unavailable
 from sampan.network.egress import Guard, Lane, Policy
 from sampan.network.grounds import Ground, Grounds
 from sampan.network.model import Network
@@ -59,6 +60,10 @@ class Policies:
                 self._admit(record, one, policy, own=own is not None, fresh=True)
 
     def _admit(self, record: EndpointRecord, one: Ground, policy: Policy, *, own: bool, fresh: bool) -> None:
+        if not record.address:
+            raise Unavailable(
+                f"network {one.network.name} has no IPv4, and with an egress policy nothing else is sent"
+            )
         address = ipaddress.IPv4Address(record.address)
         self._guard.admit(
             Lane(
@@ -134,3 +139,11 @@ class Policies:
 def mac_of(address: ipaddress.IPv4Address) -> str:
     """The MAC address of an endpoint that was given none."""
     return "02:42:" + address.packed.hex(":")
+
+
+def not_at_a_bridge(network: Network) -> str:
+    """Why a policy cannot hold in a network of another driver."""
+    return (
+        f"network {network.name} is of driver {network.driver}: an egress policy is kept at the ports of a "
+        "bridge, and holds in networks of driver bridge alone"
+    )

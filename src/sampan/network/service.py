@@ -24,7 +24,7 @@ from sampan.network.grounds import Grounds, ground
 from sampan.network.leaving import delete_veth
 from sampan.network.model import PREDEFINED, BridgeOptions, Endpoint, Network, NetworkSpec, Request, Sandbox
 from sampan.network.names import Names
-from sampan.network.policies import Gated, Policies
+from sampan.network.policies import Gated, Policies, not_at_a_bridge
 from sampan.network.ports import Binding
 from sampan.network.publishing import Publisher
 from sampan.network.sandboxes import Sandboxes
@@ -256,6 +256,8 @@ class NetworkService:
                 f"network {network.name} is predefined and has no egress policy; give one to containers, or "
                 "to a network of your own"
             )
+        if network.driver != "bridge":
+            raise Forbidden(not_at_a_bridge(network))
         policy = parse(text) if text else None
         options = {name: value for name, value in network.options.items() if name != settings.EGRESS}
         if policy is not None:
