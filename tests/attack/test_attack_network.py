@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,8 @@ import pytest
 from sampan.database import Database
 from sampan.errors import NotFound
 from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
-from sampan.network import BridgeOptions, NetworkService, NetworkSpec, Request
+from sampan.network import Binding, BridgeOptions, NetworkService, NetworkSpec, Request
+from support.machine import eventually
 
 pytestmark = pytest.mark.root
 
@@ -99,6 +103,38 @@ def test_a_connection_that_a_crash_cut_short_is_none(make: Make) -> None:
     recalled = later.recall_sandbox("aa")
     assert recalled is not None and set(recalled.endpoints) == {"bridge"}
     later.remove(later.get("one"), {"aa": "aa"})
+
+
+def test_no_port_is_lost_to_who_takes_the_rules_away_meanwhile(make: Make) -> None:
+    """A start puts the table back while another one adds to it, and both while it goes away again."""
+    service = make()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    bridge = service.get("bridge").id
+
+    def publish(first: int) -> None:
+        for port in range(first, first + 20):
+            service.create_sandbox(
+                f"c{port}", [Request(bridge)], [Binding("tcp", 80, "127.0.0.1", str(port))]
+            )
+            published.append(port)
+
+    published: list[int] = []
+    threads = [threading.Thread(target=publish, args=(first,)) for first in (7000, 7100, 7200)]
+    flusher = subprocess.Popen(["sh", "-c", "while :; do nft flush ruleset; done"], start_new_session=True)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.killpg(flusher.pid, signal.SIGKILL)
+    flusher.wait()
+    assert len(published) == 60
+
+    def all_there() -> bool:  # once the last program that flushes has ended
+        service.create_sandbox("last", [Request(bridge)])  # which puts back what was taken away
+        rules = subprocess.check_output(["nft", "list", "ruleset"], text=True)
+        return sorted(map(int, re.findall(r"127\.0\.0\.1 \. (\d+) :", rules))) == sorted(published)
+
+    eventually(all_there)
 
 
 def test_a_network_is_removed_once(make: Make) -> None:

@@ -285,9 +285,18 @@ def recall_network(core: Core, container: Container) -> bool:
         wanted = endpoints.requests(core, container)
     except SampanError:
         wanted = []
+    known = set(endpoints.of(container))
     sandbox = core.networks.recall_sandbox(container.id, wanted)
     if sandbox is None:
         return False
+    for name, endpoint in list(sandbox.endpoints.items()):
+        if name not in known:  # a connection that a crash cut short: nobody was told that it was made
+            sandbox = core.networks.disconnect(
+                container.id, endpoint.network_id, ports.bindings(core, container)
+            )
+    for name in container.networks.keys() - sandbox.endpoints.keys():
+        if core.networks.in_place(container.networks[name].network_id):  # likewise a disconnection
+            del container.networks[name]
     endpoints.note(container, sandbox)
     return before != (container.networks, container.ports, container.sandbox_key)
 

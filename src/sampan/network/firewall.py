@@ -15,7 +15,8 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sampan.linux import features, nftables, nftmaps, nftprobe
@@ -60,6 +61,7 @@ class Firewall:
         self.name = name
         self.in_place = False
         self.in_place6 = False
+        self._lock = threading.Lock()
         self._left6 = True  # perhaps, by an earlier daemon
         self._table, self._table6 = _Table(name, socket.AF_INET), _Table(name, socket.AF_INET6)
 
@@ -72,8 +74,18 @@ class Firewall:
             if there
         ]
 
-    def put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection] = ()) -> list[str]:
-        """Put the tables in place, whole; returns warnings when they cannot be."""
+    def put(
+        self, zones: Sequence[Zone], published: Callable[[], Sequence[nftmaps.Redirection]] = tuple
+    ) -> list[str]:
+        """Put the tables in place, whole; returns warnings when they cannot be.
+
+        Args:
+            published: tells what is published, so that what is just being published is in it or comes after.
+        """
+        with self._lock:
+            return self._put(zones, published())
+
+    def _put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> list[str]:
         try:
             self._table.put(zones, published)
         except OSError as error:
@@ -128,7 +140,8 @@ class Firewall:
         Raises:
             OSError: what the kernel says; ENOENT when somebody has removed the table.
         """
-        nftmaps.add(self.name, redirections)
+        with self._lock:
+            nftmaps.add(self.name, redirections)
 
     def withdraw(self, redirections: Sequence[nftmaps.Redirection]) -> None:
         """Publish ports no more; those that are not there are fine, and a table that is not."""
@@ -193,7 +206,7 @@ class _Table:
         """Let a network go; one that is not there is fine, and a table that is not."""
         with Netlink(NETLINK_NETFILTER) as netlink:
             for message in self._change([zone], add=False):
-                with _absence_allowed():
+                with absence_allowed():
                     netlink.transact(nftables.batch([message]))
 
     def drop(self) -> None:
@@ -266,7 +279,8 @@ class _Table:
 
 
 @contextlib.contextmanager
-def _absence_allowed() -> Iterator[None]:
+def absence_allowed() -> Iterator[None]:
+    """Within it, what is to be changed may have gone with a table that somebody has removed."""
     try:
         yield
     except OSError as error:

@@ -455,7 +455,7 @@ class Grounds:
             warnings += [warning] if warning else []
         if self.options.iptables:
             grounds = self.all()
-            warnings += self._firewall.put([one.zone for one in grounds], self._redirections())
+            warnings += self._firewall.put([one.zone for one in grounds], self._redirections)
             if self._firewall.in_place:
                 found = [bridge.enable_loopback(one.settings.interface) for one in grounds]
                 warnings += [warning for warning in found if warning]

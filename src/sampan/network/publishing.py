@@ -5,16 +5,17 @@ A container's ports go to its address in one network, that of its default route,
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.linux import nftmaps
 from sampan.network import flows
-from sampan.network.firewall import Firewall
+from sampan.network.firewall import Firewall, absence_allowed
 from sampan.network.ports import ANY, Binding, PortTable, Published
 from sampan.network.proxying import Proxies
 from sampan.network.store import NetworkStore
@@ -74,13 +75,19 @@ class Publisher:
         self._proxies.lives(container_id, pidfd)
 
     def publish(
-        self, container_id: str, address: str, bindings: Sequence[Binding], host_ip: str = ANY
+        self,
+        container_id: str,
+        address: str,
+        bindings: Sequence[Binding],
+        host_ip: str,
+        repair: Callable[[], None],
     ) -> tuple[Published, ...]:
         """Publish ports, all or none.
 
         Args:
             address: the container's.
             host_ip: where those are published that name no address of the host's.
+            repair: puts back a table that somebody has taken away since it was last looked at.
 
         Raises:
             InvalidParameter, PortTaken: a binding is wrong, a port in use.
@@ -103,7 +110,7 @@ class Publisher:
         published = tuple(self._ports.claim(container_id, bindings))
         try:
             self._store.keep_published(container_id, address, published)
-            self._lead(container_id, address, published)
+            self._lead(container_id, address, published, repair)
         except BaseException as error:
             self._ports.free(self._ports.disown(container_id))
             self._store.forget_published(container_id)
@@ -114,9 +121,22 @@ class Publisher:
             flows.lead_udp_anew(address, published)
         return published
 
-    def _lead(self, container_id: str, address: str, published: Sequence[Published]) -> None:
+    def _lead(
+        self,
+        container_id: str,
+        address: str,
+        published: Sequence[Published],
+        repair: Callable[[], None] | None = None,
+    ) -> None:
         if redirections := _redirections(address, published):
-            self._firewall.publish(redirections)
+            try:
+                self._firewall.publish(redirections)
+            except OSError as error:
+                if repair is None or error.errno != errno.ENOENT:
+                    raise
+                repair()  # with all that is written down by now, if it was not another's repair before that
+                with absence_allowed():  # taken away once more: it is put back with all again
+                    self._firewall.publish(redirections)
         if any(one.proxied for one in published):
             try:
                 self._proxies.open(container_id, address, self._ports.sockets(container_id))

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
@@ -284,8 +285,10 @@ class Sandboxes:
         return self._grounds.get(gateway.network_id).address.ip if gateway is not None else None
 
     def _publish(self, container_id: str, gateway: EndpointRecord, bindings: Sequence[Binding]) -> None:
-        host_ip = self._grounds.get(gateway.network_id).settings.host_binding
-        self._publisher.publish(container_id, gateway.address, bindings, host_ip)
+        one = self._grounds.get(gateway.network_id)
+        host_ip = one.settings.host_binding
+        repair = partial(self._grounds.put_back, [one])
+        self._publisher.publish(container_id, gateway.address, bindings, host_ip, repair)
 
     def _police(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack) -> None:
         """Have the endpoint's policy in place before it can send, and until it no more can."""

@@ -179,6 +179,10 @@ class NetworkService:
     def _shown(self, name: str) -> Network:
         return self._grounds.default if name == "bridge" else self._predefined[name]
 
+    def in_place(self, network_id: str) -> bool:
+        """Whether there is a bridge network of this id that containers can be in now."""
+        return self._grounds.find(network_id) is not None
+
     def create(self, spec: NetworkSpec) -> Network:
         """Make a network of the bridge driver.
 

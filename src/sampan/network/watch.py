@@ -92,6 +92,8 @@ class Watch:
 
     def _firewall_changed(self) -> bool:
         assert self._netlink is not None
+        if not all(self._content):
+            return True  # it was taken away between being put in place and being looked at
         generation = nftables.generation(self._netlink)
         if generation == self._generation:
             return False

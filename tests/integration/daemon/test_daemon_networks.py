@@ -6,16 +6,18 @@ import itertools
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
 from support.engine import Daemon
 from support.machine import eventually
-from support.nets import bridge_of, links, pings, shown
+from support.nets import bridge_of, default_route, links, pings, shown
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,51 @@ def test_a_killed_daemon_leaks_nothing(own: Daemon) -> None:
     own.docker("rm", "-f", "first", "second", "third")
     own.docker("network", "rm", "ahoy", "adrift")
     eventually(lambda: links() <= before, what=f"only {before} is left of {links()}")
+
+
+def test_a_connection_that_a_crash_cut_short_is_taken_back(own: Daemon) -> None:
+    own.docker("network", "create", "--subnet", "10.232.21.0/24", "ahoy")
+    own.docker("network", "create", "beyond")
+    own.docker("run", "-d", "--name", "one", "--network", "beyond", own.busybox, "sleep", "600")
+    one = own.api.inspect("one")["Id"]
+    ahoy, gateway = str(own.api.get("/networks/ahoy")["Id"]), default_route(own, "one")
+    bridge, pid = bridge_of(own, "ahoy"), own.api.pid("one")
+    own.kill9()
+    # As a daemon leaves it that is killed after it has plugged the interface in and moved the default route.
+    record = ("f" * 64, one, "10.232.21.9", "vethcut0", ahoy, "", "eth1", 0)
+    with closing(sqlite3.connect(own.data_root / "sampan.db")) as database, database:
+        database.execute(
+            "INSERT INTO endpoints (id, container_id, address, veth, network_id, mac, interface, gw_priority)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            record,
+        )
+    inside = f"nsenter --target {pid} --net ip"
+    for command in (
+        f"ip link add vethcut0 master {bridge} type veth peer name eth1 netns {pid}",
+        "ip link set vethcut0 up",
+        f"{inside} addr add 10.232.21.9/24 dev eth1",
+        f"{inside} link set eth1 up",
+        f"{inside} route replace default via 10.232.21.1",
+    ):
+        subprocess.run(command, shell=True, check=True)
+    own.start()
+    assert set(own.api.inspect("one")["NetworkSettings"]["Networks"]) == {"beyond"}
+    assert default_route(own, "one") == gateway
+    assert "vethcut0" not in links()
+    own.docker("run", "--rm", "--network", "ahoy", "--ip", "10.232.21.9", own.busybox, "true")
+
+
+def test_a_disconnection_that_a_crash_cut_short_is_finished(own: Daemon) -> None:
+    own.docker("network", "create", "ahoy")
+    own.docker("run", "-d", "--name", "one", own.busybox, "sleep", "600")
+    own.docker("network", "connect", "ahoy", "one")
+    pid = own.api.pid("one")
+    own.kill9()
+    subprocess.run(f"nsenter --target {pid} --net ip link delete eth1", shell=True, check=True)
+    own.start()
+    assert set(own.api.inspect("one")["NetworkSettings"]["Networks"]) == {"bridge"}
+    own.docker("network", "connect", "ahoy", "one")
+    assert pings(own, "one", shown(own, "one", "ahoy")["Gateway"])
 
 
 def test_address_pools(make_daemon: Callable[..., Daemon]) -> None:

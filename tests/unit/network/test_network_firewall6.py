@@ -41,7 +41,7 @@ def listed() -> Iterator[dict[str, Any]]:
         found["four"] = listing()
         found["both warnings"] = firewall.put(
             [FOUR, BOTH],
-            [
+            lambda: [
                 Redirection("tcp", None, 80, IPv4Address("10.9.0.2"), 8000),
                 Redirection("tcp", None, 80, IPv6Address("fd00:9::2"), 8000),
                 Redirection("udp", IPv6Address("2001:db8::1"), 53, IPv6Address("fd00:9::2"), 5353),
