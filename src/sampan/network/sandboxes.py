@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
-from sampan.network import bridge, flows, namespace
+from sampan.network import bridge, namespace
 from sampan.network.grounds import Ground, Grounds
 from sampan.network.leaving import Leaving, delete_veth
 from sampan.network.model import Endpoint, Request, Sandbox
@@ -188,9 +188,7 @@ class Sandboxes:
             undo.pop_all()
         self._forget_names(record)
         delete_veth(record.veth)
-        flows.forget([record.address])
-        self._store.delete_endpoints([record.id])
-        self._release(record)
+        self.leaving.add(container_id, [record])  # its address is another's when that is through
         return self._sandbox(container_id, rest)
 
     def _route(
