@@ -374,6 +374,7 @@ def test_who_changes_the_tables_finds_them_put_back(
     one = start("allow:kept.org")
     ask(netns_of(engine, one), "kept.org")
     name, own = table(engine, one), shown(engine, one, "bridge")["IPAddress"]
+    eventually(lambda: f"elements = {{ {own} }}" in described(name), what="those of earlier tests have left")
     before = described(name)
     subprocess.run(["nft", attack.format(name, own, world.addresses[0])], check=True)
     eventually(lambda: described(name) == before, what="the tables are as they were")

@@ -15,7 +15,8 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 
 from sampan.database import Database
 from sampan.errors import SampanError, Unavailable
@@ -23,6 +24,7 @@ from sampan.linux import conntrack, features, nftables, nftprobe
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.linux.nflog import Logged
 from sampan.network.egress import rules
+from sampan.network.egress.openings import Held, Openings
 from sampan.network.egress.policy import Policy, reachable_by_name
 from sampan.network.egress.refusals import ANSWER, NAME, PACKET, Refusal, Tell
 from sampan.network.egress.rules import Lane, Opening
@@ -38,14 +40,6 @@ MOST_OPENINGS = 4096  # of one endpoint
 _FIRST_GROUP, _GROUPS = 0x5A00, 0x100  # of nfnetlink_log, away from what people choose by hand
 _FEW = 64
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
-
-
-@dataclass(slots=True)
-class Held:
-    """How long an opening lasts, in the time of `time.monotonic`, and the names that it is there for."""
-
-    until: float
-    names: set[str] = field(default_factory=set)
 
 
 class Guard:
@@ -68,7 +62,7 @@ class Guard:
         self._lock = threading.RLock()
         self._lanes: dict[str, dict[str, Lane]] = {}  # by container and endpoint
         self._containers: dict[str, str] = {}  # by endpoint
-        self._openings: dict[Opening, Held] = {}
+        self._openings = Openings()
         self._gone: deque[Lane] = deque(maxlen=_FEW)  # whose last packets may still be told of
         self._netlink: Netlink | None = None
         self._watching: Watching | None = None
@@ -79,7 +73,7 @@ class Guard:
     def start(self) -> list[str]:
         """Take on what an earlier daemon has left; returns warnings."""
         with self._lock:
-            self._lanes, self._containers, self._openings = {}, {}, {}
+            self._lanes, self._containers, self._openings = {}, {}, Openings()
             for lane in self._store.lanes():
                 self._know(lane)
             if not self._containers:
@@ -109,7 +103,7 @@ class Guard:
                 for element in one.elements(netlink, self._table):
                     opening = Opening.of(element.first)
                     if opening.source in sources:
-                        self._openings[opening] = Held(now + element.seconds)
+                        self._openings.put({opening: Held(now + element.seconds)})
 
     def close(self) -> None:
         """Watch no more; the tables stay for the containers that live on."""
@@ -175,9 +169,7 @@ class Guard:
                 return
             if not self._lanes[container_id]:
                 del self._lanes[container_id]
-            theirs = [opening for opening in self._openings if opening.source == lane.address]
-            for opening in theirs:
-                del self._openings[opening]
+            theirs = self._openings.drop(lane.address)
             old = [*rules.entry(lane), *rules.destinations(lane)]
             try:
                 self._change([*rules.deleted(self._table, old), *rules.closed(self._table, theirs)])
@@ -197,11 +189,7 @@ class Guard:
             if old is None:
                 return
             new = replace(old, policy=policy, own=own)
-            over = [
-                opening
-                for opening, held in self._openings.items()
-                if opening.source == old.address and not _still(opening, held, policy)
-            ]
+            over = self._openings.over(old.address, policy)
             self._store.put(new)
             self._know(new)
             messages = [
@@ -209,14 +197,16 @@ class Guard:
                 *rules.closed(self._table, over),
                 *rules.added(self._table, rules.destinations(new)),
             ]
-            kept = {opening: self._openings.pop(opening) for opening in over}
+            before = self._openings.put(dict.fromkeys(over))
             try:
                 self._change(messages)
                 _forget_flows(old)
             except OSError as error:
                 self._store.put(old)
                 self._know(old)
-                self._openings.update(kept)
+                self._openings.put(before)
+                with suppress(OSError):  # it may have been the flows alone
+                    self._put()
                 raise Unavailable(f"the egress policy cannot be changed: {_lack(error)}") from error
 
     def _know(self, lane: Lane) -> None:
@@ -243,58 +233,45 @@ class Guard:
                 return False
             for text, ttl_s in addresses:
                 address = ipaddress.IPv4Address(text)
+                hold = min(max(ttl_s, SHORTEST_HOLD_S), LONGEST_TTL_S) + GRACE_S
                 for lane, one in said:
-                    if lane.policy.covers(address):
-                        continue
-                    if not reachable_by_name(address):
+                    if reachable_by_name(address):
+                        opening = Opening(lane.address, address, one.port)
+                        found[opening] = max(now + hold, found.get(opening, 0))
+                    elif not lane.policy.covers(address):
                         self.tell(Refusal(time.time_ns(), container_id, ANSWER, name, text))
                         return False
-                    hold = min(max(ttl_s, SHORTEST_HOLD_S), LONGEST_TTL_S) + GRACE_S
-                    opening = Opening(lane.address, address, one.port)
-                    found[opening] = max(now + hold, self._until(opening), found.get(opening, 0))
-            return not found or self._open(found, name, now)
+            return not found or self._open(found, name)
 
     def name_refused(self, container_id: str, name: str) -> None:
         """A container has asked for a name that its policy does not have."""
         self.tell(Refusal(time.time_ns(), container_id, NAME, name))
 
-    def _open(self, found: dict[Opening, float], name: str, now: float) -> bool:
-        for opening in [one for one, held in self._openings.items() if held.until <= now]:
-            del self._openings[opening]
+    def _open(self, found: dict[Opening, float], name: str) -> bool:
+        changes: dict[Opening, Held | None] = {}
+        for opening, until in found.items():
+            held = self._openings.find(opening) or Held(0)
+            changes[opening] = Held(max(until, held.until), {name} | held.names)
         for source in {opening.source for opening in found}:
-            if sum(one.source == source for one in {**self._openings, **found}) > MOST_OPENINGS:
+            if len(self._openings.of(source).keys() | found) > MOST_OPENINGS:
                 log.warning("%s has %d addresses open by name: no more are", source, MOST_OPENINGS)
                 return False
-        before = {opening: self._openings.get(opening) for opening in found}
-        for opening, until in found.items():
-            held = self._openings.get(opening)
-            self._openings[opening] = Held(until, {name} | (held.names if held else set()))
-        left = [(opening, until - now) for opening, until in found.items()]
+        before = self._openings.put(changes)
+        now = time.monotonic()
+        left = [(opening, held.until - now) for opening, held in changes.items() if held is not None]
         try:
             self._change(rules.opened(self._table, left))
         except OSError as error:
             log.error("%s cannot be opened: %s", name, error)
-            for opening, old in before.items():
-                if old is None:
-                    del self._openings[opening]
-                else:
-                    self._openings[opening] = old
+            self._openings.put(before)
             return False
         return True
 
-    def _until(self, opening: Opening) -> float:
-        held = self._openings.get(opening)
-        return held.until if held is not None else 0
-
     def openings(self, container_id: str) -> list[tuple[Opening, Held]]:
         """What a container may reach at present since it knows it by name."""
-        now = time.monotonic()
         with self._lock:
-            sources = {lane.address for lane in self.lanes(container_id)}
             return [
-                (one, held)
-                for one, held in self._openings.items()
-                if one.source in sources and held.until > now
+                pair for lane in self.lanes(container_id) for pair in self._openings.of(lane.address).items()
             ]
 
     # --- the kernel ---
@@ -320,9 +297,8 @@ class Guard:
             self._watching = Watching(
                 self._table, self._group, self._netlink.port, self._refused, self._changed
             )
-        now = time.monotonic()
-        left = [(one, held.until - now) for one, held in self._openings.items() if held.until > now]
         self._made = True
+        left = self._openings.left()
         self._netlink.transact(nftables.batch(rules.tables(self._table, self._group, self._all(), left)))
 
     def _changed(self) -> None:
@@ -340,28 +316,17 @@ class Guard:
     def _refused(self, packet: Logged) -> None:
         with self._lock:
             known = [*self._all(), *self._gone]
+            name = self._openings.name_of(packet.source, packet.destination)
         for lane in known:
             if lane.address == packet.source:
                 protocol = _PROTOCOLS.get(packet.protocol, str(packet.protocol))
                 self.tell(
                     Refusal(
-                        time.time_ns(), lane.container_id, PACKET, self._called(lane, packet.destination),
+                        time.time_ns(), lane.container_id, PACKET, name,
                         str(packet.destination), protocol, packet.port,
                     )
                 )  # fmt: skip
                 return
-
-    def _called(self, lane: Lane, address: ipaddress.IPv4Address) -> str:
-        """What the container was told that an address is the one of."""
-        with self._lock:
-            for opening, held in self._openings.items():
-                if (opening.source, opening.destination) == (lane.address, address) and held.names:
-                    return min(held.names)
-        return ""
-
-
-def _still(opening: Opening, held: Held, policy: Policy) -> bool:
-    return any(one.port == opening.port for name in held.names for one in policy.matching(name))
 
 
 def _forget_flows(lane: Lane) -> None:

@@ -212,7 +212,7 @@ def _judging_chain(group: int) -> nftables.Chain:
     the address itself lets be reached: all that is not a single other machine's is looked for there alone.
     """
     accept, elsewhere = nftables.accept(), nftables.fib_daddr_unicast()
-    answers = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
+    answers = nftables.ct_state(nftables.CT_ESTABLISHED)
     rules = (
         _POLICED.rule(within=False) + accept,
         answers + accept,
