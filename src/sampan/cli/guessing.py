@@ -16,11 +16,8 @@ _SWARM = "Swarm is not offered: Sampan runs containers on one machine"
 ABSENT = {
     **dict.fromkeys(("bake", "build", "buildx"), _BUILD),
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _SWARM),
-    "checkpoint": "checkpoints are not offered",
     "compose": "install docker's plugin compose, or use docker-compose with DOCKER_HOST",
-    "manifest": "not offered; skopeo and crane work on manifests",
     "plugin": "the engine takes no plugins",
-    "trust": "signatures of Notary are not offered; cosign works on any registry",
 }
 
 

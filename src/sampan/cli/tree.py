@@ -56,6 +56,14 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     # group -> (summary, {subcommand: module, or "module:key" where the module serves several})
     "builder": ("Manage the build cache", {"prune": "prune:builder prune"}),
+    "checkpoint": (
+        "Manage checkpoints",
+        {
+            "create": "unoffered:checkpoint create",
+            "ls": "unoffered:checkpoint ls",
+            "rm": "unoffered:checkpoint rm",
+        },
+    ),
     "container": (
         "Manage containers",
         {
@@ -120,6 +128,16 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "tag": "tag",
         },
     ),
+    "manifest": (
+        "Manage image manifests and manifest lists",
+        {
+            "annotate": "manifest:annotate",
+            "create": "manifest:create",
+            "inspect": "manifest:inspect",
+            "push": "manifest:push",
+            "rm": "manifest:rm",
+        },
+    ),
     "network": (
         "Manage networks",
         {
@@ -147,6 +165,14 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "prune": "prune:system prune",
         },
     ),
+    "trust": (
+        "Manage trust on images",
+        {
+            "inspect": "unoffered:trust inspect",
+            "revoke": "unoffered:trust revoke",
+            "sign": "unoffered:trust sign",
+        },
+    ),
     "volume": (
         "Manage volumes",
         {
@@ -169,6 +195,14 @@ NESTED: dict[str, tuple[str, dict[str, str]]] = {
             "show": "network_policy:show",
         },
     ),
+    "trust key": (
+        "Manage keys for signing images",
+        {"generate": "unoffered:trust key generate", "load": "unoffered:trust key load"},
+    ),
+    "trust signer": (
+        "Manage who can sign images",
+        {"add": "unoffered:trust signer add", "remove": "unoffered:trust signer remove"},
+    ),
 }
 
 
@@ -190,6 +224,7 @@ HIDDEN = {"": ("__complete", "__completeNoDesc"), "system": ("dial-stdio",)}
 
 # Other names of subcommands.
 ALIASES: dict[str, dict[str, str]] = {
+    "checkpoint": {"list": "ls", "remove": "rm"},
     "container": {"list": "ls", "ps": "ls", "remove": "rm"},
     "context": {"list": "ls", "remove": "rm"},
     "image": {"list": "ls", "remove": "rm"},

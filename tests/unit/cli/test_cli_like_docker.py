@@ -34,17 +34,14 @@ RECORD = Path(__file__).parents[2] / "specs" / f"docker-cli-v{RELEASE}.json"
 NEVER = {
     "builder": "BuildKit's cache; building is the plugin buildx's work",
     "buildx": "a plugin",
-    "checkpoint": "experimental in docker",
     "compose": "a plugin",
     "config": "Swarm",
-    "manifest": "experimental in docker",
     "node": "Swarm",
     "plugin": "engine plugins",
     "secret": "Swarm",
     "service": "Swarm",
     "stack": "Swarm",
     "swarm": "Swarm",
-    "trust": "Notary, which docker itself retires",
 }
 
 # What is still to come. Take out what you add.
