@@ -31,10 +31,11 @@ PARTS = {
 HEAD = """\
 # Error messages
 
-Each message of an error of Sampan's own, as the code has it; `…` stands for a name, a number or the kernel's
-words. What helps against the more frequent ones: [When something does not work](../troubleshooting.md). The
-number is the status in the API (`{"message": …}`); the command line shows the same text after `Error response
-from daemon:`, and ends with 1, or with 125 where a container was to be run. Its own messages have no status.
+The messages of Sampan's own errors, as the code has them; `…` stands for a name, a number or the kernel's
+words. Those that are put together of parts while Sampan runs are not here. What helps against the more
+frequent ones: [When something does not work](../troubleshooting.md). The number is the status in the API
+(`{"message": …}`); the command line shows the same text after `Error response from daemon:`, and ends with 1,
+or with 125 where a container was to be run. Its own messages have no status.
 Written by `tools/messages.py`.
 
 | status | meaning |

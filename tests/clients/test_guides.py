@@ -11,7 +11,7 @@ from support import pages
 from support.engine import Daemon, Engine
 
 
-@pytest.mark.parametrize("name", ["sandboxes", "volumes", "without-root"])
+@pytest.mark.parametrize("name", ["networks", "sandboxes", "volumes", "without-root"])
 def test_every_command(name: str, engine: Engine, tmp_path: Path) -> None:
     assert engine.busybox
     pages.run(name, engine.sampan, engine.sampan, tmp_path)

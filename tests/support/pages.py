@@ -141,8 +141,9 @@ def commands(name: str) -> list[Typed]:
 
 
 def fits(shown: str, said: str) -> bool:
-    """Whether an answer is the one shown."""
+    """Whether an answer is the one shown; no page shows blanks at the end of a line."""
     pattern = re.escape(shown.strip()).replace("…", ".*")
+    said = re.sub(r" +$", "", said, flags=re.MULTILINE)
     return re.fullmatch(pattern, said.strip(), re.DOTALL) is not None
 
 
