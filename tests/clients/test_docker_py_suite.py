@@ -23,9 +23,6 @@ FILES = (
 OFFERED_LATER = {
     "CreateContainerTest::test_create_with_links": "links",
     "LinkTest::test_remove_link": "links",
-    "TestNetworks::test_connect_with_ipv6_address": "IPv6",
-    "TestNetworks::test_create_network_ipv6_enabled": "IPv6",
-    "TestNetworks::test_create_with_ipv6_address": "IPv6",
     "TestVolumes::test_create_volume_invalid_driver": "volume plugins: refused with 501, not 404",
     "ContainerTest::test_create_with_volume_driver": "volume plugins",
 }

@@ -6,19 +6,22 @@ Docker's words for what is wrong (its `validateEndpointSettings`).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from sampan.engine import ports
 from sampan.engine.core import Core
 from sampan.engine.model import Container, EndpointSettings
 from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
-from sampan.network import Network, Request, Sandbox, check_mac, not_at_a_bridge
+from sampan.network import Network, Pool, Request, Sandbox, check_mac, not_at_a_bridge
 from sampan.network.egress import parse
 from sampan.network.settings import check_interface
 
 _INTERFACE = "com.docker.network.endpoint.ifname"
 _POLICED = ("bridge", "null")  # drivers that leave no way around a policy
-_REAL_OPTIONS = ("com.docker.network.endpoint.sysctls", "com.docker.network.endpoint.exposedports")
+_SYSCTLS = "com.docker.network.endpoint.sysctls"
+_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?i:IFNAME)\.[a-z0-9_]+")
+_REAL_OPTIONS = ("com.docker.network.endpoint.exposedports",)
 HOST_CONNECT = "cannot connect container to host network - container must be created in host network mode"
 HOST_DISCONNECT = "cannot disconnect container from host network - container was created in host network mode"
 _PRIVATE = (
@@ -113,10 +116,11 @@ def check(network: Network, settings: EndpointSettings) -> None:
         problems += _link_local_problems(wanted.link_local_ips or ())
         if network.predefined and (wanted.ipv4_address or wanted.ipv6_address):
             problems.append("user specified IP address is supported on user defined networks only")
-        elif wanted.ipv6_address:
-            raise Unsupported("IPv6 addresses (IPAMConfig.IPv6Address): networks have no IPv6 yet")
-        elif wanted.ipv4_address:
-            problems += _address_problems(network, wanted.ipv4_address)
+        else:
+            if wanted.ipv4_address:
+                problems += _address_problems(wanted.ipv4_address, network.ipv4, network.static, 4)
+            if wanted.ipv6_address:
+                problems += _address_problems(wanted.ipv6_address, network.ipv6, network.static6, 6)
     if network.predefined and settings.aliases:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     if settings.desired_mac_address:
@@ -130,21 +134,23 @@ def check(network: Network, settings: EndpointSettings) -> None:
         raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(problems))
 
 
-def _address_problems(network: Network, text: str) -> list[str]:
+def _address_problems(text: str, pool: Pool | None, static: bool, version: int) -> list[str]:
     try:
-        address = ipaddress.IPv4Address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return [f"invalid IPv4 address: {text}"]
-    if not network.static:
+        address = None
+    if address is None or address.version != version:
+        return [f"invalid IPv{version} address: {text}"]
+    if pool is None or not static:
         return [
             "user specified IP address is supported only when connecting to networks with user configured "
             "subnets"
         ]
-    subnet = ipaddress.IPv4Network(network.subnet)
+    subnet = ipaddress.ip_network(pool.subnet)
     if address not in subnet:
         return [f"no configured subnet or ip-range contain the IP address {address}"]
     if address in (subnet.network_address, subnet.broadcast_address):
-        return [f"invalid IPv4 address: {address} is not a host's in {subnet}"]
+        return [f"invalid IPv{version} address: {address} is not a host's in {subnet}"]
     return []
 
 
@@ -156,8 +162,6 @@ def _link_local_problems(addresses: Iterable[str]) -> list[str]:
         except ValueError:
             problems.append(f"invalid link-local IP address: {text}")
             continue
-        if address.version != 4:
-            raise Unsupported(f"link-local address {text}: networks have no IPv6 yet")
         if not address.is_link_local:
             problems.append(f"invalid link-local IP address: {text}")
     return problems
@@ -169,10 +173,35 @@ def _check_options(options: dict[str, str]) -> None:
             check_interface(name, value)
             if value == "lo":
                 raise InvalidParameter(f"{name}: lo is the loopback's name")
+        elif name == _SYSCTLS:
+            sysctls(value, "eth0")
         elif name in _REAL_OPTIONS:
             raise Unsupported(f"driver option {name} is not offered")
         else:
             raise InvalidParameter(f"driver option {name!r} is none of an endpoint")
+
+
+def sysctls(text: str, interface: str) -> tuple[tuple[str, str], ...]:
+    """The files below /proc/sys that an endpoint's option names, as `net.ipv4.conf.IFNAME.log_martians=1`.
+
+    Args:
+        text: some of those, with commas between.
+        interface: what stands for IFNAME.
+
+    Raises:
+        InvalidParameter: one is none of an interface's.
+    """
+    found = []
+    for one in text.split(","):
+        name, equals, value = one.partition("=")
+        if not equals or not _SYSCTL.fullmatch(name):
+            raise InvalidParameter(
+                f"{_SYSCTLS}: {one!r} must be like net.ipv4.conf.IFNAME.log_martians=1, with IFNAME as it is"
+            )
+        # Docker's client writes the name in small letters where it stands in `--network`.
+        parts = [interface if part.upper() == "IFNAME" else part for part in name.split(".")]
+        found.append(("/".join(parts), value))
+    return tuple(found)
 
 
 def parse_link(text: str) -> tuple[str, str]:
@@ -224,7 +253,7 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
         network = core.networks.get(settings.network_id)  # another one of its name is not the one meant
     if container.host_config.egress and network.driver not in _POLICED:
         raise InvalidParameter(not_at_a_bridge(network))
-    mac = settings.desired_mac_address
+    mac, options = settings.desired_mac_address, settings.driver_opts or {}
     if name == container.host_config.network_mode:
         mac = mac or container.config.mac_address or ""
     links = {}
@@ -236,10 +265,12 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
     return Request(
         network_id=network.id,
         address=settings.ipam_config.ipv4_address if settings.ipam_config is not None else "",
+        address6=settings.ipam_config.ipv6_address if settings.ipam_config is not None else "",
         mac=mac,
-        interface=(settings.driver_opts or {}).get(_INTERFACE, ""),
+        interface=options.get(_INTERFACE, ""),
         gw_priority=settings.gw_priority,
         link_local=tuple((settings.ipam_config.link_local_ips if settings.ipam_config else None) or ()),
+        sysctls=sysctls(chosen, "IFNAME") if (chosen := options.get(_SYSCTLS)) else (),
         names=tuple(settings.dns_names or ()),
         links=links,
         egress=parse(container.host_config.egress) if container.host_config.egress else None,
@@ -276,12 +307,16 @@ def note(container: Container, sandbox: Sandbox) -> None:
         settings.ip_address = endpoint.ip_address
         settings.ip_prefix_len = endpoint.prefix_len
         settings.mac_address = endpoint.mac_address
+        settings.global_ipv6_address = endpoint.ipv6_address
+        settings.global_ipv6_prefix_len = endpoint.ipv6_prefix_len
+        settings.ipv6_gateway = endpoint.ipv6_gateway
 
 
 def clear(settings: EndpointSettings) -> None:
     """Forget what only a running container has in a network."""
     settings.endpoint_id = settings.gateway = settings.ip_address = settings.mac_address = ""
-    settings.ip_prefix_len = 0
+    settings.global_ipv6_address = settings.ipv6_gateway = ""
+    settings.ip_prefix_len = settings.global_ipv6_prefix_len = 0
 
 
 def clear_all(container: Container) -> None:

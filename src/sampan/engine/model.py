@@ -289,6 +289,9 @@ class EndpointSettings:
     ip_address: str = _json("IPAddress")
     ip_prefix_len: int = field(default=0, metadata={"json": "IPPrefixLen"})
     mac_address: str = ""
+    ipv6_gateway: str = field(default="", metadata={"json": "IPv6Gateway"})
+    global_ipv6_address: str = field(default="", metadata={"json": "GlobalIPv6Address"})
+    global_ipv6_prefix_len: int = field(default=0, metadata={"json": "GlobalIPv6PrefixLen"})
     dns_names: list[str] | None = field(default=None, metadata={"json": "DNSNames"})
 
 

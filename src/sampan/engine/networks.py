@@ -114,7 +114,7 @@ def _plug(core: Core, container: Container, network: Network, settings: Endpoint
             core.networks.disconnect(container.id, network.id, ports.bindings(core, container))
         del container.networks[network.name]
         raise
-    _change_hosts(core, container, add=settings.ip_address)
+    _change_hosts(core, container, add=(settings.ip_address, settings.global_ipv6_address))
 
 
 async def disconnect(core: Core, reference: str, live: Live, force: bool = False) -> None:
@@ -145,7 +145,7 @@ async def disconnect(core: Core, reference: str, live: Live, force: bool = False
         if name not in present:
             raise SampanError(f"container {container.id} is not connected to the network {name}")
         if container.state.running and network is not None and name != "none":
-            address = present[name].ip_address
+            address = (present[name].ip_address, present[name].global_ipv6_address)
             await in_thread(lambda: _unplug(core, container, network, address))
             publish(core, network, "disconnect", container=container.id)
         container.networks = {other: settings for other, settings in present.items() if other != name}
@@ -155,7 +155,7 @@ async def disconnect(core: Core, reference: str, live: Live, force: bool = False
         core.write_down(container)
 
 
-def _unplug(core: Core, container: Container, network: Network, address: str) -> None:
+def _unplug(core: Core, container: Container, network: Network, addresses: tuple[str, ...]) -> None:
     try:
         sandbox = core.networks.disconnect(container.id, network.id, ports.bindings(core, container))
     except NotFound as error:
@@ -163,16 +163,18 @@ def _unplug(core: Core, container: Container, network: Network, address: str) ->
             f"container {container.id} is not connected to the network {network.name}"
         ) from error
     ports.record(container, sandbox.published)
-    _change_hosts(core, container, drop=address)
+    _change_hosts(core, container, drop=addresses)
 
 
-def _change_hosts(core: Core, container: Container, *, add: str = "", drop: str = "") -> None:
+def _change_hosts(
+    core: Core, container: Container, *, add: tuple[str, ...] = (), drop: tuple[str, ...] = ()
+) -> None:
     names = own_names(container.config.hostname, container.config.domainname)
     with contextlib.suppress(OSError):  # its names in its own file: nothing else depends on them
         change_hosts(
             core.directory(container.id) / "hosts",
-            add=[(add, names)] if add and names else [],
-            drop=[drop] if drop else [],
+            add=[(address, names) for address in add if address and names],
+            drop=[address for address in drop if address],
         )
 
 

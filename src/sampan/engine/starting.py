@@ -313,7 +313,12 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         write_hostname(directory / "hostname", container.config.hostname)
         return
     config, host_config = container.config, container.host_config
-    addresses = [endpoint.ip_address for endpoint in container.networks.values() if endpoint.ip_address]
+    addresses = [
+        address
+        for endpoint in container.networks.values()
+        for address in (endpoint.ip_address, endpoint.global_ipv6_address)
+        if address
+    ]
     on_host = host_config.network_mode == "host"
     write_hostname(directory / "hostname", config.hostname)
     write_hosts(

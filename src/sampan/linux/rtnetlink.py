@@ -53,6 +53,8 @@ _IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_ISOLATED = 33
 _VETH_INFO_PEER = 1
 
+_FAMILIES: dict[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
+_IFA_F_NODAD = 2
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_BROADCAST = 4
@@ -181,28 +183,33 @@ def delete_link(name: str) -> Message:
     return Message(_RTM_DELLINK, NLM_F_ACK, body, f"delete link {name}")
 
 
-def add_address(index: int, interface: ipaddress.IPv4Interface) -> Message:
-    """Give link `index` an IPv4 address with its broadcast address."""
+def add_address(index: int, interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> Message:
+    """Give link `index` an address, an IPv4 one with its broadcast address.
+
+    An IPv6 one is used at once: who chooses it sees to it that nobody else has it (`nodad`).
+    """
     network = interface.network
-    body = _IFADDR.pack(socket.AF_INET, network.prefixlen, 0, 0, index)
+    flags = 0 if network.version == 4 else _IFA_F_NODAD
+    body = _IFADDR.pack(_FAMILIES[network.version], network.prefixlen, flags, 0, index)
     body += attribute(_IFA_LOCAL, interface.packed) + attribute(_IFA_ADDRESS, interface.packed)
-    if network.prefixlen < 31:
+    if network.version == 4 and network.prefixlen < 31:
         body += attribute(_IFA_BROADCAST, network.broadcast_address.packed)
     return Message(_RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, f"add address {interface}")
 
 
-def add_default_route(gateway: ipaddress.IPv4Address) -> Message:
+def add_default_route(gateway: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Message:
     """Send everything that has no other route to `gateway`, which must be reachable already."""
-    body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
+    family = _FAMILIES[gateway.version]
+    body = _RTMSG.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
     body += attribute(_RTA_GATEWAY, gateway.packed)
     return Message(
         _RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, f"add default route via {gateway}"
     )
 
 
-def delete_default_route() -> Message:
-    """Delete the default route of the main table, whichever it is; ESRCH when there is none."""
-    body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_NOWHERE, 0, 0)
+def delete_default_route(version: int = 4) -> Message:
+    """Delete an IP version's default route of the main table, whichever it is; ESRCH when there is none."""
+    body = _RTMSG.pack(_FAMILIES[version], 0, 0, 0, _RT_TABLE_MAIN, 0, _RT_SCOPE_NOWHERE, 0, 0)
     return Message(_RTM_DELROUTE, NLM_F_ACK, body, "delete the default route")
 
 
@@ -270,7 +277,16 @@ def addresses(netlink: Netlink) -> list[Address]:
 
 def routes(netlink: Netlink) -> list[ipaddress.IPv4Network]:
     """The destinations of all IPv4 routes in all tables, but for default and local ones."""
-    head = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, _RTN_UNICAST, 0)  # kernels from 5.0 on sort out
+    return [ipaddress.IPv4Network(one) for one in _destinations(netlink, socket.AF_INET)]
+
+
+def routes6(netlink: Netlink) -> list[ipaddress.IPv6Network]:
+    """As `routes`, of IPv6; what an interface has an address in is among them."""
+    return [ipaddress.IPv6Network(one) for one in _destinations(netlink, socket.AF_INET6)]
+
+
+def _destinations(netlink: Netlink, family: int) -> list[tuple[bytes, int]]:
+    head = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, _RTN_UNICAST, 0)  # kernels from 5.0 on sort out
     request = Message(_RTM_GETROUTE, NLM_F_DUMP, head, "list routes")
     found = []
     for kind, body in netlink.dump(request):
@@ -279,5 +295,5 @@ def routes(netlink: Netlink) -> list[ipaddress.IPv4Network]:
         _, prefix_len, _, _, _, _, _, route_type, _ = _RTMSG.unpack_from(body)
         destination = dict(attributes(body[_RTMSG.size :])).get(_RTA_DST)
         if destination is not None and prefix_len and route_type == _RTN_UNICAST:
-            found.append(ipaddress.IPv4Network((destination, prefix_len)))
+            found.append((destination, prefix_len))
     return found

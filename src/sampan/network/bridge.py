@@ -16,6 +16,9 @@ from sampan.linux import features, rtnetlink
 from sampan.linux.netlink import Message, Netlink
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+IP6_FORWARD = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+_IP6_FORWARD_NEW = Path("/proc/sys/net/ipv6/conf/default/forwarding")
+_LINK_LOCAL = ipaddress.IPv6Interface("fe80::1/64")  # of every bridge with IPv6, as Docker's
 _ALREADY = frozenset({errno.EEXIST})
 _BATCH = 64
 _FEW = 16
@@ -29,6 +32,7 @@ class Wanted:
     address: ipaddress.IPv4Interface
     mtu: int
     was: int = 0
+    address6: ipaddress.IPv6Interface | None = None
 
     @property
     def mac_address(self) -> str:
@@ -107,6 +111,11 @@ def used_networks(netlink: Netlink) -> list[ipaddress.IPv4Network]:
     return own + rtnetlink.routes(netlink)
 
 
+def has_ipv6() -> bool:
+    """Whether this kernel has IPv6, and it is not switched off as a whole (`ipv6.disable=1`)."""
+    return IP6_FORWARD.exists()
+
+
 def raise_bridges(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, int]:
     """Make the bridges that are missing, see that each has its address and is up; their indices by name.
 
@@ -129,9 +138,25 @@ def raise_bridges(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, int]:
         present = _links(netlink, wanted)
     indices = {one.name: present[one.name].index for one in wanted}
     _send(netlink, [rtnetlink.add_address(indices[one.name], one.address) for one in wanted], _ALREADY)
+    for one in wanted:
+        if one.address6 is not None:
+            _raise_ipv6(netlink, one.name, indices[one.name], one.address6)
     down = [one for one in wanted if not present[one.name].up]
     _send(netlink, [rtnetlink.set_up(index=indices[one.name]) for one in down])
     return indices
+
+
+def _raise_ipv6(netlink: Netlink, name: str, index: int, address: ipaddress.IPv6Interface) -> None:
+    """Let a bridge have IPv6 addresses, and take none of what routers or containers announce.
+
+    Raises:
+        OSError: the kernel's refusal.
+    """
+    for switch in ("accept_ra", "disable_ipv6"):
+        with contextlib.suppress(OSError):  # /proc/sys is read-only: then the addresses tell
+            Path(f"/proc/sys/net/ipv6/conf/{name}/{switch}").write_text("0")
+    addresses = (address, _LINK_LOCAL)
+    netlink.transact([rtnetlink.add_address(index, one) for one in addresses], tolerate=_ALREADY)
 
 
 def _links(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, rtnetlink.Link]:
@@ -166,6 +191,8 @@ def _make(netlink: Netlink, missing: Sequence[Wanted]) -> None:
         with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
             netlink.transact([rtnetlink.set_no_ipv6_address(one.name)])
         with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only
+            if one.address6 is not None:
+                continue
             # The table is IPv4's: what a container writes in raw IPv6 frames is not to be routed.
             Path(f"/proc/sys/net/ipv6/conf/{one.name}/disable_ipv6").write_text("1")
 
@@ -203,5 +230,27 @@ def enable_forwarding() -> str | None:
         return (
             f"IPv4 forwarding is disabled and cannot be enabled ({error.strerror}): "
             "containers reach the host only"
+        )
+    return None
+
+
+def enable_forwarding6() -> str | None:
+    """Switch IPv6 forwarding on when it is off; a warning when that is not possible.
+
+    The kernel then takes no more router advertisements on interfaces whose `accept_ra` is 1; those that the
+    host has its own default route from get 2, so that it is not cut off.
+    """
+    try:
+        if IP6_FORWARD.read_text().strip() == "1":
+            return None
+        for switch in IP6_FORWARD.parent.parent.glob("*/accept_ra"):
+            if switch.parent.name not in ("all", "default", "lo") and switch.read_text().strip() == "1":
+                switch.write_text("2")
+        _IP6_FORWARD_NEW.write_text("1")
+        IP6_FORWARD.write_text("1")
+    except OSError as error:
+        return (
+            f"IPv6 forwarding is disabled and cannot be enabled ({error.strerror}): "
+            "containers reach the host only by IPv6"
         )
     return None

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from sampan.linux import conntrack, rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network.ports import ANY, Published
+from sampan.network.ports import ANY, ANY6, Published
 
 log = logging.getLogger("sampan.network")
+_ADDRESSES6 = Path("/proc/net/if_inet6")
 _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _UDP = 17
 
@@ -53,7 +54,8 @@ def _lead_udp_anew(address: str, published: Sequence[Published]) -> None:
     ports = {(one.host_ip, one.host_port) for one in published if one.protocol == "udp"}
     try:
         with Netlink() as netlink:
-            local = {found.interface.ip for found in rtnetlink.addresses(netlink)}
+            local = {str(found.interface.ip) for found in rtnetlink.addresses(netlink)}
+        local |= _local6()
     except OSError as error:
         log.warning("the addresses of this machine cannot be listed: %s", error.strerror)
         return
@@ -61,12 +63,23 @@ def _lead_udp_anew(address: str, published: Sequence[Published]) -> None:
     def chosen(flow: conntrack.Flow) -> bool:
         if flow.protocol != _UDP or flow.answered_from == target:
             return False
+        if flow.destination.version != target.version:
+            return False
         if (str(flow.destination), flow.destination_port) in ports:
             return True
-        here = flow.destination in local or flow.destination.is_loopback
-        return here and (ANY, flow.destination_port) in ports
+        here = str(flow.destination) in local or flow.destination.is_loopback
+        return here and (ANY if target.version == 4 else ANY6, flow.destination_port) in ports
 
     _delete([struct.pack(">H", port) for _, port in ports], chosen)
+
+
+def _local6() -> set[str]:
+    """The IPv6 addresses of this machine; none on one without IPv6."""
+    try:
+        lines = _ADDRESSES6.read_text().splitlines()
+    except OSError:
+        return set()
+    return {str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))) for line in lines}
 
 
 def _delete(mentioning: Sequence[bytes], chosen: Callable[[conntrack.Flow], bool]) -> None:

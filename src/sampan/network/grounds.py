@@ -20,7 +20,7 @@ from sampan.linux.netlink import Netlink
 from sampan.network import bridge, flows, settings, subnets
 from sampan.network.files import host_nameservers
 from sampan.network.firewall import Firewall, Zone
-from sampan.network.model import BridgeOptions, Network
+from sampan.network.model import BridgeOptions, Network, Pool
 from sampan.network.pool import AddressPool, parse_bip
 from sampan.network.settings import BridgeSettings
 from sampan.network.store import EndpointRecord, NetworkStore
@@ -35,7 +35,7 @@ class Ground:
     """A bridge network in place.
 
     Attributes:
-        address: the bridge's own.
+        address, address6: the bridge's own; no `address6` nor `pool6` without IPv6.
         made: the bridge is of our making, and ours to delete.
         index: the bridge's.
     """
@@ -46,32 +46,46 @@ class Ground:
     pool: AddressPool
     made: bool
     index: int = 0
+    address6: ipaddress.IPv6Interface | None = None
+    pool6: AddressPool | None = None
 
     @property
     def zone(self) -> Zone:
         """What the firewall is to know of it."""
         chosen = self.settings
         return Zone(
-            chosen.interface, self.address.network, chosen.icc, chosen.masquerade, self.network.internal
-        )
+            chosen.interface, self.address.network, chosen.icc, chosen.masquerade, self.network.internal,
+            self.address6.network if self.address6 is not None else None,
+        )  # fmt: skip
 
     @property
     def wanted(self) -> bridge.Wanted:
         """Its bridge."""
-        return bridge.Wanted(self.settings.interface, self.address, self.settings.mtu, self.index)
+        chosen = self.settings
+        return bridge.Wanted(chosen.interface, self.address, chosen.mtu, self.index, self.address6)
 
 
 def ground(network: Network, chosen: BridgeSettings, made: bool) -> Ground:
     """A network's ground, its pool full, its bridge not yet raised."""
-    subnet = ipaddress.IPv4Network(network.subnet)
-    gateway = ipaddress.IPv4Address(network.gateway)
-    pool = AddressPool(
-        subnet,
-        gateway,
-        ipaddress.IPv4Network(network.ip_range) if network.ip_range else None,
-        map(ipaddress.IPv4Address, network.aux_addresses.values()),
+    address = ipaddress.IPv4Interface(str(_of_bridge(network.ipv4)))
+    made_of = Ground(network, chosen, address, _pool(network.ipv4), made)
+    if network.ipv6 is not None:
+        made_of.address6 = ipaddress.IPv6Interface(str(_of_bridge(network.ipv6)))
+        made_of.pool6 = _pool(network.ipv6)
+    return made_of
+
+
+def _of_bridge(pool: Pool) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    return ipaddress.ip_interface(f"{pool.gateway}/{pool.subnet.partition('/')[2]}")
+
+
+def _pool(pool: Pool) -> AddressPool:
+    return AddressPool(
+        ipaddress.ip_network(pool.subnet),
+        ipaddress.ip_address(pool.gateway),
+        ipaddress.ip_network(pool.ip_range) if pool.ip_range else None,
+        map(ipaddress.ip_address, pool.aux_addresses.values()),
     )
-    return Ground(network, chosen, ipaddress.IPv4Interface((gateway, subnet.prefixlen)), pool, made)
 
 
 class Grounds:
@@ -84,7 +98,7 @@ class Grounds:
     Attributes:
         warnings: what this machine lacks; set by `start`.
         default: the default bridge network, as `start` found it; without a subnet when it is not in place.
-        reserved: subnets of networks that could not be put in place.
+        reserved, reserved6: subnets of networks that could not be put in place.
     """
 
     def __init__(
@@ -103,6 +117,7 @@ class Grounds:
         self._in_place: dict[str, Ground] = {}
         self._refusals: dict[str, str] = {}
         self.reserved: list[ipaddress.IPv4Network] = []
+        self.reserved6: list[ipaddress.IPv6Network] = []
         self._refusal = "the bridge network is not started"
         self._watch: Watch | None = None
         self._lock = threading.Lock()  # around repairs
@@ -125,6 +140,7 @@ class Grounds:
         """
         self.warnings, self._in_place, self._refusals = [], {}, {}
         self.reserved = [ipaddress.IPv4Network(network.subnet) for network, _ in networks]
+        self.reserved6 = [ipaddress.IPv6Network(one.ipv6.subnet) for one, _ in networks if one.ipv6]
         wanted = parse_bip(self.options.bip) if self.options.bip else None
         if self.options.name != "none":
             settings.check_interface("bridge", self.options.name)
@@ -222,7 +238,7 @@ class Grounds:
         return address, made
 
     def _free_address(self, used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Interface:
-        pools = self.options.address_pools or subnets.DEFAULT_POOLS
+        pools = subnets.split(self.options.address_pools)[0] or subnets.DEFAULT_POOLS
         try:
             subnet = subnets.choose(pools, used)
         except InvalidParameter:
@@ -238,6 +254,11 @@ class Grounds:
         own += self.reserved
         own += [ipaddress.IPv4Network(server) for server in host_nameservers()]
         return own + bridge.used_networks(netlink)
+
+    def used6(self, netlink: Netlink) -> list[ipaddress.IPv6Network]:
+        """As `used`, of IPv6."""
+        own = [one.address6.network for one in self.all() if one.address6 is not None]
+        return own + self.reserved6 + rtnetlink.routes6(netlink)
 
     def _start_others(
         self, netlink: Netlink, networks: Sequence[tuple[Network, bool]], was: dict[str, int]
@@ -264,6 +285,8 @@ class Grounds:
             else:
                 self._in_place[one.network.id] = one
                 self.reserved.remove(one.address.network)
+                if one.address6 is not None:
+                    self.reserved6.remove(one.address6.network)
 
     def _refuse(self, network: Network, error: Exception) -> None:
         self._refusals[network.id] = f"network {network.name} cannot be set up: {error}"
@@ -283,11 +306,13 @@ class Grounds:
                 if holder is not None:
                     with contextlib.suppress(Conflict):  # an address of an earlier subnet
                         holder.pool.claim(ipaddress.IPv4Address(record.address))
+                        if holder.pool6 is not None and record.address6:
+                            holder.pool6.claim(ipaddress.IPv6Address(record.address6))
             else:
                 netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
                 gone.append(record)
         if gone:
-            flows.forget(record.address for record in gone)
+            flows.forget(address for record in gone for address in record.addresses)
             self._store.delete_endpoints([record.id for record in gone])
 
     def lower(self) -> None:
@@ -426,7 +451,11 @@ class Grounds:
             log.warning("network %s cannot be put back: %s", one.network.name, error)
 
     def _problem(self, watch: Watch, one: Ground) -> str:
-        return watch.bridge_problem(one.settings.interface, one.index, one.address.ip)
+        name = one.settings.interface
+        problem = watch.bridge_problem(name, one.index, one.address.ip)
+        if not problem and one.address6 is not None:
+            problem = watch.address_problem(name, one.index, one.address6.ip)
+        return problem
 
     def _rejoin(self, netlink: Netlink) -> None:
         """Make veths ports of their bridges (again)."""
@@ -453,8 +482,13 @@ class Grounds:
             warning = bridge.enable_forwarding()
             forwarding = warning is None
             warnings += [warning] if warning else []
+        grounds = self.all()
+        forwarding6 = False
+        if self.options.ip_forward and any(one.address6 is not None for one in grounds):
+            warning = bridge.enable_forwarding6()
+            forwarding6 = warning is None
+            warnings += [warning] if warning else []
         if self.options.iptables:
-            grounds = self.all()
             warnings += self._firewall.put([one.zone for one in grounds], self._redirections)
             if self._firewall.in_place:
                 found = [bridge.enable_loopback(one.settings.interface) for one in grounds]
@@ -464,7 +498,9 @@ class Grounds:
                 if one.made:
                     bridge.disable_loopback(one.settings.interface)
         self._drop_watch()
-        self._watch = Watch(self._firewall.name, self._firewall.families, forwarding=forwarding)
+        self._watch = Watch(
+            self._firewall.name, self._firewall.families, forwarding=forwarding, forwarding6=forwarding6
+        )
         return warnings
 
     def _drop_watch(self) -> None:

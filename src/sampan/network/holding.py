@@ -28,13 +28,16 @@ def take(protocol: str, address: str, port: int) -> socket.socket | None:
         OSError: EADDRINUSE when a program has the port, EADDRNOTAVAIL when the host has not the address.
     """
     kind, number = _KINDS[protocol]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        held = socket.socket(socket.AF_INET, kind, number)
+        held = socket.socket(family, kind, number)
     except OSError as error:
         if protocol == "sctp" and error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
             return None  # containers need no support of the kernel's either: they may bring their own
         raise
     try:
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol == "udp":
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # nobody reads it
         try:

@@ -62,7 +62,7 @@ class Leaving:
         """Whether an endpoint of a network ends, that with an address or any."""
         return any(
             (record.id in self._leaving or record.container_id in self._expected)
-            and address in ("", record.address)
+            and (not address or address in record.addresses)
             for record in self._store.members(network_id)
         )
 
@@ -117,7 +117,7 @@ class Leaving:
             try:
                 gone = self._gone(leaving)
                 if gone:
-                    flows.forget(record.address for record in gone)
+                    flows.forget(address for record in gone for address in record.addresses)
                     self._due = time.monotonic() + _EVERY_S
                 self._let_go(gone)
             except (OSError, SampanError):

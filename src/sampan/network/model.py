@@ -28,6 +28,33 @@ class AddressPool:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """Addresses of a network in one subnet.
+
+    Attributes:
+        subnet: in CIDR form; "" for one of the address pools.
+        ip_range: the part of the subnet that containers get addresses from; "" for all of it.
+        gateway: the bridge's address; "" for the first one.
+        aux_addresses: name to address, of what else is in the subnet and no container's.
+    """
+
+    subnet: str = ""
+    ip_range: str = field(default="", metadata={"json": "IPRange"})
+    gateway: str = ""
+    aux_addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """An entry of the `IPAM.Config` of Docker's API."""
+        config: dict[str, Any] = {"Subnet": self.subnet, "Gateway": self.gateway}
+        if self.ip_range:
+            config["IPRange"] = self.ip_range
+        if self.aux_addresses:
+            config["AuxiliaryAddresses"] = self.aux_addresses
+        return config
+
+
+@dataclass(frozen=True, slots=True)
 class BridgeOptions:
     """How the default bridge is set up; dockerd's options of the same names.
 
@@ -63,6 +90,7 @@ class NetworkSpec:
         ip_range: the part of the subnet that containers get addresses from; "" for all of it.
         gateway: the bridge's address; "" for the first one.
         aux_addresses: name to address, of what else is in the subnet and no container's.
+        ipv6: the same of IPv6; None for a network without.
     """
 
     name: str
@@ -76,6 +104,12 @@ class NetworkSpec:
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     ipam_options: dict[str, str] | None = None
+    ipv6: Pool | None = None
+
+    @property
+    def ipv4(self) -> Pool:
+        """Its IPv4 addresses."""
+        return Pool(self.subnet, self.ip_range, self.gateway, self.aux_addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +118,24 @@ class Request:
 
     Attributes:
         network_id: of which network.
-        address: the IPv4 address it must be; "" for any.
+        address, address6: the IPv4 and IPv6 address it must be; "" for any.
         mac: the MAC address; "" for one that follows from the address.
         interface: what it is called in the container; "" for the next `eth0`, `eth1`, ….
         gw_priority: the default route goes by the network where this is highest.
         link_local: further addresses of the interface, without a network behind them.
+        sysctls: files below /proc/sys, and what they are set to.
         names, links: for peers and for itself, as `sampan.network.names.Member` has them.
         egress: the container's own policy; None for that of the network, if it has one.
     """
 
     network_id: str
     address: str = ""
+    address6: str = ""
     mac: str = ""
     interface: str = ""
     gw_priority: int = 0
     link_local: tuple[str, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
     names: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
     egress: Policy | None = None
@@ -114,6 +151,9 @@ class Endpoint:
     ip_address: str = ""
     prefix_len: int = 0
     gateway: str = ""
+    ipv6_address: str = ""
+    ipv6_prefix_len: int = 0
+    ipv6_gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +176,8 @@ class Network:
     """A network as Docker shows it; `created_ns` is nanoseconds since 1970.
 
     Attributes:
-        static: the subnet is one that the user chose, so that containers may choose addresses in it.
+        ipv6: its IPv6 addresses, if it has some.
+        static, static6: the subnet is one that the user chose, so that containers may choose addresses in it.
         ipam_options: none there are, but inspect gives back whether the user said so.
     """
 
@@ -154,6 +195,13 @@ class Network:
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     ipam_options: dict[str, str] | None = None
+    ipv6: Pool | None = None
+    static6: bool = False
+
+    @property
+    def ipv4(self) -> Pool:
+        """Its IPv4 addresses."""
+        return Pool(self.subnet, self.ip_range, self.gateway, self.aux_addresses)
 
     @property
     def predefined(self) -> bool:
@@ -167,11 +215,8 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
     Args:
         containers: container id to name and endpoint, of the running ones; empty in a list of networks.
     """
-    config: dict[str, Any] = {"Subnet": network.subnet, "Gateway": network.gateway}
-    if network.ip_range:
-        config["IPRange"] = network.ip_range
-    if network.aux_addresses:
-        config["AuxiliaryAddresses"] = network.aux_addresses
+    configs = [network.ipv4.shown] if network.subnet else []
+    configs += [network.ipv6.shown] if network.ipv6 is not None else []
     return {
         "Name": network.name,
         "Id": network.id,
@@ -179,11 +224,11 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
         "Scope": "local",
         "Driver": network.driver,
         "EnableIPv4": True,
-        "EnableIPv6": False,
+        "EnableIPv6": network.ipv6 is not None,
         "IPAM": {
             "Driver": "default",
             "Options": network.ipam_options,
-            "Config": [config] if network.subnet else None,
+            "Config": configs or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
@@ -195,14 +240,18 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
                 "Name": name,
                 "EndpointID": endpoint.endpoint_id,
                 "MacAddress": endpoint.mac_address,
-                "IPv4Address": f"{endpoint.ip_address}/{endpoint.prefix_len}" if endpoint.ip_address else "",
-                "IPv6Address": "",
+                "IPv4Address": _with_prefix(endpoint.ip_address, endpoint.prefix_len),
+                "IPv6Address": _with_prefix(endpoint.ipv6_address, endpoint.ipv6_prefix_len),
             }
             for container_id, (name, endpoint) in containers.items()
         },
         "Options": network.options,
         "Labels": network.labels,
     }
+
+
+def _with_prefix(address: str, prefix_len: int) -> str:
+    return f"{address}/{prefix_len}" if address else ""
 
 
 def _timestamp(nanoseconds: int) -> str:

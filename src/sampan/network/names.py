@@ -21,7 +21,7 @@ class Member:
         network_id, network: the network's id and name.
         names: what its peers there may call it, the first being its own: container name, aliases, short id,
             host name.
-        address: its IPv4 address there.
+        addresses: those that it has there.
         links: what it alone may call some peers there: alias to a name of the peer (`--link`).
         internal: the network has no way out.
     """
@@ -31,7 +31,7 @@ class Member:
     network_id: str
     network: str
     names: tuple[str, ...]
-    address: str
+    addresses: tuple[str, ...]
     links: dict[str, str] = field(default_factory=dict)
     internal: bool = False
 

@@ -21,6 +21,9 @@ from sampan.linux.netlink import Message, Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, UMOUNT_NOFOLLOW, mount, umount2, unshare
 from sampan.linux.threads import in_own_thread
 
+_NO_ROUTE = frozenset({errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
+Gateways = Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -33,6 +36,8 @@ class Port:
         isolated: the port may not reach other isolated ports.
         hairpin: what comes from the port may go back to it: to its own published ports, where bridged packets
             pass the firewall (bridge-nf-call-iptables).
+        address6: without one the interface has no IPv6 at all.
+        sysctls: files below /proc/sys, and what is written to them before the interface comes up.
     """
 
     veth: str
@@ -43,16 +48,18 @@ class Port:
     address: ipaddress.IPv4Interface
     isolated: bool
     hairpin: bool
-    more_addresses: tuple[ipaddress.IPv4Interface, ...] = ()
+    more_addresses: tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...] = ()
+    address6: ipaddress.IPv6Interface | None = None
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
-def create(path: Path, ports: Sequence[Port] = (), gateway: ipaddress.IPv4Address | None = None) -> None:
+def create(path: Path, ports: Sequence[Port] = (), gateways: Gateways = ()) -> None:
     """Make a namespace at `path` with its loopback up and an interface for each port.
 
     Nothing is left behind by a failure, save veths that the caller is to delete by name.
 
     Args:
-        gateway: where the default route goes; it must be in one of the ports' networks.
+        gateways: where the default routes go; they must be in the ports' networks.
 
     Raises:
         OSError: the kernel's refusal.
@@ -67,8 +74,7 @@ def create(path: Path, ports: Sequence[Port] = (), gateway: ipaddress.IPv4Addres
             messages = [rtnetlink.set_up("lo")]
             for port in ports:
                 messages += _plug(host, inside, path, port)
-            if gateway is not None:
-                messages.append(rtnetlink.add_default_route(gateway))
+            messages += map(rtnetlink.add_default_route, gateways)
             inside.transact(messages)
 
     try:
@@ -95,8 +101,11 @@ def plug(path: Path, port: Port) -> None:
         in_own_thread(add)
 
 
-def set_gateway(path: Path, gateway: ipaddress.IPv4Address | None) -> None:
-    """Let the default route of the namespace at `path` go to `gateway`, or take it away.
+def set_gateways(path: Path, gateways: Gateways, versions: Sequence[int]) -> None:
+    """Let the default routes of the namespace at `path` go to `gateways`.
+
+    Args:
+        versions: the IP versions whose route is replaced, or taken away for want of a gateway.
 
     Raises:
         OSError: the kernel's refusal.
@@ -106,9 +115,11 @@ def set_gateway(path: Path, gateway: ipaddress.IPv4Address | None) -> None:
         join_path("network", str(path))
         with Netlink() as inside:
             # Whatever it was; there may be none. A failure to add the new one is told.
-            inside.transact([rtnetlink.delete_default_route()], tolerate=frozenset({errno.ESRCH}))
-            if gateway is not None:
-                inside.transact([rtnetlink.add_default_route(gateway)])
+            for version in versions:
+                inside.transact([rtnetlink.delete_default_route(version)], tolerate=_NO_ROUTE)
+            for one in gateways:
+                if one.version in versions:
+                    inside.transact([rtnetlink.add_default_route(one)])
 
     in_own_thread(change)
 
@@ -162,12 +173,34 @@ def _plug(host: Netlink, inside: Netlink, path: Path, port: Port) -> list[Messag
         host.transact([ways])
     host.transact([rtnetlink.set_up(port.veth)])
     index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
-    _disable_ipv6(inside, port.interface)
-    addresses = (port.address, *port.more_addresses)
+    addresses = [port.address, *port.more_addresses]
+    if port.address6 is None:
+        _disable_ipv6(inside, port.interface)
+    else:
+        _enable_ipv6(port.interface)
+        addresses.append(port.address6)
+    for file, value in port.sysctls:
+        _set(file.replace("IFNAME", port.interface), value)
     return [
         *(rtnetlink.add_address(index, address) for address in addresses),
         rtnetlink.set_up(port.interface),
     ]
+
+
+def _enable_ipv6(interface: str) -> None:
+    """IPv6 on an interface: as the kernel has it, but its own address is used at once, and no router's word.
+
+    Anybody in a network may send router advertisements (CAP_NET_RAW is among what containers have).
+    """
+    for switch, value in (("accept_dad", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")):
+        with contextlib.suppress(OSError):  # /proc/sys is read-only here: as the kernel has it, then
+            _set(f"net/ipv6/conf/{interface}/{switch}", value)
+
+
+def _set(file: str, value: str) -> None:
+    """Write to a file below /proc/sys; /proc/sys/net is the thread's."""
+    with open(f"/proc/sys/{file}", "wb", buffering=0) as switch:
+        switch.write(value.encode())
 
 
 def _disable_ipv6(inside: Netlink, interface: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from sampan.errors import Conflict, InvalidParameter, Unavailable
 
-IPv4Address = ipaddress.IPv4Address
-IPv4Network = ipaddress.IPv4Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_bip(bip: str) -> ipaddress.IPv4Interface:
@@ -43,12 +43,13 @@ class AddressPool:
 
     def __init__(
         self,
-        subnet: IPv4Network,
-        gateway: IPv4Address,
-        within: IPv4Network | None = None,
-        reserved: Iterable[IPv4Address] = (),
+        subnet: IPNetwork,
+        gateway: IPAddress,
+        within: IPNetwork | None = None,
+        reserved: Iterable[IPAddress] = (),
     ) -> None:
         self.subnet = subnet
+        self._kind = type(subnet.network_address)
         within = within or subnet
         self._lowest = int(subnet.network_address) + 1
         self._highest = int(subnet.broadcast_address) - 1
@@ -60,7 +61,7 @@ class AddressPool:
         self._next = self._first
         self._lock = threading.Lock()
 
-    def allocate(self) -> IPv4Address:
+    def allocate(self) -> IPAddress:
         """A free address.
 
         Raises:
@@ -72,12 +73,12 @@ class AddressPool:
                 while candidate in self._used:
                     candidate = candidate + 1 if candidate < self._last else self._first
                 self._take(candidate)
-                return IPv4Address(candidate)
+                return self._kind(candidate)
         raise Unavailable(
             f"no free address is left in subnet {self.subnet}: remove containers or take a wider subnet"
         )
 
-    def claim(self, address: IPv4Address, *, move_on: bool = True) -> None:
+    def claim(self, address: IPAddress, *, move_on: bool = True) -> None:
         """Take a known address.
 
         Args:
@@ -92,7 +93,7 @@ class AddressPool:
                 raise Conflict(f"address {address} cannot be had from {self.subnet}")
             self._take(number, move_on)
 
-    def release(self, address: IPv4Address) -> None:
+    def release(self, address: IPAddress) -> None:
         """Give an address back; giving it twice is fine."""
         with self._lock:
             number = int(address)

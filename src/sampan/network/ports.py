@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from sampan.errors import InvalidParameter, SampanError
 from sampan.network import holding
 
 ANY = "0.0.0.0"
+ANY6 = "::"
+Addresses = tuple[str, ...]  # of a container: that of IPv4, and that of IPv6 if it has one
 PROTOCOLS = ("tcp", "udp", "sctp")
 MODES = ("nat", "proxy")
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -32,7 +34,7 @@ class Binding:
 
     Attributes:
         protocol, port: the container's.
-        host_ip: at which of the host's addresses, "" or 0.0.0.0 for all.
+        host_ip: at which of the host's addresses; 0.0.0.0 for all of IPv4, :: for all of IPv6, "" for all.
         host_port: a port, a range of which any will do (`8000-8010`), or "" for any at all.
         proxied: a process of the host's listens there and forwards.
     """
@@ -64,20 +66,45 @@ class Binding:
         """The host's address in the usual spelling, 0.0.0.0 for all.
 
         Raises:
-            InvalidParameter: it is none, or one of IPv6, which the bridge network has not.
+            InvalidParameter: it is none, or one that nothing can be published at.
         """
         if self.host_ip in ("", ANY):
             return ANY
         try:
-            return str(ipaddress.IPv4Address(self.host_ip))
+            address = ipaddress.ip_address(self.host_ip.removeprefix("[").removesuffix("]"))
         except ValueError:
-            pass
-        if ":" in self.host_ip:
+            raise InvalidParameter(f"invalid IP address: {self.host_ip}") from None
+        if address.version == 6 and (address.is_loopback or address.is_link_local):
             raise InvalidParameter(
-                f"cannot publish at {self.host_ip}: the bridge network has no IPv6; "
-                "name an IPv4 address or none"
+                f"cannot publish at {self.host_ip}: the kernel leads nothing from a loopback or link-local "
+                "IPv6 address to a container; name another address of the host's, 127.0.0.1, or none"
             )
-        raise InvalidParameter(f"invalid IP address: {self.host_ip}")
+        return str(address)
+
+    def addresses(self, families: Container[int]) -> tuple[str, ...]:
+        """Where it is to be published: at one address of the host's, or at all of each family.
+
+        Args:
+            families: 4, 6 or both: what the container has addresses of.
+
+        Raises:
+            InvalidParameter: as `address`, or the container has no address of that family.
+        """
+        if not self.host_ip:
+            return tuple(one for family, one in ((4, ANY), (6, ANY6)) if family in families)
+        address = self.address()
+        family = 6 if ":" in address else 4
+        if family == 6 and self.proxied:
+            raise InvalidParameter(
+                f"cannot publish at {self.host_ip} by proxy, which is IPv4's alone: label the container "
+                "sampan.publish-mode=nat, or name an IPv4 address or none"
+            )
+        if family not in families:
+            raise InvalidParameter(
+                f"cannot publish at {self.host_ip}: the container's network has no IPv{family}; name an "
+                f"IPv{10 - family} address or none"
+            )
+        return (address,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +133,13 @@ class PortTable:
         with self._lock:
             self._holding.close()
 
-    def claim(self, owner: str, wanted: Sequence[Binding]) -> list[Published]:
+    def claim(
+        self, owner: str, wanted: Sequence[Binding], families: Container[int] = (4,)
+    ) -> list[Published]:
         """Take host ports, all that are wanted or none.
+
+        Args:
+            families: the IP versions that the container has addresses of.
 
         Raises:
             InvalidParameter: a binding is wrong.
@@ -118,7 +150,9 @@ class PortTable:
             try:
                 # Those that must have one port come before those that take what is left.
                 for binding in sorted(wanted, key=lambda one: one.choices() is None):
-                    claimed.append(self._claim_one(owner, binding))
+                    claimed += self._claim_one(
+                        owner, binding, binding.addresses((4,) if binding.proxied else families)
+                    )
             except BaseException:
                 self._drop(claimed)
                 raise
@@ -173,24 +207,34 @@ class PortTable:
         with self._lock:
             return {owner: list(published) for owner, published in self._owned.items()}
 
-    def _claim_one(self, owner: str, binding: Binding) -> Published:
-        address, choices = binding.address(), binding.choices()
+    def _claim_one(self, owner: str, binding: Binding, addresses: Addresses) -> list[Published]:
+        """Take one port, the same at each of the addresses."""
+        choices = binding.choices()
         failure = "all ports are allocated"
         for port in self._ephemeral() if choices is None else choices:
-            problem = self._take(owner, binding, address, port)
-            if not problem:
+            taken: list[Published] = []
+            for address in addresses:
+                problem = self._take(owner, binding, address, port)
+                if problem:
+                    break
                 self._taken.setdefault((binding.protocol, port), {})[address] = owner
+                taken.append(Published(binding.protocol, binding.port, address, port, binding.proxied))
+            else:
                 if choices is None:
                     self._next = port + 1
-                return Published(binding.protocol, binding.port, address, port, binding.proxied)
+                return taken
+            self._drop(taken)
             if choices is not None and len(choices) == 1:
-                failure = f"Bind for {address}:{port} failed: {problem}"
+                shown = f"[{address}]" if ":" in address else address
+                failure = f"Bind for {shown}:{port} failed: {problem}"
         raise PortTaken(f"driver failed programming external connectivity: {failure}")
 
     def _take(self, owner: str, binding: Binding, address: str, port: int) -> str:
         """Take a port that is free; why it is not, or ""."""
         holders = self._taken.get((binding.protocol, port), {})
-        if holders and (address in holders or address == ANY or ANY in holders):
+        wild = ANY6 if ":" in address else ANY
+        rivals = [one for one in holders if (":" in one) == (":" in address)]
+        if rivals and (address in rivals or address == wild or wild in rivals):
             return "port is already allocated"
         try:
             take = self._holding.listen if binding.proxied else self._holding.take

@@ -16,7 +16,7 @@ from sampan.errors import InvalidParameter, Unavailable
 from sampan.linux import nftmaps
 from sampan.network import flows
 from sampan.network.firewall import Firewall, absence_allowed
-from sampan.network.ports import ANY, Binding, PortTable, Published
+from sampan.network.ports import ANY, ANY6, Addresses, Binding, PortTable, Published
 from sampan.network.proxying import Proxies
 from sampan.network.store import NetworkStore
 
@@ -43,13 +43,13 @@ class Publisher:
         self._ports.close()
         self._ports = PortTable()
         proxied = {}
-        for container_id, (address, published) in self._store.published().items():
+        for container_id, (addresses, published) in self._store.published().items():
             if container_id not in keep:
                 self._store.forget_published(container_id)
                 continue
             self._ports.restore(container_id, published)
             if any(one.proxied for one in published):
-                proxied[container_id] = address
+                proxied[container_id] = addresses[0]
         alive = self._proxies.recall(proxied)
         for container_id in proxied.keys() - alive:
             try:
@@ -77,7 +77,7 @@ class Publisher:
     def publish(
         self,
         container_id: str,
-        address: str,
+        addresses: Addresses,
         bindings: Sequence[Binding],
         host_ip: str,
         repair: Callable[[], None],
@@ -85,7 +85,7 @@ class Publisher:
         """Publish ports, all or none.
 
         Args:
-            address: the container's.
+            addresses: the container's.
             host_ip: where those are published that name no address of the host's.
             repair: puts back a table that somebody has taken away since it was last looked at.
 
@@ -107,10 +107,11 @@ class Publisher:
                 )
         if host_ip != ANY:
             bindings = [one if one.host_ip else replace(one, host_ip=host_ip) for one in bindings]
-        published = tuple(self._ports.claim(container_id, bindings))
+        families = [6 if ":" in address else 4 for address in addresses]
+        published = tuple(self._ports.claim(container_id, bindings, families))
         try:
-            self._store.keep_published(container_id, address, published)
-            self._lead(container_id, address, published, repair)
+            self._store.keep_published(container_id, addresses, published)
+            self._lead(container_id, addresses, published, repair)
         except BaseException as error:
             self._ports.free(self._ports.disown(container_id))
             self._store.forget_published(container_id)
@@ -118,17 +119,18 @@ class Publisher:
                 raise Unavailable(f"ports cannot be published by proxy: {error}") from error
             raise
         if any(one.protocol == "udp" for one in published):
-            flows.lead_udp_anew(address, published)
+            for address in addresses:
+                flows.lead_udp_anew(address, published)
         return published
 
     def _lead(
         self,
         container_id: str,
-        address: str,
+        addresses: Addresses,
         published: Sequence[Published],
         repair: Callable[[], None] | None = None,
     ) -> None:
-        if redirections := _redirections(address, published):
+        if redirections := _redirections(addresses, published):
             try:
                 self._firewall.publish(redirections)
             except OSError as error:
@@ -139,21 +141,21 @@ class Publisher:
                     self._firewall.publish(redirections)
         if any(one.proxied for one in published):
             try:
-                self._proxies.open(container_id, address, self._ports.sockets(container_id))
+                self._proxies.open(container_id, addresses[0], self._ports.sockets(container_id))
             except BaseException:
                 self._firewall.withdraw(redirections)
                 raise
 
-    def move(self, container_id: str, address: str) -> None:
-        """Let a container's published ports go to another of its addresses."""
+    def move(self, container_id: str, addresses: Addresses) -> None:
+        """Let a container's published ports go to others of its addresses; those of no family it has rest."""
         published = self._ports.of(container_id)
-        before = self._store.published_address(container_id)
-        if not published or before in ("", address):
+        before = self._store.published_addresses(container_id)
+        if not published or before in ((), addresses):
             return
-        self._store.keep_published(container_id, address, published)
+        self._store.keep_published(container_id, addresses, published)
         if redirections := _redirections(before, published):
             self._firewall.withdraw(redirections)
-        self._lead(container_id, address, published)
+        self._lead(container_id, addresses, published)
 
     def withdraw(self, container_id: str) -> None:
         """Publish nothing of a container any more, before its address can be another's."""
@@ -162,8 +164,8 @@ class Publisher:
             return
         try:
             self._proxies.close(container_id)
-            if address := self._store.published_address(container_id):
-                self._firewall.withdraw(_redirections(address, published))
+            if addresses := self._store.published_addresses(container_id):
+                self._firewall.withdraw(_redirections(addresses, published))
             self._store.forget_published(container_id)
         finally:  # not before: the next one's elements would collide with these, or be taken out as these
             self._ports.free(published)
@@ -174,7 +176,7 @@ class Publisher:
 
     def redirections(self) -> list[nftmaps.Redirection]:
         """All that is published, as the firewall's elements."""
-        addresses = {container_id: address for container_id, (address, _) in self._store.published().items()}
+        addresses = {container_id: theirs for container_id, (theirs, _) in self._store.published().items()}
         return [
             redirection
             for container_id, published in self._ports.all().items()
@@ -183,16 +185,13 @@ class Publisher:
         ]
 
 
-def _redirections(address: str, published: Iterable[Published]) -> list[nftmaps.Redirection]:
-    target = ipaddress.IPv4Address(address)
-    return [
-        nftmaps.Redirection(
-            one.protocol,
-            None if one.host_ip == ANY else ipaddress.IPv4Address(one.host_ip),
-            one.host_port,
-            target,
-            one.port,
-        )
-        for one in published
-        if not one.proxied
-    ]
+def _redirections(addresses: Addresses, published: Iterable[Published]) -> list[nftmaps.Redirection]:
+    targets = {target.version: target for target in map(ipaddress.ip_address, addresses)}
+    found = []
+    for one in published:
+        at = ipaddress.ip_address(one.host_ip)
+        if not one.proxied and (target := targets.get(at.version)) is not None:
+            everywhere = one.host_ip in (ANY, ANY6)
+            place = None if everywhere else at
+            found.append(nftmaps.Redirection(one.protocol, place, one.host_port, target, one.port))
+    return found

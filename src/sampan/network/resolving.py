@@ -101,7 +101,7 @@ class Resolving:
         """A container is in a network, or its names there are others now."""
         membership = Membership(
             member.container_id, member.network_id, member.network, member.names,
-            (member.address,) if member.address else (), member.links, member.internal,
+            member.addresses, member.links, member.internal,
         )  # fmt: skip
         with self._lock:
             self._members[member.network_id, member.container_id] = membership

@@ -12,8 +12,10 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
 from sampan.network import bridge, namespace
@@ -22,7 +24,8 @@ from sampan.network.leaving import Leaving, delete_veth
 from sampan.network.model import Endpoint, Request, Sandbox
 from sampan.network.names import Member, Names
 from sampan.network.policies import Policies, mac_of
-from sampan.network.ports import Binding
+from sampan.network.pool import AddressPool, IPAddress
+from sampan.network.ports import Addresses, Binding
 from sampan.network.publishing import Publisher
 from sampan.network.store import EndpointRecord, NetworkStore
 
@@ -92,12 +95,12 @@ class Sandboxes:
                 _port(record, request, one, bool(bindings))
                 for record, request, one in zip(records, requests, grounds, strict=True)
             ]
-            gateway = self._gateway(records)
+            ways = self._ways(records)
             with _lack_named():
-                namespace.create(path, ports, self._address(gateway))
+                namespace.create(path, ports, self._gateways(ways))
             undo.callback(namespace.remove, path)
-            if bindings and gateway is not None:
-                self._publish(container_id, gateway, bindings)
+            if bindings and ways.addresses:
+                self._publish(container_id, ways, bindings)
                 undo.callback(self._publisher.withdraw, container_id)
             for request, record, one in zip(requests, records, grounds, strict=True):
                 self._tell(request, record, one, undo)
@@ -200,18 +203,21 @@ class Sandboxes:
         undo: ExitStack,
     ) -> None:
         """Let default route and published ports follow a change of the endpoints."""
-        old, new = self._gateway(before), self._gateway(after)
+        old, new = self._ways(before), self._ways(after)
         if old == new:
             return
         path = self.path(container_id)
-        namespace.set_gateway(path, self._address(new))
-        undo.callback(namespace.set_gateway, path, self._address(old))
-        if new is None:
+        changed = [
+            version for version, was, now in ((4, old.ipv4, new.ipv4), (6, old.ipv6, new.ipv6)) if was != now
+        ]
+        namespace.set_gateways(path, self._gateways(new), changed)
+        undo.callback(namespace.set_gateways, path, self._gateways(old), changed)
+        if not new.addresses:
             self._publisher.withdraw(container_id)
         elif self._publisher.of(container_id):
-            self._publisher.move(container_id, new.address)
-            if old is not None:
-                undo.callback(self._publisher.move, container_id, old.address)
+            self._publisher.move(container_id, new.addresses)
+            if old.addresses:
+                undo.callback(self._publisher.move, container_id, old.addresses)
         elif bindings:
             self._publish(container_id, new, bindings)
             undo.callback(self._publisher.withdraw, container_id)
@@ -230,20 +236,26 @@ class Sandboxes:
         interface = request.interface or _next_name(one.settings.prefix, taken)
         if interface in taken:
             raise Conflict(f"interface {interface} exists in the container already; choose another name")
-        address = self._address_for(request, one)
+        address = self._address_for(request.address, one, one.pool)
         undo.callback(one.pool.release, address)
+        address6 = ""
+        if one.pool6 is not None:
+            chosen = self._address_for(request.address6, one, one.pool6)
+            undo.callback(one.pool6.release, chosen)
+            address6 = str(chosen)
         return EndpointRecord(
             id=secrets.token_hex(32),
             container_id=container_id,
             network_id=one.network.id,
             address=str(address),
-            mac=mac or mac_of(address),
+            mac=mac or mac_of(ipaddress.IPv4Address(str(address))),
             veth="veth" + secrets.token_hex(4)[:7],
             interface=interface,
             gw_priority=request.gw_priority,
+            address6=address6,
         )
 
-    def _address_for(self, request: Request, one: Ground) -> ipaddress.IPv4Address:
+    def _address_for(self, asked: str, one: Ground, pool: AddressPool) -> IPAddress:
         """The address that is asked for, or any; one that is about to be free is waited for.
 
         Raises:
@@ -251,24 +263,28 @@ class Sandboxes:
             Unavailable: none is free.
         """
 
-        def take() -> ipaddress.IPv4Address:
-            if not request.address:
-                return one.pool.allocate()
-            wanted = ipaddress.IPv4Address(request.address)
-            one.pool.claim(wanted, move_on=False)
+        def take() -> IPAddress:
+            if not asked:
+                return pool.allocate()
+            wanted = ipaddress.ip_address(asked)
+            pool.claim(wanted, move_on=False)
             return wanted
 
         try:
             return take()
         except (Conflict, Unavailable):
-            self.leaving.wait(lambda: not self.leaving.ending(one.network.id, request.address), _PATIENCE_S)
+            self.leaving.wait(lambda: not self.leaving.ending(one.network.id, asked), _PATIENCE_S)
         try:
             return take()
         except Conflict:
             raise Forbidden("Address already in use") from None
 
+    def _ways(self, records: Sequence[EndpointRecord]) -> _Ways:
+        with_ipv6 = [record for record in records if record.address6]
+        return _Ways(self._gateway(records), self._gateway(with_ipv6) if with_ipv6 else None)
+
     def _gateway(self, records: Iterable[EndpointRecord]) -> EndpointRecord | None:
-        """Whose network the default route goes by: the highest priority, then the first name."""
+        """Whose network a default route goes by: the highest priority, then the first name."""
         best: tuple[tuple[int, str], EndpointRecord] | None = None
         for record in records:
             one = self._grounds.find(record.network_id)
@@ -279,14 +295,22 @@ class Sandboxes:
                 best = key, record
         return best[1] if best else None
 
-    def _address(self, gateway: EndpointRecord | None) -> ipaddress.IPv4Address | None:
-        return self._grounds.get(gateway.network_id).address.ip if gateway is not None else None
+    def _gateways(self, ways: _Ways) -> list[IPAddress]:
+        """The bridges' addresses that the default routes go to."""
+        found: list[IPAddress] = []
+        if ways.ipv4 is not None:
+            found.append(self._grounds.get(ways.ipv4.network_id).address.ip)
+        if ways.ipv6 is not None:
+            address = self._grounds.get(ways.ipv6.network_id).address6
+            found += [address.ip] if address is not None else []
+        return found
 
-    def _publish(self, container_id: str, gateway: EndpointRecord, bindings: Sequence[Binding]) -> None:
+    def _publish(self, container_id: str, ways: _Ways, bindings: Sequence[Binding]) -> None:
+        gateway = ways.ipv4 or ways.ipv6
+        assert gateway is not None, "there are addresses, so there is a way"
         one = self._grounds.get(gateway.network_id)
-        host_ip = one.settings.host_binding
         repair = partial(self._grounds.put_back, [one])
-        self._publisher.publish(container_id, gateway.address, bindings, host_ip, repair)
+        self._publisher.publish(container_id, ways.addresses, bindings, one.settings.host_binding, repair)
 
     def _police(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack) -> None:
         """Have the endpoint's policy in place before it can send, and until it no more can."""
@@ -298,6 +322,8 @@ class Sandboxes:
         one = self._grounds.find(record.network_id)
         if one is not None:
             one.pool.release(ipaddress.IPv4Address(record.address))
+            if one.pool6 is not None and record.address6:
+                one.pool6.release(ipaddress.IPv6Address(record.address6))
 
     def _tell(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack | None) -> None:
         if self._names is None or one.network.predefined:
@@ -308,7 +334,7 @@ class Sandboxes:
             network_id=one.network.id,
             network=one.network.name,
             names=request.names,
-            address=record.address,
+            addresses=record.addresses,
             links=request.links,
             internal=one.network.internal,
         )
@@ -331,8 +357,33 @@ class Sandboxes:
                 ip_address=record.address,
                 prefix_len=one.address.network.prefixlen,
                 gateway="" if one.network.internal else str(one.address.ip),
+                **_ipv6_of(record, one),
             )
         return Sandbox(str(self.path(container_id)), endpoints, self._publisher.of(container_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """By which of its endpoints a container's default routes go, and what is published leads to it."""
+
+    ipv4: EndpointRecord | None
+    ipv6: EndpointRecord | None
+
+    @property
+    def addresses(self) -> Addresses:
+        """The container's own there."""
+        ipv4 = self.ipv4.address if self.ipv4 is not None else ""
+        return tuple(filter(None, (ipv4, self.ipv6.address6 if self.ipv6 is not None else "")))
+
+
+def _ipv6_of(record: EndpointRecord, one: Ground) -> dict[str, Any]:
+    if one.address6 is None or not record.address6:
+        return {}
+    return {
+        "ipv6_address": record.address6,
+        "ipv6_prefix_len": one.address6.network.prefixlen,
+        "ipv6_gateway": "" if one.network.internal else str(one.address6.ip),
+    }
 
 
 @contextmanager
@@ -364,6 +415,12 @@ def _next_name(prefix: str, taken: Iterable[str]) -> str:
     return f"{prefix}{number}"
 
 
+def _interface6(record: EndpointRecord, one: Ground) -> ipaddress.IPv6Interface | None:
+    if one.address6 is None or not record.address6:
+        return None
+    return ipaddress.IPv6Interface((record.address6, one.address6.network.prefixlen))
+
+
 def _port(record: EndpointRecord, request: Request, one: Ground, hairpin: bool) -> namespace.Port:
     return namespace.Port(
         veth=record.veth,
@@ -375,6 +432,9 @@ def _port(record: EndpointRecord, request: Request, one: Ground, hairpin: bool) 
         isolated=not one.settings.icc,
         hairpin=hairpin,
         more_addresses=tuple(
-            ipaddress.IPv4Interface(f"{address}/{_LINK_LOCAL_BITS}") for address in request.link_local
+            ipaddress.ip_interface(f"{address}/{64 if ':' in address else _LINK_LOCAL_BITS}")
+            for address in request.link_local
         ),
+        address6=_interface6(record, one),
+        sysctls=request.sysctls,
     )

@@ -15,14 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from sampan.database import Database
-from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound
+from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, namespace, others, settings, subnets
 from sampan.network.egress import Guard, parse
 from sampan.network.firewall import Firewall
 from sampan.network.grounds import Grounds, ground
 from sampan.network.leaving import delete_veth
-from sampan.network.model import PREDEFINED, BridgeOptions, Endpoint, Network, NetworkSpec, Request, Sandbox
+from sampan.network.model import (
+    PREDEFINED,
+    BridgeOptions,
+    Endpoint,
+    Network,
+    NetworkSpec,
+    Pool,
+    Request,
+    Sandbox,
+)
 from sampan.network.names import Names
 from sampan.network.policies import Gated, Policies, not_at_a_bridge
 from sampan.network.ports import Binding
@@ -210,7 +219,11 @@ class NetworkService:
             options=spec.options,
             labels=spec.labels,
             ipam_options=spec.ipam_options,
+            ipv6=spec.ipv6,
+            static6=spec.ipv6 is not None and bool(spec.ipv6.subnet),
         )
+        if spec.ipv6 is not None and not bridge.has_ipv6():
+            raise Unavailable("network create --ipv6: this kernel has no IPv6, or it is switched off")
         chosen = settings.parse(network)
         with self._making:
             if any(other.name == spec.name for other in self._users.values()):
@@ -230,10 +243,12 @@ class NetworkService:
                 subnet = ipaddress.IPv4Network(spec.subnet)
                 subnets.refuse_overlap(subnet, self._subnets())
             else:
-                pools = self.options.address_pools or subnets.DEFAULT_POOLS
+                pools = subnets.split(self.options.address_pools)[0] or subnets.DEFAULT_POOLS
                 subnet = subnets.choose(pools, self._grounds.used(netlink))
-            gateway = subnets.gateway_of(spec, subnet)
+            gateway = subnets.gateway_of(spec.ipv4, subnet)
             network = replace(network, subnet=str(subnet), gateway=str(gateway))
+            if spec.ipv6 is not None:
+                network = replace(network, ipv6=self._settle6(spec.ipv6, netlink))
             self._store.insert(network, link is None)
             try:
                 self._grounds.raise_new(ground(network, chosen, link is None))
@@ -274,9 +289,26 @@ class NetworkService:
             self._users[network.id] = changed
             self.policies.set_network(changed, policy)
 
-    def _subnets(self) -> list[ipaddress.IPv4Network]:
-        own = [one.address.network for one in self._grounds.all()]
-        return own + [ipaddress.IPv4Network(network.subnet) for network in self._users.values()]
+    def _settle6(self, pool: Pool, netlink: Netlink) -> Pool:
+        """A new network's IPv6 addresses: those asked for, or of the lowest free subnet.
+
+        Raises:
+            InvalidParameter, Forbidden: as `create`.
+        """
+        if pool.subnet:
+            subnet = ipaddress.IPv6Network(pool.subnet)
+            subnets.refuse_overlap(subnet, self._subnets())
+        else:
+            ours = [subnets.ula_pool(self._predefined["bridge"].id)]
+            pools = subnets.split(self.options.address_pools)[1] or ours
+            subnet = subnets.choose6(pools, self._grounds.used6(netlink))
+        return replace(pool, subnet=str(subnet), gateway=str(subnets.gateway_of(pool, subnet)))
+
+    def _subnets(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        networks = [*(one.network for one in self._grounds.all()), *self._users.values()]
+        texts = [network.subnet for network in networks]
+        texts += [network.ipv6.subnet for network in networks if network.ipv6 is not None]
+        return [ipaddress.ip_network(text) for text in texts]
 
     def remove(self, network: Network, running: Mapping[str, str]) -> None:
         """Remove a network of the user's.

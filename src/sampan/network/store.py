@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sampan.database import Database
 from sampan.errors import Conflict, NotFound
 from sampan.network.model import PREDEFINED, Network
-from sampan.network.ports import Published
+from sampan.network.ports import Addresses, Published
 from sampan.oci.records import decode, encode
 
 _SCHEMA = """
@@ -38,8 +38,9 @@ _ADDED = {  # to endpoints, since data roots exist without them; "" is the defau
     "mac": "TEXT NOT NULL DEFAULT ''",
     "interface": "TEXT NOT NULL DEFAULT 'eth0'",
     "gw_priority": "INTEGER NOT NULL DEFAULT 0",
+    "address6": "TEXT NOT NULL DEFAULT ''",
 }
-_COLUMNS = "id, container_id, network_id, address, mac, veth, interface, gw_priority"
+_COLUMNS = "id, container_id, network_id, address, mac, veth, interface, gw_priority, address6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class EndpointRecord:
     """A container's place in a bridge network.
 
     Attributes:
-        address: IPv4, without a prefix.
+        address, address6: IPv4 and IPv6, without a prefix; "" for none of that kind.
         veth: the host's end.
         interface: the container's end.
     """
@@ -60,6 +61,12 @@ class EndpointRecord:
     veth: str
     interface: str
     gw_priority: int
+    address6: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those that it has."""
+        return tuple(filter(None, (self.address, self.address6)))
 
 
 class NetworkStore:
@@ -186,10 +193,10 @@ class NetworkStore:
                 ):
                     raise NotFound(f"network {record.network_id} not found")
                 self._database.execute(
-                    f"INSERT INTO endpoints ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT INTO endpoints ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(record.id, record.container_id, record.network_id, record.address, record.mac),
-                        *(record.veth, record.interface, record.gw_priority),
+                        *(record.veth, record.interface, record.gw_priority, record.address6),
                     ),
                 )
 
@@ -201,26 +208,26 @@ class NetworkStore:
 
     # --- published ports ---
 
-    def published(self) -> dict[str, tuple[str, list[Published]]]:
-        """Container id to the address that its ports go to, and the ports."""
+    def published(self) -> dict[str, tuple[Addresses, list[Published]]]:
+        """Container id to the addresses that its ports go to, and the ports."""
         rows = self._database.execute("SELECT container_id, address, ports FROM published")
         return {
-            container_id: (address, [Published(*entry) for entry in json.loads(ports)])
+            container_id: (tuple(address.split()), [Published(*entry) for entry in json.loads(ports)])
             for container_id, address, ports in rows
         }
 
-    def published_address(self, container_id: str) -> str:
-        """The address that a container's published ports go to; "" when it has none."""
+    def published_addresses(self, container_id: str) -> Addresses:
+        """The addresses that a container's published ports go to; none when it has none."""
         rows = self._database.execute("SELECT address FROM published WHERE container_id = ?", (container_id,))
-        return str(rows[0][0]) if rows else ""
+        return tuple(str(rows[0][0]).split()) if rows else ()
 
-    def keep_published(self, container_id: str, address: str, published: Sequence[Published]) -> None:
+    def keep_published(self, container_id: str, addresses: Addresses, published: Sequence[Published]) -> None:
         """Record what a container publishes, and where it goes."""
         entries = json.dumps(
             [[one.protocol, one.port, one.host_ip, one.host_port, one.proxied] for one in published]
         )
         self._database.execute(
-            "INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (container_id, address, entries)
+            "INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (container_id, " ".join(addresses), entries)
         )
 
     def forget_published(self, container_id: str) -> None:

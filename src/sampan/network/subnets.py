@@ -8,14 +8,16 @@ Docker's and go on with subnets of 254 addresses below 10.64.0.0/10, for some 16
 from __future__ import annotations
 
 import bisect
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
 
 from sampan.errors import Forbidden, InvalidParameter
-from sampan.network.model import AddressPool, NetworkSpec
+from sampan.network.model import AddressPool, NetworkSpec, Pool
 
-IPv4Address = ipaddress.IPv4Address
 IPv4Network = ipaddress.IPv4Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_POOLS = (
     *(AddressPool(f"172.{second}.0.0/16", 16) for second in range(18, 32)),
@@ -32,13 +34,33 @@ def check_pools(pools: Sequence[AddressPool]) -> None:
     """
     for pool in pools:
         try:
-            base = IPv4Network(pool.base)
+            base = ipaddress.ip_network(pool.base)
         except ValueError as error:
             raise InvalidParameter(f"default-address-pools: invalid base {pool.base!r}: {error}") from None
-        if not base.prefixlen <= pool.size <= 30:
+        most = base.max_prefixlen - 2
+        if not base.prefixlen <= pool.size <= most:
             raise InvalidParameter(
-                f"default-address-pools: size {pool.size} of {pool.base} must be from {base.prefixlen} to 30"
+                f"default-address-pools: size {pool.size} of {pool.base} must be from {base.prefixlen} to "
+                f"{most}"
             )
+
+
+def split(pools: Iterable[AddressPool]) -> tuple[list[AddressPool], list[AddressPool]]:
+    """The pools of IPv4 and those of IPv6."""
+    found: tuple[list[AddressPool], list[AddressPool]] = [], []
+    for pool in pools:
+        found[":" in pool.base].append(pool)
+    return found
+
+
+def ula_pool(identity: str) -> AddressPool:
+    """The pool of IPv6 subnets of a daemon that was given none: a /48 of its own below fd00::/8 (RFC 4193).
+
+    Args:
+        identity: what tells daemons apart and stays the same.
+    """
+    number = 0xFD << 40 | int.from_bytes(hashlib.sha256(identity.encode()).digest()[:5], "big")
+    return AddressPool(str(ipaddress.IPv6Network((number << 80, 48))), 64)
 
 
 def choose(pools: Iterable[AddressPool], used: Iterable[IPv4Network]) -> IPv4Network:
@@ -50,19 +72,30 @@ def choose(pools: Iterable[AddressPool], used: Iterable[IPv4Network]) -> IPv4Net
     Raises:
         InvalidParameter: when every subnet is taken; in Docker's words.
     """
+    return IPv4Network(_choose(pools, used))
+
+
+def choose6(pools: Iterable[AddressPool], used: Iterable[ipaddress.IPv6Network]) -> ipaddress.IPv6Network:
+    """As `choose`, of IPv6."""
+    return ipaddress.IPv6Network(_choose(pools, used))
+
+
+def _choose(pools: Iterable[AddressPool], used: Iterable[IPNetwork]) -> tuple[int, int]:
+    """The first address and the prefix length."""
     starts, ends = _merged([network for network in used if network.prefixlen > 1])
     for pool in pools:
-        base, step = IPv4Network(pool.base), 1 << (32 - pool.size)
+        base = ipaddress.ip_network(pool.base)
+        step = 1 << (base.max_prefixlen - pool.size)
         candidate, last = int(base.network_address), int(base.broadcast_address)
         while candidate + step - 1 <= last:
             position = bisect.bisect_right(starts, candidate + step - 1) - 1
             if position < 0 or ends[position] < candidate:
-                return IPv4Network((candidate, pool.size))
+                return candidate, pool.size
             candidate = (ends[position] // step + 1) * step  # the next one beyond what is in the way
     raise InvalidParameter("all predefined address pools have been fully subnetted")
 
 
-def _merged(networks: Iterable[IPv4Network]) -> tuple[list[int], list[int]]:
+def _merged(networks: Iterable[IPNetwork]) -> tuple[list[int], list[int]]:
     """First and last addresses of ranges, in order, without overlaps and gaps of nothing between them."""
     starts: list[int] = []
     ends: list[int] = []
@@ -81,27 +114,39 @@ def check(spec: NetworkSpec) -> None:
     Raises:
         InvalidParameter: with everything that is wrong, in Docker's words.
     """
-    if not spec.subnet:
-        for given in (spec.ip_range, spec.gateway, *spec.aux_addresses.values()):
+    _check(spec.ipv4, 4)
+    if spec.ipv6 is not None:
+        _check(spec.ipv6, 6)
+
+
+def _check(pool: Pool, version: int) -> None:
+    if not pool.subnet:
+        for given in (pool.ip_range, pool.gateway, *pool.aux_addresses.values()):
             if given:
                 raise InvalidParameter(
                     "invalid network config:\ninvalid subnet : invalid CIDR block notation"
                 )
         return
-    if problems := _problems(spec):
+    if problems := _problems(pool, version):
         raise InvalidParameter("invalid network config:\n" + "\n".join(problems))
-    if IPv4Network(spec.subnet).prefixlen > 30:
+    subnet = ipaddress.ip_network(pool.subnet)
+    if subnet.prefixlen > subnet.max_prefixlen - 2:
         raise InvalidParameter(
-            f"invalid network config:\ninvalid subnet {spec.subnet}: no room for containers"
+            f"invalid network config:\ninvalid subnet {pool.subnet}: no room for containers"
+        )
+    if subnet.version == 6 and (subnet.is_link_local or subnet.is_multicast):
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid subnet {pool.subnet}: link-local and multicast addresses are "
+            "no network's"
         )
 
 
-def _problems(spec: NetworkSpec) -> list[str]:
+def _problems(spec: Pool, version: int) -> list[str]:
     subnet = _parsed(spec.subnet)
-    if subnet is None:
+    if subnet is None or subnet.version != version:
         return [f"invalid subnet {spec.subnet}: invalid CIDR block notation"]
     problems = []
-    if str(subnet) != str(ipaddress.IPv4Interface(spec.subnet)):
+    if str(subnet) != str(ipaddress.ip_interface(spec.subnet)):
         problems.append(f"invalid subnet {spec.subnet}: it should be {subnet}")
     if spec.ip_range:
         problems += _range_problems(spec.ip_range, subnet)
@@ -114,29 +159,31 @@ def _problems(spec: NetworkSpec) -> list[str]:
     return problems
 
 
-def _parsed(text: str) -> IPv4Network | None:
+def _parsed(text: str) -> IPNetwork | None:
     """A network in CIDR form, its address perhaps that of a host in it."""
     try:
-        return IPv4Network(text, strict=False) if "/" in text else None
+        return ipaddress.ip_network(text, strict=False) if "/" in text else None
     except ValueError:
         return None
 
 
-def _range_problems(text: str, subnet: IPv4Network) -> list[str]:
+def _range_problems(text: str, subnet: IPNetwork) -> list[str]:
     inner = _parsed(text)
     if inner is None:
         return [f"invalid ip-range {text}: invalid CIDR block notation"]
+    if inner.version != subnet.version:
+        return [f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"]
     problems = []
     if inner.prefixlen < subnet.prefixlen:
         problems.append(f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}")
-    if str(inner) != str(ipaddress.IPv4Interface(text)):
+    if str(inner) != str(ipaddress.ip_interface(text)):
         problems.append(f"invalid ip-range {text}: it should be {inner}")
-    if not subnet.overlaps(inner):
+    if not _overlap(subnet, inner):
         problems.append(f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range")
     return problems
 
 
-def _address_problem(text: str, subnet: IPv4Network) -> str:
+def _address_problem(text: str, subnet: IPNetwork) -> str:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -146,30 +193,38 @@ def _address_problem(text: str, subnet: IPv4Network) -> str:
     return "" if address in subnet else f"parent subnet {subnet} doesn't contain this address"
 
 
-def refuse_overlap(subnet: IPv4Network, others: Iterable[IPv4Network]) -> None:
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return (
+        one.version == other.version
+        and int(one.network_address) <= int(other.broadcast_address)
+        and int(other.network_address) <= int(one.broadcast_address)
+    )
+
+
+def refuse_overlap(subnet: IPNetwork, others: Iterable[IPNetwork]) -> None:
     """Refuse a subnet that shares addresses with another network of ours.
 
     Raises:
         Forbidden: in Docker's words.
     """
-    if any(subnet.overlaps(other) for other in others):
+    if any(_overlap(subnet, other) for other in others):
         raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
 
 
-def gateway_of(spec: NetworkSpec, subnet: IPv4Network) -> IPv4Address:
+def gateway_of(pool: Pool, subnet: IPNetwork) -> IPAddress:
     """The bridge's address: the one asked for, or the first that is no other's.
 
     Raises:
         InvalidParameter: it is no host's address, or there is none.
     """
-    aux = {IPv4Address(address) for address in spec.aux_addresses.values()}
+    aux = {ipaddress.ip_address(address) for address in pool.aux_addresses.values()}
     ends = (subnet.network_address, subnet.broadcast_address)
-    if spec.gateway:
-        gateway = IPv4Address(spec.gateway)
+    if pool.gateway:
+        gateway = ipaddress.ip_address(pool.gateway)
         if gateway in ends or gateway in aux:
             raise InvalidParameter(f"invalid network config:\ninvalid gateway {gateway}: it is in use")
         return gateway
     for number in range(int(subnet.network_address) + 1, int(subnet.broadcast_address)):
-        if (candidate := IPv4Address(number)) not in aux:
+        if (candidate := type(subnet.network_address)(number)) not in aux:
             return candidate
     raise InvalidParameter(f"invalid network config:\nno address of {subnet} is left for the gateway")

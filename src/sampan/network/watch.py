@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from sampan.linux import nftables
 from sampan.linux.netlink import NETLINK_NETFILTER, Netlink
-from sampan.network.bridge import IP_FORWARD
+from sampan.network.bridge import IP6_FORWARD, IP_FORWARD
 
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFADDR = 0x8915
@@ -33,23 +33,26 @@ class Watch:
     Args:
         table: the name of our firewall tables.
         families: of those that are in place.
-        forwarding: whether the forwarding switch is to be on.
+        forwarding, forwarding6: whether the forwarding switches are to be on.
     """
 
-    def __init__(self, table: str, families: Sequence[int], *, forwarding: bool) -> None:
+    def __init__(
+        self, table: str, families: Sequence[int], *, forwarding: bool, forwarding6: bool = False
+    ) -> None:
         self._families = families
         self._table = table
         self._stack = contextlib.ExitStack()
         self._socket = self._stack.enter_context(
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         )
-        self._switch = -1
+        self._switches: dict[str, int] = {}
         self._netlink: Netlink | None = None
         self._generation = 0
         self._content: list[nftables.Fingerprint] = []
-        if forwarding:
-            self._switch = os.open(IP_FORWARD, os.O_RDONLY | os.O_CLOEXEC)
-            self._stack.callback(os.close, self._switch)
+        for version, file, wanted in (("4", IP_FORWARD, forwarding), ("6", IP6_FORWARD, forwarding6)):
+            if wanted:
+                self._switches[version] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+                self._stack.callback(os.close, self._switches[version])
         if families:
             self._netlink = self._stack.enter_context(Netlink(NETLINK_NETFILTER))
             self._generation = nftables.generation(self._netlink)
@@ -61,9 +64,11 @@ class Watch:
 
     def amiss(self) -> list[str]:
         """What of that which all networks share is not as it was, in words; empty when all is well."""
-        found = []
-        if self._switch >= 0 and os.pread(self._switch, 1, 0) != b"1":
-            found.append("IPv4 forwarding was switched off")
+        found = [
+            f"IPv{version} forwarding was switched off"
+            for version, switch in self._switches.items()
+            if os.pread(switch, 1, 0) != b"1"
+        ]
         if self._netlink is not None and self._firewall_changed():
             found.append(f"nftables table {self._table} was removed or changed")
         return found
@@ -86,6 +91,16 @@ class Watch:
         except OSError:
             pass  # EADDRNOTAVAIL: it has none at all
         return f"bridge {name} lost its address"
+
+    def address_problem(self, name: str, index: int, address: ipaddress.IPv6Address) -> str:
+        """Whether a bridge has lost its IPv6 address, as `bridge_problem`."""
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+            try:
+                asker.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name.encode())
+                asker.bind((str(address), 0, 0, index))
+            except OSError:
+                return f"bridge {name} lost its IPv6 address"
+        return ""
 
     def _ask(self, name: str, request: int, payload: bytes = b"") -> bytes:
         return fcntl.ioctl(self._socket, request, _IFREQ.pack(name.encode(), payload))[16:]

@@ -73,7 +73,7 @@ class Machine:
     ) -> None:
         octet = list(self.paths).index(name) + 2
         member = Member(
-            name, str(self.paths[name]), f"id-of-{network}", network, (name, *aliases), f"10.9.0.{octet}",
+            name, str(self.paths[name]), f"id-of-{network}", network, (name, *aliases), (f"10.9.0.{octet}",),
             links or {}, network.startswith("internal"),
         )  # fmt: skip
         self.members = [one for one in self.members if (one.container_id, one.network) != (name, network)]
@@ -172,7 +172,7 @@ def test_links_are_ones_own(machine: Machine) -> None:
 def test_large_answers_are_cut_and_come_whole_by_tcp(machine: Machine) -> None:
     asker = machine.container("asker", "front")
     for octet in range(10, 210):
-        member = Member(f"m{octet}", "", "id-of-front", "front", (f"m{octet}", "svc"), f"10.9.0.{octet}")
+        member = Member(f"m{octet}", "", "id-of-front", "front", (f"m{octet}", "svc"), (f"10.9.0.{octet}",))
         machine.resolving.attached(member)
     short = ask(asker, "svc")
     assert short.flags & dns.flags.TC and 20 <= len(texts(short)) < 31

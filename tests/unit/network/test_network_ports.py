@@ -118,7 +118,27 @@ def test_no_port(port: str) -> None:
         Binding("tcp", 80, "", port).choices()
 
 
-@pytest.mark.parametrize("address", ["::", "::1", "nowhere", "1.2.3"])
+@pytest.mark.parametrize("address", ["::1", "[::1]", "fe80::1", "nowhere", "1.2.3"])
 def test_no_address(address: str) -> None:
     with pytest.raises(InvalidParameter):
         Binding("tcp", 80, address).address()
+
+
+def test_no_address_is_one_of_each_family(table: PortTable) -> None:
+    both = table.claim("one", [Binding("tcp", 80)], (4, 6))
+    assert [one.host_ip for one in both] == ["0.0.0.0", "::"]
+    assert len({one.host_port for one in both}) == 1
+    assert [one.host_ip for one in table.claim("two", [Binding("tcp", 80)])] == ["0.0.0.0"]
+    with pytest.raises(PortTaken, match=r"Bind for \[::\]:"):
+        table.claim("three", [Binding("tcp", 80, "[::]", str(both[0].host_port))], (6,))
+    with pytest.raises(InvalidParameter, match="no IPv6"):
+        table.claim("four", [Binding("tcp", 80, "2001:db8::1")])
+
+
+def test_a_port_that_one_family_cannot_have_is_taken_in_neither(table: PortTable) -> None:
+    (six,) = table.claim("one", [Binding("tcp", 80, "::")], (6,))
+    with pytest.raises(PortTaken):
+        table.claim("two", [Binding("tcp", 80, "", str(six.host_port))], (4, 6))
+    assert table.of("two") == []
+    (four,) = table.claim("three", [Binding("tcp", 80, "0.0.0.0", str(six.host_port))], (4, 6))
+    assert (four.host_ip, four.host_port) == ("0.0.0.0", six.host_port)

@@ -11,7 +11,7 @@ from sampan.engine import Engine, networks
 from sampan.engine.model import EndpointSettings
 from sampan.errors import Forbidden, InvalidParameter, NotFound, Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response
-from sampan.network import Endpoint, Network, NetworkSpec, describe
+from sampan.network import Endpoint, Network, NetworkSpec, Pool, describe
 from sampan.oci.records import decode
 
 routes = Routes()
@@ -34,6 +34,9 @@ def _members(engine: Engine, network: Network) -> dict[str, tuple[str, Endpoint]
                 settings.ip_address,
                 settings.ip_prefix_len,
                 settings.gateway,
+                settings.global_ipv6_address,
+                settings.global_ipv6_prefix_len,
+                settings.ipv6_gateway,
             ),
         )
     return members
@@ -140,7 +143,6 @@ async def create_network(request: Request) -> Response:
         (asked.ingress, "ingress networks"),
         (asked.config_only or any((asked.config_from or {}).values()), "configuration-only networks"),
         (asked.enable_ipv4 is False, "networks without IPv4"),
-        (asked.enable_ipv6, "IPv6"),
     ):
         if given:
             raise Unsupported(f"network create: {what}: not offered")
@@ -150,10 +152,16 @@ async def create_network(request: Request) -> Response:
     for name in ipam.options or ():
         raise InvalidParameter(f"IPAM option {name!r} is none of the default driver's")
     pools = ipam.config or [_Pool()]
-    if any(":" in pool.subnet for pool in pools):
-        raise Unsupported("network create: IPv6: not offered")
-    if len(pools) > 1:
+    pools6 = [pool for pool in pools if ":" in pool.subnet]
+    pools = [pool for pool in pools if pool not in pools6] or [_Pool()]
+    if len(pools) > 1 or len(pools6) > 1:
         raise Forbidden("bridge driver doesn't support multiple subnets")
+    ipv6 = None
+    if asked.enable_ipv6:
+        given6 = pools6[0] if pools6 else _Pool()
+        ipv6 = Pool(given6.subnet, given6.ip_range, given6.gateway, given6.auxiliary_addresses or {})
+    elif pools6:
+        raise InvalidParameter(f"IPv6 subnet {pools6[0].subnet} is for a network with IPv6: use --ipv6")
     spec = NetworkSpec(
         name=asked.name,
         driver=asked.driver or "bridge",
@@ -166,6 +174,7 @@ async def create_network(request: Request) -> Response:
         options=asked.options or {},
         labels=asked.labels or {},
         ipam_options=ipam.options,
+        ipv6=ipv6,
     )
     network = await networks.create(engine, spec)
     return json_response({"Id": network.id, "Warning": ""}, 201)

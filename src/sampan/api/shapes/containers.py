@@ -61,9 +61,9 @@ def _endpoint(endpoint: EndpointSettings) -> dict[str, Any]:
         "Gateway": endpoint.gateway,
         "IPAddress": endpoint.ip_address,
         "IPPrefixLen": endpoint.ip_prefix_len,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": endpoint.ipv6_gateway,
+        "GlobalIPv6Address": endpoint.global_ipv6_address,
+        "GlobalIPv6PrefixLen": endpoint.global_ipv6_prefix_len,
         "DNSNames": endpoint.dns_names,
     }
 
@@ -267,11 +267,11 @@ def _network_settings(container: Container) -> dict[str, Any]:
         "SecondaryIPv6Addresses": None,
         "EndpointID": first.endpoint_id,
         "Gateway": first.gateway,
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": first.global_ipv6_address,
+        "GlobalIPv6PrefixLen": first.global_ipv6_prefix_len,
         "IPAddress": first.ip_address,
         "IPPrefixLen": first.ip_prefix_len,
-        "IPv6Gateway": "",
+        "IPv6Gateway": first.ipv6_gateway,
         "MacAddress": first.mac_address,
         "Networks": _networks(container),
     }

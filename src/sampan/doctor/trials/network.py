@@ -49,7 +49,7 @@ def _container(place: Place) -> None:
         hairpin=True,
     )
     path = place.make("netns") / "ns"
-    namespace.create(path, [port], _ADDRESS.ip)
+    namespace.create(path, [port], [_ADDRESS.ip])
     with Netlink() as netlink:
         made = {link.name: link for link in rtnetlink.links(netlink)}
     if made["vethdoctor"].master != index or not made["vethdoctor"].up:
