@@ -35,6 +35,9 @@ class Feature:
 FEATURES: Mapping[str, Feature] = {
     "bridge": Feature("bridges", ("BRIDGE",), "bridge"),
     "veth": Feature("veth pairs", ("VETH",), "veth"),
+    "macvlan": Feature("macvlan interfaces", ("MACVLAN",), "macvlan"),
+    "ipvlan": Feature("ipvlan interfaces", ("IPVLAN",), "ipvlan"),
+    "vlan": Feature("VLAN interfaces", ("VLAN_8021Q",), "8021q"),
     "overlay": Feature("overlay file system", ("OVERLAY_FS",), "overlay"),
     "fuse": Feature("FUSE", ("FUSE_FS",), "fuse"),
     "nf_tables": Feature("nf_tables", ("NF_TABLES", "NF_TABLES_IPV4"), "nf_tables"),

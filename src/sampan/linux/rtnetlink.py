@@ -40,6 +40,7 @@ _RTM_GETROUTE = 26
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
+_IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_PROTINFO = 12
 _IFLA_LINKINFO = 18
@@ -52,6 +53,9 @@ _IN6_ADDR_GEN_MODE_NONE = 1
 _IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_ISOLATED = 33
 _VETH_INFO_PEER = 1
+_VLAN_ID = 1
+_MACVLAN_MODE = 1
+_IPVLAN_MODE, _IPVLAN_FLAGS = 1, 2
 
 _FAMILIES: dict[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 _IFA_F_NODAD = 2
@@ -128,6 +132,51 @@ def create_veth(
         nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, peer)),
     )
     return _new(body, f"create veth pair {name}")
+
+
+def create_veth_pair(name: str, peer_name: str) -> Message:
+    """Make a veth pair, both ends down and here."""
+    peer = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + text(_IFLA_IFNAME, peer_name)
+    data = nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, peer))
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "veth"), data)
+    return _new(body, f"create veth pair {name}")
+
+
+def create_vlan(name: str, parent: int, number: int) -> Message:
+    """Make an interface for one VLAN of the link with index `parent`, down."""
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body += text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent)
+    data = nested(_IFLA_INFO_DATA, attribute(_VLAN_ID, struct.pack("=H", number)))
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "vlan"), data)
+    return _new(body, f"create VLAN interface {name}")
+
+
+def create_child(
+    kind: str, name: str, *, parent: int, mode: int, flag: int, mac_address: str, mtu: int, namespace: int
+) -> Message:
+    """Make a macvlan or ipvlan interface of a link of this namespace's in another one, down.
+
+    Args:
+        parent: index of the link.
+        mode, flag: `MACVLAN_MODE_…`, or `IPVLAN_MODE_…` and `IPVLAN_F_…`.
+        mac_address: "" for the kernel's choice.
+        mtu: 0 for the parent's.
+        namespace: a descriptor of the network namespace.
+    """
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body += text(_IFLA_IFNAME, name) + u32(_IFLA_LINK, parent) + u32(_IFLA_NET_NS_FD, namespace)
+    if mac_address:
+        body += attribute(_IFLA_ADDRESS, _mac(mac_address))
+    if mtu:
+        body += u32(_IFLA_MTU, mtu)
+    if kind == "macvlan":
+        data = nested(_IFLA_INFO_DATA, u32(_MACVLAN_MODE, mode))
+    else:
+        numbers = ((_IPVLAN_MODE, mode), (_IPVLAN_FLAGS, flag))
+        data = nested(_IFLA_INFO_DATA, *(attribute(one, struct.pack("=H", value)) for one, value in numbers))
+    body += nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind), data)
+    return _new(body, f"create {kind} interface {name}")
 
 
 def probe_kind(kind: str) -> Message:

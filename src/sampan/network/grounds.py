@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sampan.errors import Conflict, InvalidParameter, Unavailable, Unsupported
+from sampan.errors import Conflict, InvalidParameter, SampanError, Unavailable, Unsupported
 from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, flows, settings, subnets
+from sampan.network import bridge, flows, lans, settings, subnets
 from sampan.network.files import host_nameservers
 from sampan.network.firewall import Firewall, Zone
+from sampan.network.lans import Lan
 from sampan.network.model import BridgeOptions, Network, Pool
 from sampan.network.pool import AddressPool, parse_bip
 from sampan.network.settings import BridgeSettings
@@ -38,6 +39,7 @@ class Ground:
         address, address6: the bridge's own; no `address6` nor `pool6` without IPv6.
         made: the bridge is of our making, and ours to delete.
         index: the bridge's.
+        lan: there is no bridge, but an interface of the host's; `made` and `index` are that one's.
     """
 
     network: Network
@@ -48,6 +50,7 @@ class Ground:
     index: int = 0
     address6: ipaddress.IPv6Interface | None = None
     pool6: AddressPool | None = None
+    lan: Lan | None = None
 
     @property
     def zone(self) -> Zone:
@@ -65,10 +68,10 @@ class Ground:
         return bridge.Wanted(chosen.interface, self.address, chosen.mtu, self.index, self.address6)
 
 
-def ground(network: Network, chosen: BridgeSettings, made: bool) -> Ground:
+def ground(network: Network, chosen: BridgeSettings, made: bool, lan: Lan | None = None) -> Ground:
     """A network's ground, its pool full, its bridge not yet raised."""
     address = ipaddress.IPv4Interface(str(_of_bridge(network.ipv4)))
-    made_of = Ground(network, chosen, address, _pool(network.ipv4), made)
+    made_of = Ground(network, chosen, address, _pool(network.ipv4), made, lan=lan)
     if network.ipv6 is not None:
         made_of.address6 = ipaddress.IPv6Interface(str(_of_bridge(network.ipv6)))
         made_of.pool6 = _pool(network.ipv6)
@@ -170,7 +173,10 @@ class Grounds:
                 with contextlib.suppress(
                     InvalidParameter, Unsupported
                 ):  # of another release: no name, no bridge
-                    bridge.delete_bridge(netlink, settings.parse(network).interface)
+                    if (lan := lans.parse(network)) is not None:
+                        lans.lower_parent(netlink, lan)
+                    else:
+                        bridge.delete_bridge(netlink, settings.parse(network).interface)
             self._store.forget(network.id)
 
     def _start_default(
@@ -266,21 +272,21 @@ class Grounds:
         found = []
         for network, made in networks:
             try:
-                one = ground(network, settings.parse(network), made)
+                lan = lans.parse(network)
+                one = ground(network, lan.settings if lan else settings.parse(network), made, lan)
             except (InvalidParameter, Unsupported) as error:  # made by a release that offers more
                 self._refuse(network, error)
                 continue
             one.index = was.get(network.id, 0)
             found.append(one)
         try:
-            raised = bridge.raise_bridges(netlink, [one.wanted for one in found])
+            raised = bridge.raise_bridges(netlink, [one.wanted for one in found if one.lan is None])
         except (OSError, InvalidParameter):
             raised = {}
         for one in found:  # one that cannot be had is to keep no other back
             try:
-                name = one.settings.interface
-                one.index = raised.get(name) or bridge.raise_bridges(netlink, [one.wanted])[name]
-            except (OSError, InvalidParameter) as error:
+                one.index = raised.get(one.settings.interface) or _raise(netlink, one)
+            except (OSError, SampanError) as error:
                 self._refuse(one.network, error)
             else:
                 self._in_place[one.network.id] = one
@@ -301,7 +307,7 @@ class Grounds:
         gone: list[EndpointRecord] = []
         names = {link.name for link in rtnetlink.links(netlink)} if records else set()
         for record in records:
-            if record.container_id in keep and record.veth in names:
+            if record.container_id in keep and (not record.veth or record.veth in names):
                 holder = self._in_place.get(record.network_id or self.default.id)
                 if holder is not None:
                     with contextlib.suppress(Conflict):  # an address of an earlier subnet
@@ -309,7 +315,8 @@ class Grounds:
                         if holder.pool6 is not None and record.address6:
                             holder.pool6.claim(ipaddress.IPv6Address(record.address6))
             else:
-                netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
+                if record.veth:
+                    netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
                 gone.append(record)
         if gone:
             flows.forget(address for record in gone for address in record.addresses)
@@ -332,7 +339,7 @@ class Grounds:
     def forget(self) -> None:
         """Have nothing in place any more, nor a table."""
         if self.options.iptables:
-            for one in self.all():
+            for one in self._bridged():
                 bridge.disable_loopback(one.settings.interface)
             self._firewall.drop()
         with self._lock:
@@ -361,6 +368,9 @@ class Grounds:
         """All that are in place."""
         return list(self._in_place.values())
 
+    def _bridged(self) -> list[Ground]:
+        return [one for one in self.all() if one.lan is None]
+
     def raise_new(self, new: Ground) -> None:
         """Put a new network in place.
 
@@ -373,13 +383,15 @@ class Grounds:
         name = new.settings.interface
         with Netlink() as netlink:
             try:
-                new.index = bridge.raise_bridges(netlink, [new.wanted])[name]
+                new.index = _raise(netlink, new)
             except BaseException:
                 if new.made:
-                    bridge.delete_bridge(netlink, name)
+                    _lower(netlink, new)
                 raise
         with self._lock:
             self._in_place[new.network.id] = new
+            if new.lan is not None:
+                return
             try:
                 self._firewall.add(new.zone)
                 if self._firewall.in_place:  # whose guard keeps containers from the host's 127.0.0.0/8
@@ -395,11 +407,17 @@ class Grounds:
         self._refusals.pop(network_id, None)
         if old is None:
             return  # its subnet stays reserved until the next start
-        with contextlib.suppress(OSError):
-            self._firewall.remove(old.zone)
+        if old.lan is None:
+            with contextlib.suppress(OSError):
+                self._firewall.remove(old.zone)
+        elif heir := next((one for one in self.all() if one.lan and one.lan.parent == old.lan.parent), None):
+            if old.made and not heir.made:  # who is left has it now
+                heir.made = True
+                self._store.inherit(heir.network.id)
+            return
         if old.made:
             with Netlink() as netlink:
-                bridge.delete_bridge(netlink, old.settings.interface)
+                _lower(netlink, old)
 
     # --- repair ---
 
@@ -428,29 +446,33 @@ class Grounds:
                     self._rejoin(netlink)
                 for warning in self._equip():
                     log.warning("%s", warning)
-            except (OSError, InvalidParameter) as error:
+            except (OSError, SampanError) as error:
                 raise Unavailable(
                     f"the bridge network cannot be put back: {error}: mend that, or restart sampand"
                 ) from error
             log.warning("%s: put back", "; ".join(amiss))
 
     def tend(self) -> None:
-        """As `put_back`, for all networks that are in place.
+        """As `put_back`, for all bridge networks that are in place.
+
+        A parent that has gone is the host's own affair, and told at the next start of a container there.
 
         Raises:
             Unavailable: as `put_back`.
         """
-        self.put_back(self.all())
+        self.put_back(self._bridged())
 
     def _raise_again(self, netlink: Netlink, one: Ground, *, needed: bool) -> None:
         try:
-            one.index = bridge.raise_bridges(netlink, [one.wanted])[one.settings.interface]
-        except (OSError, InvalidParameter) as error:
+            one.index = _raise(netlink, one)
+        except (OSError, SampanError) as error:
             if needed:
                 raise
             log.warning("network %s cannot be put back: %s", one.network.name, error)
 
     def _problem(self, watch: Watch, one: Ground) -> str:
+        if one.lan is not None:
+            return watch.parent_problem(one.lan.parent, one.index)
         name = one.settings.interface
         problem = watch.bridge_problem(name, one.index, one.address.ip)
         if not problem and one.address6 is not None:
@@ -482,7 +504,7 @@ class Grounds:
             warning = bridge.enable_forwarding()
             forwarding = warning is None
             warnings += [warning] if warning else []
-        grounds = self.all()
+        grounds = self._bridged()
         forwarding6 = False
         if self.options.ip_forward and any(one.address6 is not None for one in grounds):
             warning = bridge.enable_forwarding6()
@@ -494,7 +516,7 @@ class Grounds:
                 found = [bridge.enable_loopback(one.settings.interface) for one in grounds]
                 warnings += [warning for warning in found if warning]
         if not self._firewall.in_place:  # an earlier daemon may have had a table
-            for one in self.all():
+            for one in grounds:
                 if one.made:
                     bridge.disable_loopback(one.settings.interface)
         self._drop_watch()
@@ -507,6 +529,20 @@ class Grounds:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def _raise(netlink: Netlink, one: Ground) -> int:
+    """See that a network's bridge or parent is as it is to be; its index."""
+    if one.lan is not None:
+        return lans.raise_parent(netlink, one.lan)
+    return bridge.raise_bridges(netlink, [one.wanted])[one.settings.interface]
+
+
+def _lower(netlink: Netlink, one: Ground) -> None:
+    if one.lan is not None:
+        lans.lower_parent(netlink, one.lan)
+    else:
+        bridge.delete_bridge(netlink, one.settings.interface)
 
 
 def _masters(netlink: Netlink, records: Sequence[EndpointRecord]) -> dict[str, int]:

@@ -146,6 +146,9 @@ class Leaving:
             # All links are listed only where that is less work than to ask for each.
             names = {link.name for link in rtnetlink.links(netlink)} if len(leaving) > _FEW else None
             for record, since in leaving:
+                if not record.veth:  # its interface was deleted before, in its namespace
+                    gone.append(record)
+                    continue
                 if record.veth in names if names is not None else rtnetlink.link_named(netlink, record.veth):
                     if time.monotonic() - since < _KERNEL_GRACE_S:
                         continue
@@ -155,6 +158,8 @@ class Leaving:
 
 
 def delete_veth(name: str) -> None:
-    """Delete a veth, given by the host's end; one that is not there is fine."""
+    """Delete a veth, given by the host's end; one that is not there is fine, and "" for none at all."""
+    if not name:
+        return
     with Netlink() as netlink:
         netlink.transact([rtnetlink.delete_link(name)], tolerate=_NO_DEVICE)

@@ -20,6 +20,7 @@ from sampan.linux.namespaces import join_path
 from sampan.linux.netlink import Message, Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, UMOUNT_NOFOLLOW, mount, umount2, unshare
 from sampan.linux.threads import in_own_thread
+from sampan.network.lans import Lan
 
 _NO_ROUTE = frozenset({errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 Gateways = Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]
@@ -30,13 +31,14 @@ class Port:
     """How a namespace hangs on a bridge.
 
     Attributes:
-        veth: the host's end of the pair.
+        veth: the host's end of the pair; "" where there is none.
         interface: the other end.
-        bridge_index: the bridge it becomes a port of.
+        bridge_index: the bridge it becomes a port of, or the parent of its `lan`.
         isolated: the port may not reach other isolated ports.
         hairpin: what comes from the port may go back to it: to its own published ports, where bridged packets
             pass the firewall (bridge-nf-call-iptables).
         address6: without one the interface has no IPv6 at all.
+        lan: it hangs on no bridge, but directly on an interface of the host's.
         sysctls: files below /proc/sys, and what is written to them before the interface comes up.
     """
 
@@ -51,6 +53,7 @@ class Port:
     more_addresses: tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...] = ()
     address6: ipaddress.IPv6Interface | None = None
     sysctls: tuple[tuple[str, str], ...] = ()
+    lan: Lan | None = None
 
 
 def create(path: Path, ports: Sequence[Port] = (), gateways: Gateways = ()) -> None:
@@ -101,6 +104,21 @@ def plug(path: Path, port: Port) -> None:
         in_own_thread(add)
 
 
+def unplug(path: Path, interface: str) -> None:
+    """Delete an interface of the namespace at `path`; one that is not there is fine.
+
+    Raises:
+        OSError: the kernel's refusal.
+    """
+
+    def delete() -> None:
+        join_path("network", str(path))
+        with Netlink() as inside:
+            inside.transact([rtnetlink.delete_link(interface)], tolerate=frozenset({errno.ENODEV}))
+
+    in_own_thread(delete)
+
+
 def set_gateways(path: Path, gateways: Gateways, versions: Sequence[int]) -> None:
     """Let the default routes of the namespace at `path` go to `gateways`.
 
@@ -147,6 +165,9 @@ def _leave_hosts() -> None:
 
 def _plug(host: Netlink, inside: Netlink, path: Path, port: Port) -> list[Message]:
     """Make a veth pair, its host's end ready; what is still to be asked of the calling thread's namespace."""
+    if port.lan is not None:
+        _put_child(host, path, port, port.lan)
+        return _dress(inside, port)
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         host.transact(
@@ -172,6 +193,27 @@ def _plug(host: Netlink, inside: Netlink, path: Path, port: Port) -> list[Messag
         ways = rtnetlink.set_port(link.index, port.veth, isolated=port.isolated, hairpin=port.hairpin)
         host.transact([ways])
     host.transact([rtnetlink.set_up(port.veth)])
+    return _dress(inside, port)
+
+
+def _put_child(host: Netlink, path: Path, port: Port, lan: Lan) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    mac_address = "" if lan.inherits else port.mac_address
+    try:
+        host.transact(
+            [
+                rtnetlink.create_child(
+                    lan.kind, port.interface, parent=port.bridge_index, mode=lan.mode, flag=lan.flag,
+                    mac_address=mac_address, mtu=lan.mtu, namespace=fd,
+                )
+            ]
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+
+
+def _dress(inside: Netlink, port: Port) -> list[Message]:
+    """What is still to be asked of the calling thread's namespace for an interface that is there."""
     index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
     addresses = [port.address, *port.more_addresses]
     if port.address6 is None:

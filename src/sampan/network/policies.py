@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sampan.errors import Unavailable
+from sampan.errors import InvalidParameter, Unavailable
 from sampan.network.egress import Guard, Lane, Policy
 from sampan.network.grounds import Ground, Grounds
 from sampan.network.model import Network
@@ -52,6 +52,8 @@ class Policies:
         Raises:
             Unavailable: it cannot be enforced.
         """
+        if one.lan is not None and own is not None:
+            raise InvalidParameter(not_at_a_bridge(one.network))
         if own is None and one.settings.egress is None:
             return  # `set_network` finds the endpoint, should that change in this moment
         with self._lock:
@@ -107,6 +109,10 @@ class Policies:
             Unavailable: it cannot be enforced.
         """
         with self._lock:
+            for record in records:
+                one = self._grounds.find(record.network_id)
+                if one is not None and one.lan is not None and policy is not None:
+                    raise InvalidParameter(not_at_a_bridge(one.network))
             for record in records:
                 one = self._grounds.find(record.network_id)
                 if one is not None:

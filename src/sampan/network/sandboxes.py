@@ -11,14 +11,15 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
-from sampan.network import bridge, namespace
+from sampan.linux.netlink import Netlink
+from sampan.network import bridge, lans, namespace
 from sampan.network.grounds import Ground, Grounds
 from sampan.network.leaving import Leaving, delete_veth
 from sampan.network.model import Endpoint, Request, Sandbox
@@ -139,6 +140,9 @@ class Sandboxes:
         records = self._store.endpoints(container_id)
         for record in records:
             self._forget_names(record)
+            if not record.veth:  # else its MAC address would be in use for a moment yet
+                with suppress(OSError):
+                    namespace.unplug(self.path(container_id), record.interface)
         if self._names is not None:
             self._names.released(container_id)
         namespace.remove(self.path(container_id))
@@ -166,7 +170,7 @@ class Sandboxes:
             self._store.add_endpoints([record], self._grounds.default.id)
             undo.callback(self._store.delete_endpoints, [record.id])
             self._police(request, record, one, undo)
-            undo.callback(delete_veth, record.veth)
+            undo.callback(self._delete_link, record)
             with _lack_named():
                 namespace.plug(path, _port(record, request, one, bool(bindings)))
             self._route(container_id, present, [*present, record], bindings, undo)
@@ -190,7 +194,7 @@ class Sandboxes:
             self._route(container_id, present, rest, bindings, undo)
             undo.pop_all()
         self._forget_names(record)
-        delete_veth(record.veth)
+        self._delete_link(record)
         self.leaving.add(container_id, [record])  # its address is another's when that is through
         return self._sandbox(container_id, rest)
 
@@ -233,6 +237,14 @@ class Sandboxes:
         self, container_id: str, request: Request, one: Ground, taken: Iterable[str], undo: ExitStack
     ) -> EndpointRecord:
         mac = check_mac(request.mac) if request.mac else ""
+        if one.lan is not None and one.lan.inherits:
+            if mac:
+                raise InvalidParameter(
+                    f"a MAC address cannot be chosen in {one.lan.kind} network {one.network.name}: all "
+                    f"have that of {one.lan.parent}"
+                )
+            with Netlink() as netlink:
+                mac = lans.parent_mac(netlink, one.lan)
         interface = request.interface or _next_name(one.settings.prefix, taken)
         if interface in taken:
             raise Conflict(f"interface {interface} exists in the container already; choose another name")
@@ -249,7 +261,7 @@ class Sandboxes:
             network_id=one.network.id,
             address=str(address),
             mac=mac or mac_of(ipaddress.IPv4Address(str(address))),
-            veth="veth" + secrets.token_hex(4)[:7],
+            veth="" if one.lan is not None else "veth" + secrets.token_hex(4)[:7],
             interface=interface,
             gw_priority=request.gw_priority,
             address6=address6,
@@ -281,7 +293,12 @@ class Sandboxes:
 
     def _ways(self, records: Sequence[EndpointRecord]) -> _Ways:
         with_ipv6 = [record for record in records if record.address6]
-        return _Ways(self._gateway(records), self._gateway(with_ipv6) if with_ipv6 else None)
+        ipv4, ipv6 = self._gateway(records), self._gateway(with_ipv6) if with_ipv6 else None
+        addresses = (
+            ipv4.address if ipv4 is not None and ipv4.veth else "",
+            ipv6.address6 if ipv6 is not None and ipv6.veth else "",
+        )
+        return _Ways(ipv4, ipv6, tuple(filter(None, addresses)))
 
     def _gateway(self, records: Iterable[EndpointRecord]) -> EndpointRecord | None:
         """Whose network a default route goes by: the highest priority, then the first name."""
@@ -316,6 +333,13 @@ class Sandboxes:
         """Have the endpoint's policy in place before it can send, and until it no more can."""
         undo.callback(self._policies.dismiss, record.id)
         self._policies.admit(record, one, request.egress)
+
+    def _delete_link(self, record: EndpointRecord) -> None:
+        """Delete an endpoint's interface while its namespace stays."""
+        if record.veth:
+            delete_veth(record.veth)
+        else:
+            namespace.unplug(self.path(record.container_id), record.interface)
 
     def _release(self, record: EndpointRecord) -> None:
         self._policies.dismiss(record.id)
@@ -364,16 +388,15 @@ class Sandboxes:
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """By which of its endpoints a container's default routes go, and what is published leads to it."""
+    """By which of its endpoints a container's default routes go.
+
+    Attributes:
+        addresses: its own there that published ports lead to; none in networks that have no host between.
+    """
 
     ipv4: EndpointRecord | None
     ipv6: EndpointRecord | None
-
-    @property
-    def addresses(self) -> Addresses:
-        """The container's own there."""
-        ipv4 = self.ipv4.address if self.ipv4 is not None else ""
-        return tuple(filter(None, (ipv4, self.ipv6.address6 if self.ipv6 is not None else "")))
+    addresses: Addresses
 
 
 def _ipv6_of(record: EndpointRecord, one: Ground) -> dict[str, Any]:
@@ -437,4 +460,5 @@ def _port(record: EndpointRecord, request: Request, one: Ground, hairpin: bool) 
         ),
         address6=_interface6(record, one),
         sysctls=request.sysctls,
+        lan=one.lan,
     )

@@ -17,10 +17,11 @@ from pathlib import Path
 from sampan.database import Database
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, namespace, others, settings, subnets
+from sampan.network import bridge, lans, namespace, others, settings, subnets
 from sampan.network.egress import Guard, parse
 from sampan.network.firewall import Firewall
 from sampan.network.grounds import Grounds, ground
+from sampan.network.lans import Lan
 from sampan.network.leaving import delete_veth
 from sampan.network.model import (
     PREDEFINED,
@@ -193,7 +194,7 @@ class NetworkService:
         return self._grounds.find(network_id) is not None
 
     def create(self, spec: NetworkSpec) -> Network:
-        """Make a network of the bridge driver.
+        """Make a network.
 
         Raises:
             InvalidParameter: what is asked for is wrong, or no subnet is left.
@@ -205,11 +206,12 @@ class NetworkService:
             OSError: the kernel's refusal; nothing is left behind.
         """
         _check_name(spec)
+        spec = lans.prepare(spec)
         subnets.check(spec)
         network = Network(
             id=secrets.token_hex(32),
             name=spec.name,
-            driver="bridge",
+            driver=spec.driver,
             created_ns=time.time_ns(),
             ip_range=spec.ip_range,
             aux_addresses=spec.aux_addresses,
@@ -224,21 +226,30 @@ class NetworkService:
         )
         if spec.ipv6 is not None and not bridge.has_ipv6():
             raise Unavailable("network create --ipv6: this kernel has no IPv6, or it is switched off")
-        chosen = settings.parse(network)
+        lan = lans.parse(network)
+        chosen = settings.parse(network) if lan is None else lan.settings
         with self._making:
             if any(other.name == spec.name for other in self._users.values()):
                 raise Conflict(f"network with name {spec.name} already exists")
-            return self._make(spec, network, chosen)
+            return self._make(spec, network, chosen, lan)
 
-    def _make(self, spec: NetworkSpec, network: Network, chosen: settings.BridgeSettings) -> Network:
+    def _make(
+        self, spec: NetworkSpec, network: Network, chosen: settings.BridgeSettings, lan: Lan | None
+    ) -> Network:
+        if lan is not None:
+            grounds = self._grounds.all()
+            lans.refuse_sharing(lan, network.id, {one.network.id: one.lan for one in grounds if one.lan})
         for other in self._grounds.all():
-            if other.settings.interface == chosen.interface:
+            if lan is None and other.settings.interface == chosen.interface:
                 raise Forbidden(
                     f"cannot create network {network.id} ({chosen.interface}): conflicts with network "
                     f"{other.network.id} ({chosen.interface}): networks have same bridge name"
                 )
         with Netlink() as netlink, bridge.choosing():
-            link, _ = bridge.find(netlink, chosen.interface)
+            if lan is not None:
+                made = lans.missing(netlink, lan)
+            else:
+                made = bridge.find(netlink, chosen.interface)[0] is None
             if spec.subnet:
                 subnet = ipaddress.IPv4Network(spec.subnet)
                 subnets.refuse_overlap(subnet, self._subnets())
@@ -249,9 +260,9 @@ class NetworkService:
             network = replace(network, subnet=str(subnet), gateway=str(gateway))
             if spec.ipv6 is not None:
                 network = replace(network, ipv6=self._settle6(spec.ipv6, netlink))
-            self._store.insert(network, link is None)
+            self._store.insert(network, made)
             try:
-                self._grounds.raise_new(ground(network, chosen, link is None))
+                self._grounds.raise_new(ground(network, chosen, made, lan))
             except BaseException:
                 self._grounds.drop(network.id)
                 self._store.forget(network.id)
@@ -459,5 +470,5 @@ def _check_name(spec: NetworkSpec) -> None:
         raise InvalidParameter("invalid network name: name is empty")
     if spec.driver in ("host", "null"):
         raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
-    if spec.driver != "bridge":
+    if spec.driver not in ("bridge", *lans.DRIVERS):
         raise NotFound(f'plugin "{spec.driver}" not found')

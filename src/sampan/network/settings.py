@@ -89,7 +89,7 @@ def parse(network: Network) -> BridgeSettings:
         icc=_boolean(options, _ICC),
         masquerade=_boolean(options, _MASQUERADE),
         host_binding=Binding("tcp", 1, options.pop(_HOST_BINDING, "")).address(),
-        mtu=_mtu(options.pop(_MTU, "")),
+        mtu=check_mtu(options.pop(_MTU, "")),
         prefix=prefix,
         egress=egress.parse(policy) if policy else None,
     )
@@ -126,9 +126,14 @@ def _boolean(options: dict[str, str], name: str) -> bool:
     return text in _TRUE
 
 
-def _mtu(text: str) -> int:
+def check_mtu(text: str, option: str = _MTU) -> int:
+    """The number of bytes that an option says; 1500 when it says none.
+
+    Raises:
+        InvalidParameter: it is none that can be.
+    """
     if not text:
         return 1500
     if not text.isdecimal() or not 68 <= int(text) <= 65535:
-        raise InvalidParameter(f"driver option {_MTU}: {text!r} must be a number from 68 to 65535")
+        raise InvalidParameter(f"driver option {option}: {text!r} must be a number from 68 to 65535")
     return int(text)

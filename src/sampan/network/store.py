@@ -125,6 +125,10 @@ class NetworkStore:
             "UPDATE user_networks SET document = ? WHERE id = ?", (json.dumps(encode(network)), network.id)
         )
 
+    def inherit(self, network_id: str) -> None:
+        """A network's interface is ours to delete from now on."""
+        self._database.execute("UPDATE user_networks SET made = 1 WHERE id = ?", (network_id,))
+
     def doom(self, network_id: str) -> bool:
         """Take a network's name away, so that nobody joins it any more; False if somebody is in it."""
         with self._database.transaction():

@@ -92,6 +92,14 @@ class Watch:
             pass  # EADDRNOTAVAIL: it has none at all
         return f"bridge {name} lost its address"
 
+    def parent_problem(self, name: str, index: int) -> str:
+        """What is not as it was with the parent of a macvlan or ipvlan network; "" when all is well."""
+        try:
+            (now,) = struct.unpack_from("=i", self._ask(name, _SIOCGIFINDEX))
+        except OSError:
+            return f"interface {name} was removed or renamed"
+        return "" if now == index else f"interface {name} was replaced"
+
     def address_problem(self, name: str, index: int, address: ipaddress.IPv6Address) -> str:
         """Whether a bridge has lost its IPv6 address, as `bridge_problem`."""
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:

@@ -154,6 +154,8 @@ async def create_network(request: Request) -> Response:
     pools = ipam.config or [_Pool()]
     pools6 = [pool for pool in pools if ":" in pool.subnet]
     pools = [pool for pool in pools if pool not in pools6] or [_Pool()]
+    if (len(pools) > 1 or len(pools6) > 1) and asked.driver in ("macvlan", "ipvlan"):
+        raise Unsupported(f"network create: several subnets of one family with {asked.driver}: not offered")
     if len(pools) > 1 or len(pools6) > 1:
         raise Forbidden("bridge driver doesn't support multiple subnets")
     ipv6 = None
