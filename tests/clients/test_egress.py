@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import dns.rcode
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from support.engine import Engine
 from support.machine import eventually
 from support.names import ask, texts
+from support.needs import program
 from support.nets import shown
 from support.outside import (
     Outside,
@@ -299,3 +302,58 @@ def test_who_shares_a_namespace_shares_its_policy(
     other = up("--network", f"container:{one}")
     assert tcp(engine, other, world.addresses[0]) == REFUSED
     assert "127.0.0.11" in engine.docker("exec", other, "cat", "/etc/resolv.conf").out
+
+
+PROJECT = """
+version: "2.4"
+services:
+  boxed:
+    image: {busybox}
+    command: [sleep, "600"]
+    stop_grace_period: 0s
+    labels: {{sampan.egress: "allow:{first}"}}
+  plain:
+    image: {busybox}
+    command: [sleep, "600"]
+    stop_grace_period: 0s
+networks:
+  default:
+    driver_opts: {{sampan.egress: deny}}
+"""
+
+
+@program("docker-compose")
+def test_compose_says_it_by_labels_and_driver_options(
+    engine: Engine, world: Outside, busybox: str, tmp_path: Path
+) -> None:
+    first, second, *_ = world.addresses
+    project = tmp_path / "policed"
+    project.mkdir()
+    (project / "docker-compose.yml").write_text(PROJECT.format(busybox=busybox, first=first))
+    environment = {"DOCKER_HOST": engine.host, "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+    def compose(*words: str) -> None:
+        done = subprocess.run(
+            ["docker-compose", *words],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    compose("up", "-d")
+    try:
+        boxed, plain = (
+            engine.docker("ps", "-q", "--filter", f"label=com.docker.compose.service={service}").out.strip()
+            for service in ("boxed", "plain")
+        )
+        assert tcp(engine, boxed, first) == "" and tcp(engine, boxed, second) == REFUSED
+        assert tcp(engine, plain, first) == REFUSED
+        (address,) = (
+            one["IPAddress"] for one in engine.api.inspect(boxed)["NetworkSettings"]["Networks"].values()
+        )
+        assert address in texts(ask(netns_of(engine, plain), "boxed"))
+    finally:
+        compose("down")

@@ -62,6 +62,8 @@ class Policies:
                 self._admit(record, one, policy, own=own is not None, fresh=True)
 
     def _admit(self, record: EndpointRecord, one: Ground, policy: Policy, *, own: bool, fresh: bool) -> None:
+        if one.network.driver != "bridge":
+            raise Unavailable(not_at_a_bridge(one.network))
         if not record.address:
             raise Unavailable(
                 f"network {one.network.name} has no IPv4, and with an egress policy nothing else is sent"
