@@ -409,3 +409,53 @@ def test_nothing_is_open_at_the_first_moment(
     engine.docker("wait", one)
     assert "got" not in engine.docker("logs", one).out
     eventually(lambda: len(refusals(engine, one, lambda it: it["Protocol"] == "icmp")) == 8)
+
+
+def test_a_network_with_ipv6_is_closed_for_it(
+    engine: Engine, world: Outside, start: Start, name: Names
+) -> None:
+    net = name()
+    if engine.docker("network", "create", "--ipv6", "--subnet", "fd53:a9::/64", net, code=None).code:
+        pytest.skip("networks have no IPv6 yet")
+    one, other, third = (start(policy, "--network", net) for policy in ("allow:*,0.0.0.0/0", "", ""))
+    mine, theirs = shown(engine, one, net), shown(engine, other, net)
+
+    def reaches(container: str, address: str) -> bool:
+        words = ("busybox", "ping", "-6", "-c1", "-W1", address)
+        inside_it = ["nsenter", f"--net={netns_of(engine, container)}", *words]
+        return subprocess.run(inside_it, capture_output=True, check=False).returncode == 0
+
+    eventually(lambda: reaches(third, theirs["GlobalIPv6Address"]), what="addresses are past their detection")
+    for address in (theirs["GlobalIPv6Address"], theirs["IPv6Gateway"], "fe80::1%eth0"):
+        assert not reaches(one, address)
+    assert not reaches(third, mine["GlobalIPv6Address"])
+    assert texts(ask(netns_of(engine, third), other, "AAAA")) == [theirs["GlobalIPv6Address"]]
+    assert ask(netns_of(engine, one), other, "AAAA").answer == []
+    assert texts(ask(netns_of(engine, one), other)) == [theirs["IPAddress"]]
+    engine.docker("rm", "-f", one, other, third)
+    engine.docker("network", "rm", net)
+
+
+def test_a_network_without_a_bridge_takes_no_policy(engine: Engine, name: Names, busybox: str) -> None:
+    net, one = name(), name()
+    if engine.docker("network", "create", "-d", "macvlan", "--internal", net, code=None).code:
+        pytest.skip("there are no networks of driver macvlan yet")
+    words = "an egress policy is kept at the ports of a bridge"
+    policy = ("--label", "sampan.egress=deny")
+    try:
+        done = engine.docker("create", *policy, "--network", net, busybox, "true", code=1)
+        assert words in done.err
+        engine.docker("create", "--name", one, *policy, busybox, "sleep", "600")
+        done = engine.docker("network", "connect", net, one, code=None)
+        started = engine.docker("start", one, code=None)
+        assert words in done.err + started.err and not engine.api.inspect(one)["State"]["Running"]
+        engine.docker("rm", one)
+        engine.docker(
+            "run", "-d", "--name", one, "--stop-timeout", "0", "--network", net, busybox, "sleep", "600"
+        )
+        assert words in engine.api("PUT", f"/containers/{one}/egress", {"Policy": "deny"}).message
+        assert words in engine.api("PUT", f"/networks/{net}/egress", {"Policy": "deny"}).message
+        assert engine.docker("network", "create", "-d", "macvlan", "-o", policy[1], name(), code=1).err
+    finally:
+        engine.docker("rm", "-f", one)
+        engine.docker("network", "rm", net)
