@@ -36,6 +36,7 @@ LONGEST = (
     "machines/test_systemd.py",
     "integration/packaging/test_packages.py",
     "clients/test_docker_py_suite.py",
+    "clients/test_tutorial.py",
     "clients/test_create_fields.py",
     "integration/images/test_images_pull.py",
     "integration/daemon/test_daemon_faults.py",
