@@ -290,3 +290,47 @@ def test_all_comes_back(make_daemon: Callable[..., Daemon], lan6: tuple[str, Cal
         assert gateway not in table and address not in table
     finally:
         daemon.end()
+
+
+def test_the_default_bridge_has_ipv6_where_it_is_said(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(config='{"ipv6": true, "bip6": "fd3c:7::5/64", "fixed-cidr-v6": "fd3c:7::80/122"}')
+    daemon.start()
+    try:
+        daemon.docker("run", "-d", "--name", "one", "--stop-timeout", "0", daemon.busybox, "sleep", "600")
+        place = shown(daemon, "one", "bridge")
+        assert (place["IPv6Gateway"], place["GlobalIPv6Address"]) == ("fd3c:7::5", "fd3c:7::80")
+        assert daemon.api.get("/networks/bridge")["EnableIPv6"]
+        assert pings(daemon, "one", "fd3c:7::5")
+        daemon.kill9()
+        daemon.start()
+        daemon.docker("run", "-d", "--name", "two", "--stop-timeout", "0", daemon.busybox, "sleep", "600")
+        assert shown(daemon, "two", "bridge")["GlobalIPv6Address"] == "fd3c:7::81"
+        assert pings(daemon, "two", "fd3c:7::80")
+        daemon.docker("rm", "-f", "one", "two")
+    finally:
+        daemon.end()
+
+
+def test_the_default_bridge_gets_a_subnet_of_its_own_and_loses_it_again(
+    make_daemon: Callable[..., Daemon],
+) -> None:
+    daemon = make_daemon(config='{"ipv6": true}').start()
+    try:
+        subnet = daemon.api.get("/networks/bridge")["IPAM"]["Config"][1]["Subnet"]
+        assert ipaddress.IPv6Network(subnet).subnet_of(ipaddress.IPv6Network("fd00::/8"))
+        daemon.docker("network", "create", "--ipv6", "more")
+        daemon.docker("run", "-d", "--name", "one", "--stop-timeout", "0", daemon.busybox, "sleep", "600")
+        daemon.kill9()
+        daemon.start()
+        assert daemon.api.get("/networks/bridge")["IPAM"]["Config"][1]["Subnet"] == subnet
+        daemon.kill9()
+        (daemon.base / "daemon.json").write_text("{}")
+        daemon.start()  # the container that lives has an address that leads nowhere any more
+        switch = f"/proc/sys/net/ipv6/conf/{daemon.bridge}/disable_ipv6"
+        with open(switch) as file:
+            assert file.read().strip() == "1"
+        assert not daemon.api.get("/networks/bridge")["EnableIPv6"]
+        daemon.docker("rm", "-f", "one")
+        daemon.docker("network", "rm", "more")
+    finally:
+        daemon.end()

@@ -51,6 +51,7 @@ TABLE = (
            placeholder="NAME=PATH", reload=True),
     Option("allow-plaintext-tcp", "bool", "Serve tcp:// hosts without TLS: whoever reaches them is root"),
     Option("bip", "text", "Address and prefix of the bridge, such as 172.30.0.1/16", placeholder="CIDR"),
+    Option("bip6", "text", "IPv6 address and prefix of the bridge, such as fd00:9::1/64", placeholder="CIDR"),
     Option("bridge", "text", 'Name of the bridge ("none" for no bridge)', "b", placeholder="NAME"),
     Option("cgroup-parent", "text", "Cgroup under which containers get theirs", placeholder="PATH"),
     Option("config-file", "text", "Configuration file", key="-", placeholder="FILE"),
@@ -69,6 +70,8 @@ TABLE = (
     Option("dns-search", "list", "DNS search domain", placeholder="DOMAIN"),
     Option("exec-opt", "list", "native.cgroupdriver=cgroupfs", key="exec-opts", placeholder="KEY=VALUE"),
     Option("exec-root", "text", "Where running containers have their files", placeholder="DIR"),
+    Option("fixed-cidr-v6", "text", "IPv6 subnet of the bridge, or the part of it for containers",
+           placeholder="CIDR"),
     Option("group", "text", "Group that may use the unix sockets", "G", placeholder="GROUP"),
     Option("http-proxy", "text", "Proxy for http registries", placeholder="URL"),
     Option("https-proxy", "text", "Proxy for https registries", placeholder="URL"),
@@ -81,6 +84,7 @@ TABLE = (
            key="insecure-registries", placeholder="HOST[:PORT]|CIDR", reload=True),
     Option("ip-forward", "bool", "Switch IPv4 forwarding on"),
     Option("ip-masq", "bool", "Give outbound traffic the host's address"),
+    Option("ipv6", "bool", "Give the bridge IPv6 too"),
     Option("iptables", "bool", "Put our own nftables table in place"),
     Option("label", "list", "Label of this engine", key="labels", placeholder="KEY=VALUE", reload=True),
     Option("live-restore", "bool", "Containers outlive the daemon: always so here, and true is all it takes"),
@@ -133,8 +137,8 @@ PROXIES = ("http-proxy", "https-proxy", "no-proxy")  # in daemon.json members of
 NOT_OFFERED = frozenset(
     "allow-nondistributable-artifacts authorization-plugins builder cdi-spec-dirs "
     "containerd containerd-namespace default-cgroupns-mode default-gateway "
-    "default-ipc-mode default-network-opts features fixed-cidr fixed-cidr-v6 "
-    "experimental ip ip6tables ipv6 no-new-privileges "
+    "default-ipc-mode default-network-opts features fixed-cidr "
+    "experimental ip ip6tables no-new-privileges "
     "node-generic-resources raw-logs seccomp-profile selinux-enabled "
     "swarm-default-advertise-addr userland-proxy userland-proxy-path userns-remap".split()
 )

@@ -248,9 +248,13 @@ def _bridge(values: Values) -> BridgeOptions:
     mode = values.get("publish-mode") or "nat"
     if mode not in MODES:
         raise InvalidParameter(f"publish-mode: {mode!r} is none of {', '.join(MODES)}")
+    options = (
+        *("bridge", "bip", "bip6", "fixed-cidr-v6", "ipv6", "mtu", "icc", "ip-forward", "ip-masq"),
+        *("iptables", "publish-mode"),
+    )
     given = {
         names.get(option, option.replace("-", "_")): values[option]
-        for option in ("bridge", "bip", "mtu", "icc", "ip-forward", "ip-masq", "iptables", "publish-mode")
+        for option in options
         if values.get(option) not in (None, "")
     }
     pools = tuple(AddressPool(base, size) for base, size in values.get("default-address-pools", ()))

@@ -190,11 +190,14 @@ def _make(netlink: Netlink, missing: Sequence[Wanted]) -> None:
     for one in missing:
         with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
             netlink.transact([rtnetlink.set_no_ipv6_address(one.name)])
-        with contextlib.suppress(OSError):  # no IPv6, or /proc/sys is read-only
-            if one.address6 is not None:
-                continue
-            # The table is IPv4's: what a container writes in raw IPv6 frames is not to be routed.
-            Path(f"/proc/sys/net/ipv6/conf/{one.name}/disable_ipv6").write_text("1")
+        if one.address6 is None:
+            disable_ipv6(one.name)
+
+
+def disable_ipv6(name: str) -> None:
+    """Have no IPv6 on a bridge: what a container writes in raw IPv6 frames is not to be routed."""
+    with contextlib.suppress(OSError):  # no such bridge, no IPv6, or /proc/sys is read-only
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
 
 
 def delete_bridge(netlink: Netlink, name: str) -> None:

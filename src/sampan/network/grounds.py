@@ -148,6 +148,7 @@ class Grounds:
         if self.options.name != "none":
             settings.check_interface("bridge", self.options.name)
         subnets.check_pools(self.options.address_pools)
+        pool6 = subnets.of_default(self.options, self.default.id)
         if missing := bridge.missing_support():
             self.warnings = missing
             self._refusal = missing[0]
@@ -158,7 +159,7 @@ class Grounds:
             with Netlink() as netlink:
                 self._sweep(netlink)
                 was = _masters(netlink, [one for one in records if one.container_id in keep])
-                self._start_default(netlink, wanted, keep, records)
+                self._start_default(netlink, wanted, pool6, keep, records)
                 self._start_others(netlink, networks, was)
                 self._recall(netlink, records, keep)
                 self._rejoin(netlink)
@@ -183,9 +184,13 @@ class Grounds:
         self,
         netlink: Netlink,
         wanted: ipaddress.IPv4Interface | None,
+        pool6: Pool | None,
         keep: set[str],
         records: Sequence[EndpointRecord],
     ) -> None:
+        if pool6 is not None and not bridge.has_ipv6():
+            self._refuse_default("the bridge network cannot have IPv6: this kernel has none (ipv6 is set)")
+            return
         if self.options.name == "none":
             self._refuse_default("bridge networking is switched off (--bridge none)", warn=False)
             return
@@ -193,7 +198,11 @@ class Grounds:
         try:
             with bridge.choosing():
                 address, made = self._settle_address(netlink, wanted, has_live)
-                self.default = replace(self.default, subnet=str(address.network), gateway=str(address.ip))
+                self.default = replace(
+                    self.default, subnet=str(address.network), gateway=str(address.ip), ipv6=pool6
+                )
+                if pool6 is None and made:  # an earlier daemon's, whose firewall table is not there any more
+                    bridge.disable_ipv6(self.options.name)
                 found = ground(self.default, settings.of_default(self.options), made)
                 found.index = bridge.raise_bridges(netlink, [found.wanted])[found.settings.interface]
         except OSError as error:
@@ -205,7 +214,7 @@ class Grounds:
         self._in_place[self.default.id] = found
 
     def _refuse_default(self, why: str, *, warn: bool = True) -> None:
-        self.default = replace(self.default, subnet="", gateway="")
+        self.default = replace(self.default, subnet="", gateway="", ipv6=None)
         self._refusals[self.default.id] = why
         if warn:
             self.warnings.append(why)
@@ -345,7 +354,7 @@ class Grounds:
         with self._lock:
             self._drop_watch()
         self._in_place, self._refusal = {}, "the bridge network is not started"
-        self.default = replace(self.default, subnet="", gateway="")
+        self.default = replace(self.default, subnet="", gateway="", ipv6=None)
 
     # --- one network ---
 

@@ -66,6 +66,10 @@ class BridgeOptions:
         ip_masq: traffic that leaves the bridge's subnet gets the host's address.
         ip_forward: switch the host's IPv4 forwarding on when it is off; for all networks.
         iptables: put our own nftables table in place (Docker's name for it); without, none is made.
+        ipv6: give the default bridge IPv6 as well.
+        bip6: its IPv6 address in CIDR form; without one, the first of `fixed_cidr_v6`.
+        fixed_cidr_v6: its IPv6 subnet, or with `bip6` the part of that subnet that containers get addresses
+            from; without either, a /64 of the data root's own.
         address_pools: where subnets are chosen from that nobody names; empty for our own choice.
         publish_mode: "nat" or "proxy", for ports of containers that do not say.
     """
@@ -77,6 +81,9 @@ class BridgeOptions:
     ip_masq: bool = True
     ip_forward: bool = True
     iptables: bool = True
+    ipv6: bool = False
+    bip6: str | None = None
+    fixed_cidr_v6: str | None = None
     address_pools: tuple[AddressPool, ...] = ()
     publish_mode: str = "nat"
 

@@ -11,9 +11,10 @@ import bisect
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sampan.errors import Forbidden, InvalidParameter
-from sampan.network.model import AddressPool, NetworkSpec, Pool
+from sampan.network.model import AddressPool, BridgeOptions, NetworkSpec, Pool
 
 IPv4Network = ipaddress.IPv4Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -61,6 +62,40 @@ def ula_pool(identity: str) -> AddressPool:
     """
     number = 0xFD << 40 | int.from_bytes(hashlib.sha256(identity.encode()).digest()[:5], "big")
     return AddressPool(str(ipaddress.IPv6Network((number << 80, 48))), 64)
+
+
+def of_default(options: BridgeOptions, identity: str) -> Pool | None:
+    """The IPv6 addresses of the default bridge; None for none.
+
+    Without a choice of the user's it is the last /64 of the daemon's own pool, of which networks get the
+    first ones: so it is the same at each start.
+
+    Raises:
+        InvalidParameter: a choice that cannot be, in one line.
+    """
+    if not options.ipv6:
+        for name, given in (("bip6", options.bip6), ("fixed-cidr-v6", options.fixed_cidr_v6)):
+            if given:
+                raise InvalidParameter(f"{name}: {given} is for a default bridge with IPv6: set ipv6 as well")
+        return None
+    if options.bip6:
+        try:
+            bridge = ipaddress.IPv6Interface(options.bip6)
+        except ValueError as error:
+            raise InvalidParameter(
+                f"bip6: {options.bip6!r} is not an IPv6 address in CIDR form ({error})"
+            ) from None
+        pool = Pool(str(bridge.network), options.fixed_cidr_v6 or "", str(bridge.ip))
+    elif options.fixed_cidr_v6:
+        pool = Pool(options.fixed_cidr_v6)
+    else:
+        ours = ipaddress.IPv6Network(ula_pool(identity).base)
+        pool = Pool(str(ipaddress.IPv6Network((int(ours.broadcast_address) >> 64 << 64, 64))))
+    try:
+        _check(pool, 6)
+        return replace(pool, gateway=str(gateway_of(pool, ipaddress.ip_network(pool.subnet))))
+    except InvalidParameter as error:
+        raise InvalidParameter(f"bip6, fixed-cidr-v6: {error.message.splitlines()[-1]}") from None
 
 
 def choose(pools: Iterable[AddressPool], used: Iterable[IPv4Network]) -> IPv4Network:

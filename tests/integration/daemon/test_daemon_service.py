@@ -89,12 +89,14 @@ def test_configuration_file(make_daemon: Maker) -> None:
     [
         (["--no-such-flag"], None),
         (["--bip", "not-an-address"], None),
+        (["--ipv6", "--bip6", "not-an-address"], None),
+        ([], '{"fixed-cidr-v6": "fd00:1::/64"}'),
         (["--storage-driver", "no-such-driver"], None),
         ([], "{ this is no json"),
         ([], '{"no-such-key": 1}'),
         (["-H", "tcp://127.0.0.1:0"], None),
     ],
-    ids=["flag", "bip", "driver", "json", "key", "tcp without tls"],
+    ids=["flag", "bip", "bip6", "fixed without ipv6", "driver", "json", "key", "tcp without tls"],
 )
 def test_a_wrong_configuration_is_one_line(make_daemon: Maker, flags: list[str], config: str | None) -> None:
     own = make_daemon(*flags, config=config or "{}")
