@@ -38,7 +38,7 @@ LONGEST = (
     "clients/test_docker_py_suite.py",
     "clients/test_tutorial.py",
     "clients/test_create_fields.py",
-    "integration/images/test_images_pull.py",
+    "integration/images/pull/test_images_pull.py",
     "integration/daemon/test_daemon_faults.py",
 )
 NEED_DAEMON = ("clients", "integration/daemon", "machines/inside")
@@ -93,7 +93,7 @@ def base(request: pytest.FixtureRequest) -> Iterator[Path]:
 
     At the end all answers of the session are held against Docker's description of the API.
     """
-    directory = Path(tempfile.mkdtemp(prefix="sampan-test-"))
+    directory = Path(tempfile.mkdtemp(prefix=f"{TOKEN}-"))
     before = Snapshot.take(str(directory), TOKEN)
     yield directory
     for engine in list(RUNNING):

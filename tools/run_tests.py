@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import environment  # noqa: E402  (these live beside this file)
 import isolation  # noqa: E402
+import leftovers  # noqa: E402
 import machine  # noqa: E402
 import sshd  # noqa: E402
 
@@ -222,6 +223,7 @@ def main() -> int:
     failed = [] if arguments else run_checks()
     os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
     if os.geteuid() == 0:
+        leftovers.sweep()
         fetch()
     if not arguments:
         arguments = side_by_side()
@@ -231,7 +233,7 @@ def main() -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [environment.PYTHON, "-m", "pytest", *arguments]
     # The name is short: sockets below it may have paths of 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="spt-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"spt-{os.getpid()}-", ignore_cleanup_errors=True) as scratch:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch  # pytest's own is shared by all runs of a user
         status = subprocess.run([str(part) for part in command], check=False).returncode
     return status or bool(failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -81,7 +82,7 @@ class Box:
     """A temporary directory with a bundle; `close` fails the test if something of the runs stayed."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="sampan-test-"))
+        self.path = Path(tempfile.mkdtemp(prefix=f"sampan-test-{os.getpid()}-"))
         self.rootfs = self.path / "rootfs"
         self.cgroup = f"/sampan-test/{self.path.name}"
         self.count = 0

@@ -17,7 +17,7 @@ _SET_BACK_NS = 1_000_000_000  # more than the clock is slewed or events come fas
 BACKLOG = 4096  # a listener further behind than this is ended
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """One thing that happened.
 
@@ -27,6 +27,7 @@ class Event:
         actor_id: the object's id or name.
         attributes: the object's labels and what else Docker tells of it.
         time_ns: nanoseconds since 1970.
+        shown: the event as somebody shows it to many, kept for the next of them; empty before.
     """
 
     type: str
@@ -34,6 +35,7 @@ class Event:
     actor_id: str
     attributes: dict[str, str]
     time_ns: int
+    shown: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(eq=False, slots=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.unix_http import answering
 
 SOURCE = Path(__file__).parents[3] / "src"
 CONTAINER = {
@@ -66,41 +66,13 @@ class Seen:
 def seen(tmp_path: Path) -> Iterator[Seen]:
     found = Seen(tmp_path)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(target: str, headers: Message, body: bytes) -> object:
+        path = target.split("?")[0].split("/", 2)[2]
+        found.requests.append((target, dict(headers), json.loads(body) if body else None))
+        return ANSWERS.get(f"/{path}", {})
 
-        def do_GET(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(size)
-            path = self.path.split("?")[0].split("/", 2)[2]
-            found.requests.append((self.path, dict(self.headers), json.loads(body) if body else None))
-            answer = json.dumps(ANSWERS.get(f"/{path}", {})).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        do_POST = do_GET
-
-        def address_string(self) -> str:
-            return "unix"
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        address_family = socket.AF_UNIX
-
-        def server_bind(self) -> None:
-            self.socket.bind(self.server_address)
-
-    server = Server(str(tmp_path / "sock"), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(tmp_path / "sock", answer):
+        yield found
 
 
 def test_formats(seen: Seen) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.unix_http import answering
 
 SOURCE = Path(__file__).parents[3] / "src"
 FOUND = [
@@ -43,40 +41,8 @@ LINES = (
 def host(tmp_path: Path) -> Iterator[str]:
     """An engine that answers every request with the same images."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            body = json.dumps(FOUND).encode()
-            self.send_response(200)
-            self.send_header("Api-Version", "1.51")
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def address_string(self) -> str:
-            return "unix"
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        address_family = socket.AF_UNIX
-
-        def server_bind(self) -> None:
-            self.socket.bind(self.server_address)
-
-    server = Server(str(tmp_path / "sock"), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"unix://{tmp_path}/sock"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(tmp_path / "sock", lambda *_: FOUND, {"Api-Version": "1.51"}) as address:
+        yield address
 
 
 def test_both_say_the_same(host: str, tmp_path: Path) -> None:

@@ -41,19 +41,11 @@ async def events(request: Request) -> Response:
     return stream(lines())
 
 
-_lines: dict[tuple[int, str, str], bytes] = {}
-_LINES_KEPT = 512
-
-
 def _line(event: Event) -> bytes:
     """The event as JSON, made once for all who listen."""
-    key = event.time_ns, event.actor_id, event.action
-    line = _lines.get(key)
-    if line is None:
-        if len(_lines) >= _LINES_KEPT:
-            _lines.clear()
-        line = _lines[key] = dump_json(_shape(event))
-    return line
+    if not event.shown:
+        event.shown = dump_json(_shape(event))
+    return event.shown
 
 
 def _shape(event: Event) -> dict[str, Any]:

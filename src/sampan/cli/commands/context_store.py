@@ -15,6 +15,7 @@ from sampan.cli.pieces import pieces_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.cli.app import App
@@ -188,27 +189,28 @@ $ sampan context {} mine --docker "host=tcp://mine:2376,ca=~/ca.pem,cert=~/cert.
 _DESCRIPTION = Flag("description", "string", "Description of the context")
 _DOCKER = Flag("docker", "stringToString", "Set the endpoint", shown="[]")
 
+
+def _writing(
+    name: str, summary: str, action: Callable[[App, Values, list[str]], int], *more: Flag
+) -> Command:
+    """A command that describes a context."""
+    return Command(
+        f"context {name}",
+        "[OPTIONS] CONTEXT",
+        summary,
+        (_DESCRIPTION, _DOCKER, *more),
+        action,
+        least=1,
+        most=1,
+        details=_ENDPOINT_HELP.format(name).rstrip(),
+    )
+
+
 COMMANDS = {
-    "create": Command(
-        "context create",
-        "[OPTIONS] CONTEXT",
-        "Create a context",
-        (_DESCRIPTION, _DOCKER, Flag("from", "string", "Make it as this context is")),
-        create,
-        least=1,
-        most=1,
-        details=_ENDPOINT_HELP.format("create").rstrip(),
+    "create": _writing(
+        "create", "Create a context", create, Flag("from", "string", "Make it as this context is")
     ),
-    "update": Command(
-        "context update",
-        "[OPTIONS] CONTEXT",
-        "Update a context",
-        (_DESCRIPTION, _DOCKER),
-        update,
-        least=1,
-        most=1,
-        details=_ENDPOINT_HELP.format("update").rstrip(),
-    ),
+    "update": _writing("update", "Update a context", update),
     "rm": Command(
         "context rm",
         "CONTEXT [CONTEXT...]",
