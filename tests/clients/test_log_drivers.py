@@ -67,9 +67,13 @@ def test_a_disk_that_does_not_take_the_log_stops_no_container(
     script = f"while ! test -e /go; do sleep 0.05; done; {LINES} | head -c 3000000; echo end"
     cli("run", "-d", "--name", one, *flags, busybox, "sh", "-c", script)
     monitor = int(status_field(engine.api.pid(one), "PPid"))
-    (writer,) = [
-        pid for pid in children_of(monitor) if Path(f"/proc/{pid}/comm").read_text() == "sampan-log\n"
-    ]
+
+    def writers() -> list[int]:
+        names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children_of(monitor)}
+        return [pid for pid, comm in names.items() if comm == "sampan-log\n"]
+
+    eventually(lambda: len(writers()) == 1)
+    [writer] = writers()
     os.kill(writer, signal.SIGSTOP)
     cli("exec", one, "touch", "/go")
     eventually(lambda: status_field(monitor, "State")[0] == "S" and len(children_of(monitor)) == 1)

@@ -12,15 +12,14 @@ import json
 import logging
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import sampan
 from sampan.errors import SampanError
+from sampan.helpers import Program, start_helper
 from sampan.logdrivers.job import Job, flag
 
-_BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.logdrivers.shipper import main; main({fd})"
+_PROGRAM = Program("sampan.logdrivers.shipper", "sampan-logs")
 _AGAIN_S = 1.0
 _log = logging.getLogger("sampan.engine")
 
@@ -145,23 +144,7 @@ def probe(job: Job) -> None:
 
 def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
-    source = str(Path(sampan.__file__).resolve().parent.parent)
-    program = _BOOTSTRAP.format(source=source, fd=theirs.fileno())
     with theirs:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-c",
-                program,
-                "sampan-logs",
-            ],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
+        process = start_helper(_PROGRAM, [theirs.fileno()])
     ours.setblocking(False)
     return process, ours

@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +21,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import sampan
+from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls
 from sampan.network.ports import Published
 from sampan.runtime import wire
 
 log = logging.getLogger("sampan.network")
 
-_BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.forwarder.program import main; main({fd})"
+_PROGRAM = Program("sampan.forwarder.program", "sampan-proxy")
 _FDS_IN_PACKET = 32
 _KILLED_S = 5.0
 _STEADY_S = 10.0
@@ -148,21 +147,14 @@ class Proxies:
 
     def _start(self, container_id: str, proxy: _Proxy) -> None:
         here, there = wire.pair()
-        source = str(Path(sampan.__file__).resolve().parent.parent)
-        program = _BOOTSTRAP.format(source=source, fd=there.fileno())
-        flags = ("-I", "-S", "-X", "utf8")
-        words = [sys.executable, *flags, "-c", program, "sampan-proxy", str(self._directory), container_id]
         try:
             with there:
-                proxy.child = subprocess.Popen(
-                    words,
-                    pass_fds=(there.fileno(),),
-                    env={"PATH": os.defpath},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
+                proxy.child = start_helper(
+                    _PROGRAM,
+                    [there.fileno()],
+                    words=[str(self._directory), container_id],
+                    environment=PLAIN_ENVIRONMENT,
                     stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                    cwd="/",
                 )
             proxy.connection, proxy.begun = here, time.monotonic()
             proxy.pidfd = syscalls.pidfd_open(proxy.child.pid)

@@ -15,7 +15,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from typing import Any, Protocol
 
 import sampan
 from sampan.errors import SampanError
+from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls
 from sampan.network.doorway import Doorway, open_doorway
 from sampan.network.names import Member
@@ -34,7 +34,7 @@ from sampan.runtime import wire
 
 log = logging.getLogger("sampan.network")
 
-_BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.resolver.program import main; main({fd})"
+_PROGRAM = Program("sampan.resolver.program", "sampan-resolver")
 _SOCKET = "resolver.sock"
 _PIDFILE = "resolver.json"
 _PATIENCE_S = 5.0  # for a process that is there and does not answer
@@ -338,27 +338,12 @@ class Resolving:
                 os.chmod(name, 0o600)
                 listener.listen(4)
                 connection.connect(name)
-            source = str(Path(sampan.__file__).resolve().parent.parent)
-            program = _BOOTSTRAP.format(source=source, fd=listener.fileno())
-            self._child = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-X",
-                    "utf8",
-                    "-c",
-                    program,
-                    "sampan-resolver",
-                    str(self._directory),
-                ],
-                pass_fds=(listener.fileno(),),
-                env={"PATH": os.defpath},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+            self._child = start_helper(
+                _PROGRAM,
+                [listener.fileno()],
+                words=[str(self._directory)],
+                environment=PLAIN_ENVIRONMENT,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
             )
         except BaseException:
             connection.close()

@@ -10,17 +10,16 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
-import sampan
 from sampan.errors import Conflict
+from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls
 from sampan.runtime import records, sealed, wire
 from sampan.runtime.errors import LaunchError, launch_error
 from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest
 
-_BOOTSTRAP = "import sys; sys.path.append({source!r}); from sampan.runtime.launcher import main; main({fd})"
+_PROGRAM = Program("sampan.runtime.launcher", "sampan-launcher")
 _MONITOR_DIED = "the container's monitor was killed"
 
 
@@ -46,22 +45,15 @@ class Launcher:
         interpreter = sealed.interpreter()
         if self._complaints is None:
             self._complaints = open(os.memfd_create("launcher"), "r+b", buffering=0)  # noqa: SIM115
-        source = str(Path(sampan.__file__).resolve().parent.parent)
         try:
-            self._process = subprocess.Popen(
-                [
-                    interpreter.argv0, "-I", "-S", "-X", "utf8", "-c",
-                    _BOOTSTRAP.format(source=source, fd=theirs.fileno()), "sampan-launcher",
-                ],
-                executable=interpreter.executable,
-                pass_fds=(theirs.fileno(), *interpreter.fds),
-                env={"PATH": os.defpath, **interpreter.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+            self._process = start_helper(
+                _PROGRAM,
+                [theirs.fileno()],
+                fds=interpreter.fds,
+                interpreter=(interpreter.argv0, interpreter.executable),
+                environment={**PLAIN_ENVIRONMENT, **interpreter.environment},
                 stderr=self._complaints,
-                start_new_session=True,
-                cwd="/",
-            )  # fmt: skip
+            )
         finally:
             theirs.close()
             interpreter.close()

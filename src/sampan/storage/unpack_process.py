@@ -16,12 +16,11 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sampan.errors import SampanError
+from sampan.helpers import Program, start_helper
 from sampan.storage.errors import DriverError, InvalidLayer, ParentNeeded
 
 _MESSAGE_BYTES = 64 << 10
@@ -31,11 +30,7 @@ _ERRORS: dict[str, type[SampanError]] = {
     "parent": ParentNeeded,
     "other": DriverError,
 }
-_PROGRAM = (
-    "import sys; sys.path[:] = {path!r}\n"
-    "from sampan.storage import unpack_process\n"
-    "unpack_process.serve({fd}, {parent})"
-)
+_PROGRAM = Program("sampan.storage.unpack_process", "sampan-unpack", "serve", libraries=True)
 
 
 class UnpackProcess:
@@ -43,18 +38,9 @@ class UnpackProcess:
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = [place for place in sys.path if os.path.isabs(place)]
-        program = _PROGRAM.format(path=path, fd=theirs.fileno(), parent=os.getpid())
         try:
             with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-X", "utf8", "-c", program],
-                    pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                    cwd="/",
-                )
+                self._process = start_helper(_PROGRAM, [theirs.fileno(), os.getpid()])
         except BaseException:
             self._socket.close()
             raise
