@@ -110,6 +110,8 @@ def check(network: Network, settings: EndpointSettings) -> None:
         InvalidParameter: what is wrong, in Docker's words.
         Unsupported: something that is not offered.
     """
+    if network.config_only:
+        raise InvalidParameter("cannot create endpoint on configuration-only network")
     problems = []
     wanted = settings.ipam_config
     if wanted is not None:

@@ -210,7 +210,7 @@ async def prune(core: Core, wanted: list[Network]) -> list[str]:
     removed = []
     for network in wanted:
         used = any(network.name in endpoints.of(live.container) for live in core.containers.values())
-        if network.predefined or used:
+        if network.predefined or network.config_only or used:
             continue
         with contextlib.suppress(Forbidden, NotFound):  # somebody has come, or removed it, meanwhile
             await remove(core, network.id)

@@ -170,7 +170,7 @@ class Grounds:
     def _sweep(self, netlink: Netlink) -> None:
         """Finish removals that a crash cut short."""
         for network, made in self._store.doomed():
-            if made:
+            if made and not network.config_only:
                 with contextlib.suppress(
                     InvalidParameter, Unsupported
                 ):  # of another release: no name, no bridge

@@ -46,7 +46,9 @@ class Pool:
     @property
     def shown(self) -> dict[str, Any]:
         """An entry of the `IPAM.Config` of Docker's API."""
-        config: dict[str, Any] = {"Subnet": self.subnet, "Gateway": self.gateway}
+        config: dict[str, Any] = {"Subnet": self.subnet}
+        if self.gateway:
+            config["Gateway"] = self.gateway
         if self.ip_range:
             config["IPRange"] = self.ip_range
         if self.aux_addresses:
@@ -98,6 +100,8 @@ class NetworkSpec:
         gateway: the bridge's address; "" for the first one.
         aux_addresses: name to address, of what else is in the subnet and no container's.
         ipv6: the same of IPv6; None for a network without.
+        config_only: it is a configuration for others alone.
+        config_from: the name of the one that it is made after; "" for none.
     """
 
     name: str
@@ -112,6 +116,8 @@ class NetworkSpec:
     labels: dict[str, str] = field(default_factory=dict)
     ipam_options: dict[str, str] | None = None
     ipv6: Pool | None = None
+    config_only: bool = False
+    config_from: str = ""
 
     @property
     def ipv4(self) -> Pool:
@@ -185,6 +191,7 @@ class Network:
     Attributes:
         ipv6: its IPv6 addresses, if it has some.
         static, static6: the subnet is one that the user chose, so that containers may choose addresses in it.
+        config_only, config_from: as in `NetworkSpec`.
         ipam_options: none there are, but inspect gives back whether the user said so.
     """
 
@@ -204,6 +211,8 @@ class Network:
     ipam_options: dict[str, str] | None = None
     ipv6: Pool | None = None
     static6: bool = False
+    config_only: bool = False
+    config_from: str = ""
 
     @property
     def ipv4(self) -> Pool:
@@ -222,8 +231,7 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
     Args:
         containers: container id to name and endpoint, of the running ones; empty in a list of networks.
     """
-    configs = [network.ipv4.shown] if network.subnet else []
-    configs += [network.ipv6.shown] if network.ipv6 is not None else []
+    configs = [one.shown for one in (network.ipv4, network.ipv6) if one is not None and one.subnet]
     return {
         "Name": network.name,
         "Id": network.id,
@@ -240,8 +248,8 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {
             container_id: {
                 "Name": name,

@@ -17,7 +17,7 @@ from pathlib import Path
 from sampan.database import Database
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, lans, namespace, others, settings, subnets
+from sampan.network import bridge, configurations, lans, namespace, others, settings, subnets
 from sampan.network.egress import Guard, parse
 from sampan.network.firewall import Firewall
 from sampan.network.grounds import Grounds, ground
@@ -113,7 +113,8 @@ class NetworkService:
             if file.name not in keep:
                 namespace.remove(file)
         self._publisher.recall(keep)
-        self._grounds.start(self._store.networks(), keep)
+        real = [(one, made) for one, made in self._store.networks() if not one.config_only]
+        self._grounds.start(real, keep)
         self._grounds.warnings += self.guard.start()
 
     def tend(self) -> None:
@@ -142,7 +143,9 @@ class NetworkService:
         for record in records:
             delete_veth(record.veth)
         self._store.delete_endpoints([record.id for record in records])
-        for network in list(self._users.values()):
+        for network in sorted(
+            self._users.values(), key=lambda one: one.config_only
+        ):  # after those that use it
             self.remove(network, {})
         self.lower()
         self._grounds.forget()
@@ -206,12 +209,13 @@ class NetworkService:
             OSError: the kernel's refusal; nothing is left behind.
         """
         _check_name(spec)
-        spec = lans.prepare(spec)
+        configurations.check(spec)
+        spec = lans.prepare(configurations.completed(spec, list(self._users.values())))
         subnets.check(spec)
         network = Network(
             id=secrets.token_hex(32),
             name=spec.name,
-            driver=spec.driver,
+            driver="null" if spec.config_only else spec.driver,
             created_ns=time.time_ns(),
             ip_range=spec.ip_range,
             aux_addresses=spec.aux_addresses,
@@ -223,7 +227,11 @@ class NetworkService:
             ipam_options=spec.ipam_options,
             ipv6=spec.ipv6,
             static6=spec.ipv6 is not None and bool(spec.ipv6.subnet),
+            config_only=spec.config_only,
+            config_from=spec.config_from,
         )
+        if spec.config_only:
+            return self._note(replace(network, subnet=spec.subnet, gateway=spec.gateway))
         if spec.ipv6 is not None and not bridge.has_ipv6():
             raise Unavailable("network create --ipv6: this kernel has no IPv6, or it is switched off")
         lan = lans.parse(network)
@@ -232,6 +240,13 @@ class NetworkService:
             if any(other.name == spec.name for other in self._users.values()):
                 raise Conflict(f"network with name {spec.name} already exists")
             return self._make(spec, network, chosen, lan)
+
+    def _note(self, network: Network) -> Network:
+        """Record a network that nothing stands for in the kernel."""
+        with self._making:
+            self._store.insert(network, made=False)
+            self._users[network.id] = network
+        return network
 
     def _make(
         self, spec: NetworkSpec, network: Network, chosen: settings.BridgeSettings, lan: Lan | None
@@ -317,6 +332,7 @@ class NetworkService:
 
     def _subnets(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         networks = [*(one.network for one in self._grounds.all()), *self._users.values()]
+        networks = [network for network in networks if not network.config_only]
         texts = [network.subnet for network in networks]
         texts += [network.ipv6.subnet for network in networks if network.ipv6 is not None]
         return [ipaddress.ip_network(text) for text in texts]
@@ -346,6 +362,7 @@ class NetworkService:
     def _remove(self, network: Network, running: Mapping[str, str]) -> None:
         if network.id not in self._users:
             raise NotFound(f"network {network.name} not found")  # somebody was faster
+        configurations.refuse_used(network, list(self._users.values()))
         if not self._store.doom(network.id):
             members = ", ".join(
                 f'name:"{running.get(one.container_id, one.container_id[:12])}" id:"{one.id[:12]}"'

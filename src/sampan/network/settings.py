@@ -14,12 +14,11 @@ _ICC = f"{PREFIX}bridge.enable_icc"
 _MASQUERADE = f"{PREFIX}bridge.enable_ip_masquerade"
 _HOST_BINDING = f"{PREFIX}bridge.host_binding_ipv4"
 _INTERFACE_PREFIX = f"{PREFIX}container_iface_prefix"
-_GATEWAY_MODE = f"{PREFIX}bridge.gateway_mode_ipv4"
+_GATEWAY_MODES = (f"{PREFIX}bridge.gateway_mode_ipv4", f"{PREFIX}bridge.gateway_mode_ipv6")
 _MTU = f"{PREFIX}driver.mtu"
 EGRESS = "sampan.egress"  # ours, not Docker's
 _DEFAULT_BRIDGE = f"{PREFIX}bridge.default_bridge"
 _REAL = (  # Docker has them too
-    f"{PREFIX}bridge.gateway_mode_ipv6",
     f"{PREFIX}bridge.inhibit_ipv4",
     f"{PREFIX}bridge.trusted_host_interfaces",
     f"{PREFIX}enable_ipv4",
@@ -93,9 +92,10 @@ def parse(network: Network) -> BridgeSettings:
         prefix=prefix,
         egress=egress.parse(policy) if policy else None,
     )
-    mode = options.pop(_GATEWAY_MODE, "nat")
-    if mode != "nat":
-        raise Unsupported(f"driver option {_GATEWAY_MODE}={mode}: only nat is offered")
+    for option in _GATEWAY_MODES:
+        mode = options.pop(option, "") or "nat"
+        if mode != "nat":
+            raise Unsupported(f"driver option {option}={mode}: only nat is offered")
     for name in options:
         if name in _REAL:
             raise Unsupported(f"driver option {name} is not offered")

@@ -141,7 +141,6 @@ async def create_network(request: Request) -> Response:
     for given, what in (
         (asked.scope not in ("", "local"), f"scope {asked.scope}"),
         (asked.ingress, "ingress networks"),
-        (asked.config_only or any((asked.config_from or {}).values()), "configuration-only networks"),
         (asked.enable_ipv4 is False, "networks without IPv4"),
     ):
         if given:
@@ -177,6 +176,8 @@ async def create_network(request: Request) -> Response:
         labels=asked.labels or {},
         ipam_options=ipam.options,
         ipv6=ipv6,
+        config_only=asked.config_only,
+        config_from=str((asked.config_from or {}).get("Network") or ""),
     )
     network = await networks.create(engine, spec)
     return json_response({"Id": network.id, "Warning": ""}, 201)

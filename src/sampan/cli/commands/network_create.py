@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
 _REFUSED = {
-    "config-from": "configuration-only networks are not supported",
-    "config-only": "configuration-only networks are not supported",
     "ingress": "it is for Swarm's routing mesh, which is not supported",
 }
 
@@ -33,6 +31,8 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         "Name": arguments[0],
         "Driver": values.text("driver"),
         "Scope": values.text("scope"),
+        "ConfigOnly": values.on("config-only"),
+        "ConfigFrom": {"Network": values.text("config-from")} if values.text("config-from") else None,
         "Internal": values.on("internal"),
         "Attachable": values.on("attachable"),
         "Options": options,
@@ -118,7 +118,7 @@ COMMAND = Command(
     (
         Flag("attachable", "bool", "Say that containers may be attached by hand, as they always may"),
         Flag("aux-address", "map", "Address in the subnet that no container gets: NAME=ADDRESS"),
-        Flag("config-from", "string", "Network whose configuration is copied"),
+        Flag("config-from", "string", "Configuration that it is made after"),
         Flag("config-only", "bool", "Create a configuration alone"),
         Flag("driver", "string", "Driver of the network", "d", "bridge"),
         Flag("egress", "string", "Where its containers may connect to: deny, or allow:NAME,NETWORK/BITS,…"),
