@@ -97,6 +97,15 @@ def _egress(_: Place) -> None:
     raise Fails(words, "; ".join(dict.fromkeys(found.remedy for _, found in parts)))
 
 
+def _ipv6(_: Place) -> None:
+    if not bridge.has_ipv6():
+        raise Fails("this kernel has no IPv6, or it is switched off (ipv6.disable=1)")
+    firewall, subnet = Firewall(f"sampan-{_BRIDGE}"), ipaddress.IPv6Network("fd00::/64")
+    warnings = firewall.put([Zone(_BRIDGE, None, icc=False, masquerade=True, internal=False, subnet6=subnet)])
+    if not firewall.in_place6:
+        raise Fails(warnings[-1])
+
+
 def _foreign(_: Place) -> None:
     try:
         found = others.obstacles(["sampan0"])
@@ -142,6 +151,9 @@ TRIALS = (
           True, apart=_APART),
     Trial("firewall table with NAT", _firewall,
           _OUTSIDE, "nf_tables", True, apart=_APART),
+    Trial("networks with IPv6", _ipv6, "network create --ipv6", apart=_APART),
+    Trial("macvlan", _kind("macvlan"), "networks of the driver macvlan", "macvlan", apart=_APART),
+    Trial("ipvlan", _kind("ipvlan"), "networks of the driver ipvlan", "ipvlan", apart=_APART),
     Trial("egress policies", _egress, "--egress", "nf_tables_bridge", apart=_APART),
     Trial("somebody else's firewall", _foreign, "connections from containers to other machines"),
     Trial("IPv4 forwarding", _forwarding, "connections from containers to other machines",
