@@ -78,5 +78,6 @@ def another_machine() -> Iterator[tuple[str, str, Callable[..., str]]]:
 
         yield "198.51.100.1", "198.51.100.9", run
     finally:
+        subprocess.run(["ip", "link", "delete", link], check=False)  # the namespace's end would take its time
         holder.kill()
         holder.wait()
