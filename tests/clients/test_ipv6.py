@@ -234,6 +234,29 @@ def test_the_default_routes_follow_priority_and_connections(
     assert gateway not in inside(engine, one, "ip", "-6", "addr").stdout
 
 
+def test_link_local_addresses_take_a_network_with_ipv6(
+    engine: Engine, network: Network, up: Callable[..., str], busybox: str
+) -> None:
+    one = up("--network", network("--ipv6"), "--link-local-ip", "fe80::55")
+    assert "fe80::55/64" in inside(engine, one, "ip", "-6", "addr").stdout
+    for net, address in ((network(), "fe80::55"), (network("--ipv6"), "fd00::55")):
+        place = ("--network", net, "--link-local-ip", address)
+        done = engine.docker("run", "--rm", *place, busybox, "true", code=None)
+        assert done.code == 125 and f"invalid link-local IP address: {address}" in done.err
+
+
+def test_an_egress_policy_is_not_passed_by_ipv6(
+    engine: Engine, network: Network, up: Callable[..., str], lan6: tuple[str, Callable[..., str]]
+) -> None:
+    here, _ = lan6
+    net = network("--ipv6")
+    free, held = up("--network", net), up("--network", net, "--label", "sampan.egress=deny")
+    gateway = shown(engine, held, net)["IPv6Gateway"]
+    for address in (gateway, here, "2001:db8:5::9"):
+        assert pings(engine, free, address)
+        assert not pings(engine, held, address, wait="1")
+
+
 def test_sysctls_of_an_interface(engine: Engine, network: Network, up: Callable[..., str]) -> None:
     option = "com.docker.network.endpoint.sysctls"
     words = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2"

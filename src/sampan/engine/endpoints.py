@@ -115,7 +115,7 @@ def check(network: Network, settings: EndpointSettings) -> None:
     problems = []
     wanted = settings.ipam_config
     if wanted is not None:
-        problems += _link_local_problems(wanted.link_local_ips or ())
+        problems += _link_local_problems(network, wanted.link_local_ips or ())
         if network.predefined and (wanted.ipv4_address or wanted.ipv6_address):
             problems.append("user specified IP address is supported on user defined networks only")
         else:
@@ -156,7 +156,7 @@ def _address_problems(text: str, pool: Pool | None, static: bool, version: int) 
     return []
 
 
-def _link_local_problems(addresses: Iterable[str]) -> list[str]:
+def _link_local_problems(network: Network, addresses: Iterable[str]) -> list[str]:
     problems = []
     for text in addresses:
         try:
@@ -164,7 +164,9 @@ def _link_local_problems(addresses: Iterable[str]) -> list[str]:
         except ValueError:
             problems.append(f"invalid link-local IP address: {text}")
             continue
-        if not address.is_link_local:
+        if address.version == 6 and network.ipv6 is None:
+            problems.append(f"invalid link-local IP address: {text}: network {network.name} has no IPv6")
+        elif not address.is_link_local:
             problems.append(f"invalid link-local IP address: {text}")
     return problems
 

@@ -157,7 +157,7 @@ class Grounds:
         records = self._store.endpoints()
         try:
             with Netlink() as netlink:
-                self._sweep(netlink)
+                networks = self._sweep(netlink, networks)
                 was = _masters(netlink, [one for one in records if one.container_id in keep])
                 self._start_default(netlink, wanted, pool6, keep, records)
                 self._start_others(netlink, networks, was)
@@ -167,18 +167,28 @@ class Grounds:
         except OSError as error:
             self.warnings.append(f"bridge networks cannot be set up: {error.strerror}")
 
-    def _sweep(self, netlink: Netlink) -> None:
-        """Finish removals that a crash cut short."""
+    def _sweep(
+        self, netlink: Netlink, networks: Sequence[tuple[Network, bool]]
+    ) -> list[tuple[Network, bool]]:
+        """Finish removals that a crash cut short; the networks, with what they have inherited by that."""
+        heirs = {}
+        for network, _ in networks:
+            with contextlib.suppress(InvalidParameter):  # of another release
+                if (lan := lans.parse(network)) is not None:
+                    heirs[lan.parent] = network.id
+        inherited = set()
         for network, made in self._store.doomed():
-            if made and not network.config_only:
-                with contextlib.suppress(
-                    InvalidParameter, Unsupported
-                ):  # of another release: no name, no bridge
-                    if (lan := lans.parse(network)) is not None:
-                        lans.lower_parent(netlink, lan)
-                    else:
-                        bridge.delete_bridge(netlink, settings.parse(network).interface)
+            with contextlib.suppress(InvalidParameter, Unsupported):  # of another release: no name, no bridge
+                lan = lans.parse(network) if made and not network.config_only else None
+                if lan is not None and lan.parent in heirs:
+                    inherited.add(heirs[lan.parent])
+                    self._store.inherit(heirs[lan.parent])
+                elif lan is not None:
+                    lans.lower_parent(netlink, lan)
+                elif made and not network.config_only:
+                    bridge.delete_bridge(netlink, settings.parse(network).interface)
             self._store.forget(network.id)
+        return [(network, made or network.id in inherited) for network, made in networks]
 
     def _start_default(
         self,
@@ -408,6 +418,11 @@ class Grounds:
             except OSError:  # somebody has flushed it
                 for warning in self._equip():
                     log.warning("%s", warning)
+            if new.address6 is not None and self._firewall.in_place and not self._firewall.in_place6:
+                raise Unavailable(
+                    f"network {new.network.name} cannot have IPv6: no nftables table of family ip6 could be "
+                    "made, so that nothing would keep it from other networks; see the daemon's log"
+                )
 
     def drop(self, network_id: str) -> None:
         """Take a network down; one that is not in place is fine."""
