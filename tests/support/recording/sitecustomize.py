@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 RECORD = os.environ.get("SAMPAN_RECORD", "")
-FORMS = 40  # of one answer; more tell nothing new
+FORMS = 2000  # of one answer: all that a run sees, by far
 STREAM_BYTES = 64 << 10
 
 
