@@ -155,8 +155,9 @@ def test_the_world_sees_the_host_and_reaches_what_is_published(
     assert [entry["HostIp"] for entry in ports] == ["0.0.0.0", "::"]
     assert len({entry["HostPort"] for entry in ports}) == 1
     port = int(ports[0]["HostPort"])
-    assert f"0.0.0.0:{port}->80/tcp, [::]:{port}->80/tcp" in engine.docker("ps").out
-    assert engine.docker("port", one).out == f"80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}\n"
+    for client in (engine.docker, engine.sampan):
+        assert f"0.0.0.0:{port}->80/tcp, [::]:{port}->80/tcp" in client("ps", "--no-trunc").out
+        assert client("port", one).out == f"80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}\n"
     eventually(lambda: answers(port, here) == b"box\n", what="the host's own address")
     eventually(lambda: answers(port, "127.0.0.1") == b"box\n", what="the loopback of IPv4")
     assert "box" in far("python3", "-c", PEER, here, str(port))
