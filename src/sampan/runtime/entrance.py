@@ -91,10 +91,10 @@ def cgroup_entry(manager: cgroups.Manager | None, leaf: cgroups.Leaf | None = No
 def clone(flags: int, entry: CgroupEntry, join_pid: Callable[[], None] | None) -> tuple[int, int]:
     """Clone into the container's cgroup. A pid namespace that is joined for the child is left again here."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if join_pid is not None else -1
-    if join_pid is not None:
-        join_pid()
     child = (-1, -1)
     try:
+        if join_pid is not None:
+            join_pid()
         child = entry.clone(flags)
     finally:
         if own >= 0:

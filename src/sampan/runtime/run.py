@@ -183,7 +183,10 @@ class Run:
             wire.send(daemon, failure, (), socket.MSG_DONTWAIT)
         except OSError:
             if self._rundir >= 0:
-                records.write_exit(self._rundir, ExitRecord(127, time.time_ns(), error=error.text))
+                try:
+                    records.write_exit(self._rundir, ExitRecord(127, time.time_ns(), error=error.text))
+                except OSError:
+                    pass  # the directory has been removed: nobody will look for it
 
     # --- the loop ---
 
