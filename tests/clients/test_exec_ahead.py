@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,16 @@ def test_started_at_once(daemon: Daemon, lasting: str) -> None:
         assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] == number
         answer = daemon.api("POST", f"/exec/{one}/start", {"Detach": False, "Tty": False})
         assert answer.status == 409
+    eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
+
+
+def test_started_when_its_time_is_over(daemon: Daemon, lasting: str) -> None:
+    """The one process ends while the other is made."""
+    for number in range(24):
+        one = create(daemon, lasting, "echo", "there")
+        time.sleep(0.238 + number / 1000)
+        assert start(daemon, one) == "there\n"
+        assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] == 0
     eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
 
 

@@ -120,30 +120,31 @@ async def _make(core: Core, live: Live, session: Exec) -> Beginning | None:
 
 
 def _give_up(core: Core, live: Live, session: Exec) -> None:
-    """Its time has passed: end the process, unless it has been started."""
+    """Its time has passed: end the process, unless it has been started. A later start waits for its end."""
     if live.ahead is session:
         live.ahead = None
-    ahead, session.ahead = session.ahead, None
-    if ahead is not None:
+    if (ahead := session.ahead) is not None:
 
-        async def end() -> None:
+        async def end() -> Beginning | None:
             beginning = await ahead
             if beginning is not None:
                 await _clear(rundir(core, session), beginning)
+            return None
 
-        core.spawn(asyncio.create_task(end(), name=f"drop {session.id[:12]}"))
+        session.ahead = core.spawn(asyncio.create_task(end(), name=f"drop {session.id[:12]}"))
 
 
 async def _made_ahead(core: Core, live: Live, session: Exec) -> Beginning | None:
     """The process that waits for its start, if one does."""
     if live.ahead is session:
         live.ahead = None
+    ahead, session.ahead = session.ahead, None
     try:
-        beginning = await asyncio.shield(session.ahead) if session.ahead is not None else None
+        beginning = await asyncio.shield(ahead) if ahead is not None else None
     except asyncio.CancelledError:
+        session.ahead = ahead
         _give_up(core, live, session)
         raise
-    session.ahead = None
     if beginning is not None and beginning.failed:
         await _clear(rundir(core, session), beginning)
         return None

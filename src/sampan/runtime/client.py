@@ -435,11 +435,12 @@ class Beginning:
         return self._process
 
     async def drop(self) -> None:
-        """Nothing is to come of it."""
+        """Nothing is to come of it: end its process, and wait for that, be its container paused."""
         try:
             await _send(self._connection, {"op": "drop"}, [])
-        except OSError:
-            pass  # it has failed, or its container has ended
+            await self._process.wait_started()
+        except (OSError, LaunchError):
+            pass  # it has failed, or is gone now, or its container has ended
         finally:
             self._process.close()
 

@@ -121,9 +121,10 @@ class ExecBase(Run):
         self._connect(self._daemon, {})
 
     def _fail(self, error: Refused | None) -> None:
-        """Leave nothing of it here, and say why, unless nobody wants it any more.
+        """Leave nothing of it here, and say why.
 
-        Whether it is over is for those who know of its process.
+        Whether it is over is for those who know of its process. When nobody wants it any more, its daemon is
+        told that by the end of the connection, in `close`.
         """
         self._loop.unwatch(self._daemon.fileno())
         for fd in (*self._ours.values(), *(fd for fd, _ in self._clients)):
@@ -131,7 +132,7 @@ class ExecBase(Run):
         self._ours, self._clients = {}, []
         if error is not None:
             self._refuse(self._daemon, error)
-        self._daemon.close()
+            self._daemon.close()
         self._stop_listening()
 
     def _obey(self, message: dict[str, Any], fds: list[int]) -> str:
@@ -193,6 +194,7 @@ class ExecBase(Run):
             os.close(self._reaper)
         self._report = self._reaper = -1
         super().close()
+        self._daemon.close()
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGKILL:

@@ -177,12 +177,12 @@ class Monitor(Run):
                 self._has_strays = True
                 wake_at_children(self._loop)
             if run.over:
-                run.close()
                 self._execs.remove(run)
                 if run.leaf is not None:
                     # What it started may live on in there: then it is tried again after the next exec.
                     leaves = [*self._leaves, run.leaf]
                     self._leaves = [leaf for leaf in leaves if not _removed(leaf)]
+                run.close()
                 self._uncollected += 1
         if self._uncollected >= _EXECS_BETWEEN_COLLECTIONS and not self._execs:
             self._uncollected = 0

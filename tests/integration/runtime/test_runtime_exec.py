@@ -234,7 +234,6 @@ def test_an_exec_whose_program_never_comes_holds_nobody_up() -> None:
         assert (await _end(runner, await runner.execute(main, process(["echo", "hi"]))))[0] == b"hi\n"
         assert b"tick\ntick" in await main.client.read(b"tick\ntick")
         await stuck.drop()
-        assert not stuck.failed
         await eventually(lambda: not _leaves(runner))
         assert await _end(runner, await runner.execute(main, process(["true"]))) == (b"", 0)
 
