@@ -275,6 +275,8 @@ def docker(base: Path) -> Iterator[Engine]:
     try:
         engine = Engine(str(path), tmp_path / "client")
         eventually(lambda: _answers(engine, started), 60)
+        # Unless another daemon of the tests was quicker to switch it on again.
+        sh("iptables -P FORWARD DROP")
         yield engine
     finally:
         started.terminate()
