@@ -292,8 +292,8 @@ def _disk(path: Path, mebibytes: int) -> Path:
     return path
 
 
-# The console, the board and the processor that emulate well: what a kernel does with the features left out here
-# (copies byte by byte, deeper page tables, a switch at each access to a user's memory) takes long.
+# The console, the board and the processor that emulate well: what a kernel does with the features left out
+# here (copies byte by byte, deeper page tables, a switch at each access to a user's memory) takes long.
 _HARDWARE = {
     "x86_64": ("ttyS0 tsc=unstable", ("-M", "pc", "-cpu", "max,-erms,-fsrm,-la57,-smap,-smep,-umip,-pku")),
     "aarch64": ("ttyAMA0", ("-M", "virt", "-cpu", "cortex-a57")),
