@@ -37,11 +37,11 @@ class Wire:
 
     @property
     def subnet(self) -> str:
-        return f"10.231.{self.octet}.0/24"
+        return f"10.228.{self.octet}.0/24"
 
     @property
     def gateway(self) -> str:
-        return f"10.231.{self.octet}.1"
+        return f"10.228.{self.octet}.1"
 
     def options(self, *more: str) -> tuple[str, ...]:
         return ("-d", "macvlan", "--subnet", self.subnet, "-o", f"parent={self.parent}", *more)
@@ -58,7 +58,7 @@ def wire() -> Iterator[Wire]:
         for words in (
             ("ip", "link", "add", parent, "type", "veth", "peer", "name", peer, "netns", str(holder.pid)),
             ("ip", "link", "set", parent, "up"),
-            (*far, "ip", "addr", "add", f"10.231.{number}.1/24", "dev", peer),
+            (*far, "ip", "addr", "add", f"10.228.{number}.1/24", "dev", peer),
             (*far, "ip", "addr", "add", "2001:db8:6::1/64", "dev", peer, "nodad"),
             (*far, "ip", "link", "set", peer, "up"),
         ):
@@ -108,12 +108,12 @@ def test_live_connections_restarts_and_removal(
 ) -> None:
     one = network(*wire.options())
     box = up()
-    engine.docker("network", "connect", "--ip", f"10.231.{wire.octet}.50", one, box)
+    engine.docker("network", "connect", "--ip", f"10.228.{wire.octet}.50", one, box)
     assert "eth1" in inside(engine, box, "ip", "link").stdout
     assert pings(engine, box, wire.gateway)
     engine.docker("network", "disconnect", one, box)
     assert "eth1" not in inside(engine, box, "ip", "link").stdout
-    fixed = up("--network", one, "--ip", f"10.231.{wire.octet}.50", "--mac-address", "02:42:0a:00:00:78")
+    fixed = up("--network", one, "--ip", f"10.228.{wire.octet}.50", "--mac-address", "02:42:0a:00:00:78")
     for _ in range(3):  # the same MAC address on the same parent, at once
         engine.docker("restart", "-t", "0", fixed)
         assert detail(engine, fixed)["address"] == "02:42:0a:00:00:78"
@@ -132,7 +132,7 @@ def test_modes(engine: Engine, network: Network, up: Callable[..., str], wire: W
     assert detail(engine, first)["linkinfo"]["info_data"]["mode"] == "private"
     assert pings(engine, first, wire.gateway)
     assert not pings(engine, first, shown(engine, second, alone)["IPAddress"], wait="1")
-    subnet = ("--subnet", "10.231.200.0/24", "-o", f"parent={wire.parent}")
+    subnet = ("--subnet", "10.228.200.0/24", "-o", f"parent={wire.parent}")
     refused = engine.docker(
         "network", "create", "-d", "macvlan", *subnet, "-o", "macvlan_mode=passthru", "xx", code=None
     )

@@ -11,7 +11,6 @@ from functools import partial
 
 from sampan.engine import ending, execs, health, oom, removal, resolution, restarting, sources, starting
 from sampan.engine.core import Core, Live, in_thread
-from sampan.engine.model import Container
 from sampan.engine.shipping import owes
 from sampan.errors import NotFound, NotModified, SampanError
 from sampan.linux.cgroups import manager_for
@@ -48,10 +47,7 @@ async def recover(core: Core) -> None:
     ended = {live.id for live, _ in gone}
     await in_thread(lambda: _sweep(core, running, ended))
     for container_id in running:
-        container = core.containers[container_id].container
-        if starting.recall_network(core, container):
-            core.store.save(container)
-        await in_thread(partial(_serve_names, core, container))
+        await _recall(core, container_id)
     await in_thread(core.resolving.settle)
     for live, record in gone:
         await ending.ended(core, live, None, record)
@@ -63,15 +59,27 @@ async def recover(core: Core) -> None:
     core.spawn(asyncio.create_task(in_thread(lambda: _clear_store(core)), name="purge"))
 
 
-def _serve_names(core: Core, container: Container) -> None:
+async def _recall(core: Core, container_id: str) -> None:
+    """Know the network of a container that runs; it may end meanwhile, and be gone if that removes it."""
+    live = core.containers.get(container_id)
+    if live is None:
+        return
+    async with live.lock:
+        if live.removed.is_set() or not live.container.state.running:
+            return
+        if starting.recall_network(core, live.container):
+            core.store.save(live.container)
+        await in_thread(partial(_serve_names, core, live))
+
+
+def _serve_names(core: Core, live: Live) -> None:
     """Have the resolver that lived on serve a running container as before, or a new one."""
     try:
-        resolution.follow(core, container)
+        resolution.follow(core, live.container)
     except (OSError, SampanError) as error:
-        _log.error("container %s cannot resolve names: %s", container.id[:12], error)
-    process = core.containers[container.id].process
-    if process is not None:
-        resolution.tell_life(core, container, process)
+        _log.error("container %s cannot resolve names: %s", live.id[:12], error)
+    if live.process is not None:
+        resolution.tell_life(core, live.container, live.process)
 
 
 def _known(live: Live, record: ExitRecord) -> bool:
