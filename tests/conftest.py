@@ -256,5 +256,9 @@ def pytest_terminal_summary(
     counts = {
         kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")
     }
+    again = os.environ.get("SAMPAN_FAILED_TESTS")
+    if again and not counts["error"]:  # what leaked, say, is no single test's
+        ids = [report.nodeid for report in terminalreporter.stats.get("failed", [])]
+        Path(again).write_text("\n".join(ids))
     failed = counts["failed"] + counts["error"]
     terminalreporter.write_line(f"{counts['passed']} passed, {failed} failed, {counts['skipped']} skipped")
