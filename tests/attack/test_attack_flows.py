@@ -12,16 +12,13 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sampan.database import Database
 from sampan.linux import conntrack
 from sampan.linux.namespaces import join_path
-from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
 from sampan.linux.threads import in_own_thread
-from sampan.network import Binding, BridgeOptions, NetworkService, NetworkSpec, Request
+from sampan.network import Binding, NetworkService, NetworkSpec, Request
 from support.machine import eventually
 from support.needs import program
 
@@ -29,28 +26,6 @@ pytestmark = [pytest.mark.root, program("ip", "iproute2"), program("unshare", "u
 
 HERE, PORT = "198.51.100.1", 5514
 Make = Callable[..., NetworkService]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes services, each time the same daemon started again, in a network namespace that is no host's."""
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    unshare(CLONE_NEWNET)
-    made: list[NetworkService] = []
-
-    def service(live: tuple[str, ...] = (), **options: Any) -> NetworkService:
-        new = NetworkService(Database(tmp_path / "db"), tmp_path / "netns", BridgeOptions(**options))
-        new.start(live)
-        made.append(new)
-        return new
-
-    try:
-        yield service
-        for one in reversed(made):
-            one.remove_all()
-    finally:
-        setns(before, CLONE_NEWNET)
-        os.close(before)
 
 
 @pytest.fixture

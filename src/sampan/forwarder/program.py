@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import select
-import signal
 import socket
 import time
 import traceback
@@ -19,8 +18,7 @@ from typing import Any
 
 from sampan.forwarder.tcp import Pipes, TcpForwarder
 from sampan.forwarder.udp import UdpForwarder
-from sampan.linux import process, syscalls
-from sampan.linux.confinement import become_nobody
+from sampan.linux import confinement
 from sampan.runtime import wire
 from sampan.runtime.loop import Loop
 
@@ -110,16 +108,10 @@ class Forwarding:
 
 def main(fd: int) -> None:
     """Forward as the daemon says at the socket `fd`."""
-    syscalls.prctl_name(NAME[:15])
-    process.reset_signals()
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    process.close_all_but([fd])
-    daemon = socket.socket(fileno=fd)
-    daemon.set_inheritable(False)
+    daemon = confinement.begin(NAME, fd)
     os.chdir("/")
     forwarding = Forwarding(daemon)
-    become_nobody(_CALLS)
+    confinement.become_nobody(_CALLS)
     gc.collect()
     gc.freeze()
     forwarding.run()

@@ -1,14 +1,33 @@
-"""Giving up for good what a helper process was started with: user, capabilities, system calls."""
+"""How a helper process begins, and gives up for good what it was started with: user, capabilities, calls."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
 from collections.abc import Sequence
 
-from sampan.linux import seccomp, syscalls
+from sampan.linux import process, seccomp, syscalls
 from sampan.linux.capabilities import drop_bounding
 
 NOBODY = 65534
+
+
+def begin(name: str, fd: int) -> socket.socket:
+    """Be a process that has nothing but one socket, and that only SIGTERM and SIGKILL end.
+
+    Args:
+        name: shown by ps(1), of which the kernel takes 15 bytes.
+        fd: the socket.
+    """
+    syscalls.prctl_name(name[:15])
+    process.reset_signals()
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    process.close_all_but([fd])
+    end = socket.socket(fileno=fd)
+    end.set_inheritable(False)
+    return end
 
 
 def become_nobody(calls: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ import encodings.idna  # noqa: F401  (what is imported late could not be read an
 import gc
 import os
 import select
-import signal
 import socket
 import struct
 import time
@@ -20,8 +19,7 @@ import traceback
 from typing import Any
 
 from sampan import __version__
-from sampan.linux import process, syscalls
-from sampan.linux.confinement import become_nobody
+from sampan.linux import confinement
 from sampan.resolver.asking import Asker
 from sampan.resolver.attempts import HostOutlets
 from sampan.resolver.clock import Clock
@@ -247,15 +245,9 @@ class Resolver:
 
 def main(fd: int) -> None:
     """Serve at the listening socket `fd`."""
-    syscalls.prctl_name(NAME[:15])
-    process.reset_signals()
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    process.close_all_but([fd])
-    listener = socket.socket(fileno=fd)
-    listener.set_inheritable(False)
+    listener = confinement.begin(NAME, fd)
     resolver = Resolver(listener, os.geteuid())
-    become_nobody(_CALLS)
+    confinement.become_nobody(_CALLS)
     gc.collect()
     gc.freeze()
     resolver.run()
