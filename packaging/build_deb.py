@@ -28,11 +28,10 @@ from pathlib import Path
 import wheels
 from wheels import PROCESSORS, PYTHONS, ROOT, PackagingError
 
-sys.path.append(str(ROOT / "tools"))
-
-import manual
+sys.path.insert(0, str(ROOT / "src"))
 
 from sampan.cli.completing.scripts import script
+from sampan.manual import write_man
 
 DEBIAN = ROOT / "packaging/debian"
 UNITS = ROOT / "packaging/systemd"
@@ -173,7 +172,7 @@ def _install(tree: Path, files: Iterable[tuple[Path, str]]) -> None:
 def _documents(tree: Path) -> None:
     """The manual's pages, and the documentation as text: the site wants more than a package should need."""
     with tempfile.TemporaryDirectory(prefix="sampan-man-") as scratch:
-        manual.write_man(Path(scratch))
+        write_man(Path(scratch))
         for page in Path(scratch).rglob("sampan*"):
             target = tree / "usr/share/man" / page.relative_to(scratch).with_name(f"{page.name}.gz")
             _directory(target.parent)

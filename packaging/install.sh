@@ -4,13 +4,15 @@
 #   packaging/install.sh [--dry-run] [--with venv|pipx|pip] [--from SOURCE] [--systemd]
 #   packaging/install.sh [--dry-run] --uninstall
 #
-# For root it makes /opt/sampan and links its commands into /usr/local/bin; --systemd adds service, socket and group.
+# For root it makes /opt/sampan and links its commands into /usr/local/bin, with manual pages and completion in
+# /usr/local/share; --systemd adds service, socket and group.
 # For others pipx puts the commands into ~/.local, where the client alone is of use: the daemon needs root.
 # A Python that its distribution looks after (PEP 668) is never written to.
 set -eu
 
 prefix=/opt/sampan
 bin=/usr/local/bin
+share=/usr/local/share
 units=/etc/systemd/system
 sysusers=/etc/sysusers.d
 commands="sampan sampand sampan-runtime"
@@ -94,6 +96,7 @@ with_venv() {
     for name in $commands; do
         run ln -sf "$prefix/bin/$name" "$bin/$name"
     done
+    run "$prefix/bin/sampan" install-help --dir "$share"
 }
 
 with_pipx() {
@@ -140,6 +143,10 @@ uninstall() {
         run rm -f "$units/sampan.service" "$units/sampan.socket" "$sysusers/sampan.conf"
         run systemctl daemon-reload
     fi
+    # As install-help --remove does, whose Python may have gone.
+    run rm -f "$share/man/man1/sampan.1" "$share"/man/man1/sampan-*.1 "$share/man/man8/sampand.8" \
+        "$share/bash-completion/completions/sampan" "$share/zsh/site-functions/_sampan" \
+        "$share/fish/vendor_completions.d/sampan.fish"
     for name in $commands; do
         run rm -f "$bin/$name"
     done

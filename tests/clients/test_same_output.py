@@ -105,6 +105,9 @@ inspect -f "{{.Name}}" same-web nope same-idle
 inspect --type image same-web
 image inspect busybox nope
 volume inspect same-volume
+volume update same-volume
+volume update --availability pause nope
+volume update
 network inspect bridge
 stats --no-stream --format "{{.Name}} {{.ID}}" same-web
 stats --no-stream same-idle

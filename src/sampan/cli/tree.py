@@ -23,6 +23,7 @@ TOP: dict[str, tuple[str, str]] = {
     "import": ("import_", "Import the contents from a tarball to create a filesystem image"),
     "inspect": ("inspect", "Return low-level information on objects of any kind"),
     "install-docker-alias": ("install_docker_alias", "Make a link named docker to this program"),
+    "install-help": ("install_help", "Put manual pages and shell completion where they are looked for"),
     "kill": ("kill", "Kill one or more running containers"),
     "load": ("load", "Load an image from a tar archive or STDIN"),
     "login": ("login:login", "Authenticate to a registry"),
@@ -181,6 +182,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
             "ls": "volume_ls",
             "prune": "prune:volume prune",
             "rm": "volume_rm",
+            "update": "volume_update",
         },
     ),
 }

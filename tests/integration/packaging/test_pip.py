@@ -108,10 +108,13 @@ def test_the_script_refuses_what_it_does_not_know(words: str, said: str) -> None
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Callable[..., str]:
-    """Runs shell scripts where /opt and /usr/local/bin are other directories, that stay between them."""
-    (tmp_path / "opt").mkdir()
-    (tmp_path / "bin").mkdir()
-    mounts = f"mount --bind {tmp_path}/opt /opt && mount --bind {tmp_path}/bin /usr/local/bin"
+    """Runs shell scripts where /opt and /usr/local are other directories, which stay between them."""
+    for name in ("opt", "bin", "share"):
+        (tmp_path / name).mkdir()
+    mounts = " && ".join(
+        f"mount --bind {tmp_path}/{name} {place}"
+        for name, place in (("opt", "/opt"), ("bin", "/usr/local/bin"), ("share", "/usr/local/share"))
+    )
 
     def shell(script: str, code: int = 0, **environment: str) -> str:
         path = f"{os.path.dirname(os.path.realpath(sys.executable))}:/usr/local/bin:/usr/bin:/bin:/usr/sbin"
@@ -135,9 +138,12 @@ def test_the_script_installs_upgrades_and_removes(
     elsewhere(f"{install} && {install}", **index)
     shown = elsewhere(f"for name in {' '.join(COMMANDS)}; do $name --version; done")
     assert shown.count(f"version {__version__}") == 3
+    helps = ["man/man1/sampan-run.1", "bash-completion/completions/sampan", "zsh/site-functions/_sampan"]
+    assert all((tmp_path / "share" / name).is_file() for name in helps)
 
     assert "no environment" in elsewhere(f"rm /opt/sampan/pyvenv.cfg; sh {SCRIPT} --uninstall", code=1)
     elsewhere(f"touch /opt/sampan/pyvenv.cfg; sh {SCRIPT} --uninstall")
+    assert not [path for path in (tmp_path / "share").rglob("*") if path.is_file()]
     assert not any((tmp_path / "opt").iterdir()) and not any((tmp_path / "bin").iterdir())
 
 

@@ -47,7 +47,6 @@ NEVER = {
 # What is still to come. Take out what you add.
 MISSING_COMMANDS = {
     *("build", "image build"),
-    "volume update",  # Swarm's cluster volumes
 }
 MISSING_FLAGS: dict[str, set[str]] = {}
 
@@ -65,6 +64,7 @@ OURS = {
     "completion fish": SCRIPT,
     "completion zsh": SCRIPT,
     "install-docker-alias": {"dir": "where to", "force": "replace another one", "remove": "the opposite"},
+    "install-help": {"dir": "where to", "remove": "the opposite"},
     "stats": {"graph": "columns with the last seconds"},
     "container stats": {"graph": "columns with the last seconds"},
     "doctor": DOCTOR,

@@ -1,7 +1,8 @@
-"""The manual that tools/manual.py makes of the commands: whole, and in order for man(1)."""
+"""What `sampan install-help` puts in place: pages for man(1), whole and in order, and completion."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,18 +14,50 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def make(*words: str | Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "manual.py", *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def install_help(*words: str | Path, status: int = 0, **environment: str) -> str:
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), **environment}
+    command = [sys.executable, "-m", "sampan.cli", "install-help", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("man")
-    make("man", folder)
-    return folder / "man1"
+def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("share")
+    assert "pages of the manual" in install_help("--dir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(share: Path) -> Path:
+    return share / "man" / "man1"
+
+
+def test_shells_find_their_scripts(share: Path) -> None:
+    for place in (
+        "bash-completion/completions/sampan",
+        "zsh/site-functions/_sampan",
+        "fish/vendor_completions.d/sampan.fish",
+    ):
+        assert "__complete" in (share / place).read_text()
+
+
+def test_what_an_older_release_had_goes_and_what_is_anothers_stays(tmp_path: Path) -> None:
+    man = tmp_path / "man" / "man1"
+    man.mkdir(parents=True)
+    for name in ("sampan-gone.1", "sampling.1"):
+        (man / name).write_text("")
+    install_help("--dir", tmp_path)
+    assert not (man / "sampan-gone.1").exists() and (man / "sampan-run.1").exists()
+    install_help("--remove", "--dir", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["sampling.1"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = install_help("--dir", tmp_path / "file", status=1)
+    assert said.count("\n") == 1 and "not a directory; --dir names another folder" in said
 
 
 def test_every_command_has_a_page(pages: Path) -> None:
@@ -66,6 +99,7 @@ def test_man_takes_them(pages: Path) -> None:
 
 
 def test_the_reference(tmp_path: Path) -> None:
-    make("markdown", tmp_path / "reference.md")
+    command = [sys.executable, ROOT / "tools" / "manual.py", tmp_path / "reference.md"]
+    subprocess.run(command, check=True)
     text = (tmp_path / "reference.md").read_text()
     assert "\n## sampan container ls\n" in text and "| `-m, --memory bytes` | Memory limit. |" in text
