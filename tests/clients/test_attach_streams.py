@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +53,24 @@ def read_all(end: socket.socket, data: bytes = b"") -> bytes:
 def framed(text: bytes, stream: int = 1) -> bytes:
     """As the server frames a piece of output."""
     return bytes([stream, 0, 0, 0]) + len(text).to_bytes(4, "big") + text
+
+
+def monitor_of(pid: int) -> int:
+    """The parent of a container's first process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def resident_kib(pid: int) -> int:
+    """The memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def gone(end: socket.socket) -> bool:
+    """Whether the other side has closed a connection, whatever is left to read from it."""
+    poll = select.poll()
+    poll.register(end, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def make(engine: Engine, name: str, *words: str) -> str:
@@ -122,22 +142,55 @@ def test_a_reader_of_logs_that_stops_reading_stops_no_container(
     assert engine.api.inspect(one)["State"]["ExitCode"] == 0
 
 
-def test_a_client_that_attached_and_stops_reading_is_let_go(
+def test_clients_that_stop_reading_stop_no_container_and_get_every_byte(
     engine: Engine, busybox: str, name: Names
 ) -> None:
-    """One that came before the start may hold the container back, as a pipe does: it wants every byte."""
-    late, early = name(), name()
-    script = f"{LINES} | head -c 20000000; echo end >/end"
-    engine.docker("create", "--name", early, busybox, "sh", "-c", script)
-    waited_for, _, rest = attach(engine, early, "stream=1&stdout=1", upgrade=False)
-    engine.docker("start", early)
-    engine.docker(
-        "run", "-d", "--name", late, busybox, "sh", "-c", f"while ! test -e /go; do :; done; {script}"
+    """One from before the start and one from later: what they miss is kept on the disk, not in memory."""
+    one = make(
+        engine, name(), busybox, "sh", "-c", f"while ! test -e /go; do :; done; {LINES} | head -c 30000000"
     )
+    early, _, begun = attach(engine, one, "stream=1&stdout=1", upgrade=False)
+    engine.docker("start", one)
+    late, _, later = attach(engine, one, "stream=1&stdout=1", upgrade=False)
+    monitor = monitor_of(engine.api.inspect(one)["State"]["Pid"])
+    engine.docker("exec", one, "touch", "/go")
+    eventually(lambda: engine.api.inspect(one)["State"]["Status"] == "exited", timeout=60)
+    assert engine.api.inspect(one)["State"]["ExitCode"] == 0
+    assert resident_kib(monitor) < 40_000
+    for end, data in ((early, begun), (late, later)):
+        assert read_all(end, data).count(b"y\n") == 30_000
+
+
+def test_the_one_who_started_it_is_a_pipe_once_too_much_is_kept(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    one = make(
+        engine, name(), busybox, "sh", "-c", f"while ! test -e /go; do :; done; {LINES} | head -c 80000000"
+    )
+    early, _, begun = attach(engine, one, "stream=1&stdout=1", upgrade=False)
+    engine.docker("start", one)
+    late, _, _ = attach(engine, one, "stream=1&stdout=1", upgrade=False)
+    engine.docker("exec", one, "touch", "/go")
+    late.settimeout(60)
+    eventually(lambda: gone(late), timeout=60, what="the late one is let go")
+    assert engine.api.inspect(one)["State"]["Status"] == "running"
+    assert read_all(early, begun).count(b"y\n") == 80_000
+    late.close()
+
+
+def test_a_log_that_is_not_to_be_on_the_disk_keeps_nothing_for_clients(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    script = f"while ! test -e /go; do :; done; {LINES} | head -c 5000000"
+    early, late = name(), name()
+    make(engine, early, "--log-driver", "none", busybox, "sh", "-c", script)
+    waited_for, _, begun = attach(engine, early, "stream=1&stdout=1", upgrade=False)
+    engine.docker("start", early)
+    engine.docker("run", "-d", "--log-driver", "none", "--name", late, busybox, "sh", "-c", script)
     stuck, _, _ = attach(engine, late, "stream=1&stdout=1")
-    engine.docker("exec", late, "touch", "/go")
+    for one in (early, late):
+        engine.docker("exec", one, "touch", "/go")
     eventually(lambda: engine.api.inspect(late)["State"]["Status"] == "exited", timeout=40)
     stuck.close()
-    assert engine.api.inspect(late)["State"]["ExitCode"] == 0
     assert engine.api.inspect(early)["State"]["Status"] == "running"
-    assert read_all(waited_for, rest).count(b"y\n") == 20_000
+    assert read_all(waited_for, begun).count(b"y\n") == 5_000

@@ -144,8 +144,18 @@ def test_environment(cli: Cli, busybox: str, tmp_path: Path) -> None:
     }
 
 
-def test_working_directory_is_made_when_missing(cli: Cli, busybox: str) -> None:
+def test_working_directory_is_made_when_missing(cli: Cli, busybox: str, name: Names, tmp_path: Path) -> None:
     assert cli("run", "--rm", "-w", "/some/where", busybox, "pwd").out == "/some/where\n"
+    one, other = name(), name()
+    cli("create", "--name", one, "-w", "/../new/./below//", busybox, "ls")
+    assert cli("inspect", "-f", "{{.Config.WorkingDir}}", one).out == "/new/below\n"
+    assert cli("diff", one).out == "A /new\nA /new/below\n"
+    (tmp_path / "file").write_text("")
+    cli("cp", str(tmp_path / "file"), f"{one}:/new/below/")
+    assert cli("start", "-a", one).out == "file\n"
+    refused = cli("create", "--name", other, "-w", "/etc/passwd", busybox, code=1)
+    assert "Cannot mkdir: /etc/passwd is not a directory" in refused.err
+    assert other not in cli("ps", "-a").out
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ swept away at the next start-up as belonging to nobody.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -29,8 +30,9 @@ from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
 from sampan.engine.sources import image_of
 from sampan.engine.spec import storage_size, validate_host_config
-from sampan.errors import InvalidParameter, NotFound, Unsupported
+from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.images import Image
+from sampan.linux import beneath
 from sampan.oci.image import ImageConfig, Platform, local_architecture
 from sampan.oci.platforms import satisfies, shown
 
@@ -171,7 +173,10 @@ def _complete(core: Core, container: Container) -> list[str]:
     if host_config.volume_driver not in ("", "local"):
         raise Unsupported(f"volume driver {host_config.volume_driver!r}: only local is offered")
     health.check(config.healthcheck, config.health_on_failure)
-    return [*validate_host_config(config, host_config)]
+    warnings = [*validate_host_config(config, host_config)]
+    if config.working_dir:
+        config.working_dir = os.path.normpath(config.working_dir).replace("//", "/")
+    return warnings
 
 
 def _network_mode(core: Core, mode: str, disabled: bool | None) -> str:
@@ -205,6 +210,8 @@ def _make(core: Core, container: Container, image: Image) -> None:
     with ExitStack() as undo:
         core.driver.create_container(container.id, image.top_layer, storage_size(container.host_config))
         undo.callback(core.driver.remove_container, container.id)
+        if container.config.working_dir != image.config.working_dir:  # the image's own is there, mostly
+            _make_working_directory(core, container)
         directory = core.directory(container.id)
         directory.mkdir(mode=0o710, parents=True)
         undo.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -214,6 +221,23 @@ def _make(core: Core, container: Container, image: Image) -> None:
                 _give_volume(core, container, point, undo)
         _record(core, container)
         undo.pop_all()
+
+
+def _make_working_directory(core: Core, container: Container) -> None:
+    """Make the directory that `-w` names, so that it is there for `docker cp` before the first start.
+
+    Raises:
+        SampanError: something else is there, in Docker's words.
+    """
+    path = container.config.working_dir
+    root = os.open(core.driver.mount(container.id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(beneath.make_directory(root, path))
+    except NotADirectoryError:
+        raise SampanError(f"Cannot mkdir: {path} is not a directory") from None
+    finally:
+        os.close(root)
+        core.driver.unmount(container.id)
 
 
 def _give_volume(core: Core, container: Container, point: MountPoint, undo: ExitStack) -> None:

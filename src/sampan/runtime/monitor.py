@@ -86,6 +86,8 @@ class Monitor(Run):
             Loop(), "container", request.id, request.rundir,
             terminal=spec.process is not None and spec.process.terminal,
             open_stdin=request.open_stdin, stdin_once=request.stdin_once,
+            # Whoever wants nothing of the output on the disk has it nowhere.
+            kept_in=os.path.dirname(request.log.path) if request.log is not None else "",
         )  # fmt: skip
         self._order = order
         self._spec = spec

@@ -42,6 +42,7 @@ class Run:
         terminal: whether the process has one.
         open_stdin: whether there is a pipe to its stdin.
         stdin_once: whether stdin closes with the first client's side.
+        kept_in: a directory on whose file system output is kept for clients that do not take it; "" for none.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Run:
         terminal: bool,
         open_stdin: bool,
         stdin_once: bool,
+        kept_in: str = "",
     ) -> None:
         self._loop = loop
         self._kind = kind
@@ -63,6 +65,7 @@ class Run:
         self._terminal = terminal
         self._open_stdin = open_stdin
         self._stdin_once = stdin_once
+        self._kept_in = kept_in
         self._sessions: list[Session] = []
         self._connections: dict[int, socket.socket] = {}
         self._outputs: dict[str, int] = {}
@@ -205,12 +208,11 @@ class Run:
             if session.pending and session.waits():
                 timeout = _HEAD_PAUSE_S
                 continue
-            patience = session.patience_s()
-            if patience == 0:
-                session.dead = True
+            due = session.tend()
+            if session.dead:
                 timeout = 0
-            elif patience > 0:
-                timeout = patience if timeout < 0 else min(timeout, patience)
+            elif due > 0:
+                timeout = due if timeout < 0 else min(timeout, due)
         if self._status is not None and not self._finished:
             if not self._outputs or self._drained_enough():
                 self._finish()
@@ -251,7 +253,7 @@ class Run:
         self._last_read_ns = now
 
     def tend(self) -> None:
-        """Drop and close clients that are done, and stop reading a stream that a live client cannot take."""
+        """Drop and close clients that are done, and stop reading a stream that has to wait for one."""
         for session in list(self._sessions):
             if session.dead or (session.ending and not session.pending):
                 self._drop(session)
@@ -265,7 +267,7 @@ class Run:
                 self._loop.set_mask(session.fd, mask | (select.EPOLLOUT if sendable else 0))
         for stream, fd in self._outputs.items():
             blocked = self._status is None and any(
-                session.pending and stream in session.wants for session in self._sessions
+                stream in session.wants and session.holds() for session in self._sessions
             )
             self._loop.set_mask(fd, 0 if blocked else select.EPOLLIN)
         stdin = self._stdin
@@ -278,7 +280,7 @@ class Run:
     # --- clients ---
 
     def _attach(self, fd: int, attachment: Attachment, patient: bool = False) -> None:
-        session = Session(fd, attachment, self._terminal, patient)
+        session = Session(fd, attachment, self._terminal, patient, self._kept_in)
         if session.reads and self._stdin is None:
             session.reads = False
         self._sessions.append(session)
@@ -312,8 +314,7 @@ class Run:
         if self._stdin is not None and data:
             self._stdin.write(data)
         if detached:
-            session.ending = True
-            session.reads = False
+            session.detach()
             self._tell({"event": "detached"})
 
     def _end_input(self, session: Session) -> None:
@@ -437,7 +438,7 @@ class Run:
     def _drained_enough(self) -> bool:
         if time.monotonic() >= self._deadline:
             return True
-        return sum(len(session.pending) for session in self._sessions) > _DRAIN_BYTES
+        return sum(session.memory_bytes for session in self._sessions) > _DRAIN_BYTES
 
     def _finish(self) -> None:
         assert self._status is not None

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 
 from sampan.linux.sockets import unread_bytes
+from sampan.runtime.backlog import Backlog
 from sampan.runtime.protocol import Attachment
 
 READ_BYTES = 65536
 HEAD_S = 0.1  # for how long output waits until the client has read the answer's head
-STALLED_S = 10.0  # a client that takes nothing for so long is as good as gone
+STALLED_S = 1.0  # a client that takes nothing for so long keeps the process waiting no longer
+GONE_S = 10.0  # … and is as good as gone, where what it does not take can be kept nowhere
 STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
@@ -66,14 +68,21 @@ class Session:
     Its first output waits until it has read what was sent before, the head of an HTTP answer: some clients
     (docker-py) read that through a buffer, go on with the bare socket, and would lose what came along.
 
+    A client that takes output more slowly than it comes paces the process, as a pipe does. One that takes
+    none does not: its share is then kept on the disk, until it has caught up. When that becomes too much, a
+    patient one's process waits, since it wants every byte, and another one is let go.
+
     Args:
         fd: its socket; owned from now on.
         attachment: what it takes part in.
         terminal: the process has a terminal: detach keys count.
-        patient: it may keep the process waiting for as long as it reads nothing.
+        patient: it may keep the process waiting for as long as it likes, when nothing more can be kept.
+        directory: on whose file system output is kept for it; "" for nowhere.
     """
 
-    def __init__(self, fd: int, attachment: Attachment, terminal: bool, patient: bool) -> None:
+    def __init__(
+        self, fd: int, attachment: Attachment, terminal: bool, patient: bool, directory: str = ""
+    ) -> None:
         self.sock = socket.socket(fileno=fd)
         self.fd = fd
         self.reads = attachment.stdin
@@ -83,28 +92,46 @@ class Session:
         self.framed = attachment.framed
         self.scanner = DetachScanner(attachment.detach_keys if terminal else b"")
         self.prefix = attachment.prefix
-        self.pending = bytearray()
+        self.pending = bytearray()  # what comes next; empty only when nothing at all waits
         self.ending = False  # gets what is pending, then is closed
         self.dead = False
         self._opened = False  # the head was read, or HEAD_S have passed
         self._opens_at = 0.0
         self._patient = patient
         self._taken_at = 0.0  # when it last took bytes, while some are pending
+        self._directory = directory
+        self._backlog: Backlog | None = None  # what comes behind `pending`
+        self._rest = bytearray()  # and behind that, for which the backlog had no room
+        self._paid_bytes = 0  # what it took and has not yet been replaced, while there is a backlog
         self.half_closed = False  # it will send nothing more, which says nothing of what it still reads
 
     def send(self, stream: str, data: bytes) -> None:
-        """Send output; what the client does not take at once is kept in `pending`."""
+        """Send output; what the client does not take at once is kept."""
         if self.dead or self.ending or stream not in self.wants:
             return
         if self.framed:
             data = frame(stream, data)
-        if self.pending or self.waits():
-            self.pending += data
+        if self.pending:
+            self._keep(data)
             return
-        sent = self._try(data)
+        sent = 0 if self.waits() else self._try(data)
         if sent < len(data) and not self.dead:
             self.pending += memoryview(data)[sent:]
             self._taken_at = time.monotonic()
+
+    def _keep(self, data: bytes) -> None:
+        self._paid_bytes = max(0, self._paid_bytes - len(data))
+        if self._backlog is None and self._directory and self._stalled():
+            self._paid_bytes = 0
+            try:
+                self._backlog = Backlog(self._directory)
+            except OSError:
+                self._directory = ""  # no room, or a file system that knows no such files
+        if self._backlog is None:
+            self.pending += data
+        else:
+            kept = 0 if self._rest else self._backlog.put(data)
+            self._rest += memoryview(data)[kept:]
 
     def flush(self) -> None:
         """Send what is pending, as far as the client takes it."""
@@ -112,7 +139,40 @@ class Session:
             taken = self._try(self.pending)
             if taken:
                 self._taken_at = time.monotonic()
+                self._paid_bytes += taken
                 del self.pending[:taken]
+            if not self.pending and self._backlog is not None:
+                self._refill(self._backlog)
+
+    def _refill(self, backlog: Backlog) -> None:
+        try:
+            if len(backlog):
+                self.pending += backlog.take(READ_BYTES)
+        except OSError:
+            self.dead = True  # what comes next is lost, and what is behind it must not be taken for it
+            return
+        if self._rest:
+            del self._rest[: backlog.put(self._rest)]
+        if not self.pending:
+            self.pending, self._rest = self._rest, bytearray()
+        if not len(backlog):
+            backlog.close()
+            self._backlog = None
+            self._paid_bytes = 0
+
+    def detach(self) -> None:
+        """Its user has left: what is on its way is still sent, what was kept is of no use."""
+        self.ending = True
+        self.reads = False
+        self._rest.clear()
+        if self._backlog is not None:
+            self._backlog.close()
+            self._backlog = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much is kept for it in memory."""
+        return len(self.pending) + len(self._rest)
 
     def waits(self) -> bool:
         """Whether the client has the answer's head still to read."""
@@ -125,11 +185,28 @@ class Session:
                 self._opened = True
         return not self._opened
 
-    def patience_s(self) -> float:
-        """How long the process may still be kept waiting for it; negative for no limit."""
-        if self._patient or not self.pending or self.dead:
+    def _stalled(self) -> bool:
+        return time.monotonic() >= self._taken_at + STALLED_S
+
+    def holds(self) -> bool:
+        """Whether the process has to wait for it now."""
+        if not self.pending or self.dead:
+            return False
+        if self._rest or not self._directory:
+            return True
+        return not self._stalled() and (self._backlog is None or not self._paid_bytes)
+
+    def tend(self) -> float:
+        """Let go of it when it is due; seconds until to ask again, negative for when something happens."""
+        if not self.pending or self.dead or (self._patient and (self._rest or not self._directory)):
             return -1.0
-        return max(0.0, self._taken_at + STALLED_S - time.monotonic())
+        limit = STALLED_S if self._directory else GONE_S
+        left = self._taken_at + limit - time.monotonic()
+        if left > 0:
+            return left
+        if self._rest or not self._directory:
+            self.dead = True
+        return -1.0
 
     def _try(self, data: bytes | bytearray) -> int:
         try:
@@ -158,6 +235,8 @@ class Session:
         except OSError:
             pass  # it has left already
         self.sock.close()
+        if self._backlog is not None:
+            self._backlog.close()
 
 
 class Stdin:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
-from sampan.runtime import wire
+from sampan.runtime import backlog as backlog_module
+from sampan.runtime import sessions, wire
+from sampan.runtime.backlog import Backlog
 from sampan.runtime.protocol import Attachment, ExecRequest, LaunchRequest, LogSpec
 from sampan.runtime.sessions import DetachScanner, Session, frame
 
@@ -114,3 +118,131 @@ def test_the_first_output_does_not_wait_for_ever() -> None:
     assert ours.recv(100) == b"head\r\n\r\nfirst"
     session.close()
     ours.close()
+
+
+def test_a_backlog_is_a_ring_within_its_bound(tmp_path: Path) -> None:
+    backlog = Backlog(str(tmp_path), 1000)
+    dice = random.Random(5)
+    model = bytearray()
+    for _ in range(2000):
+        data = dice.randbytes(dice.randrange(400))
+        kept = backlog.put(data)
+        assert kept == min(len(data), 1000 - len(model))
+        model += data[:kept]
+        if model:
+            taken = backlog.take(dice.randrange(1, 500))
+            assert taken and model.startswith(taken)
+            del model[: len(taken)]
+        assert len(backlog) == len(model)
+    backlog.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _stuck(directory: Path, patient: bool) -> tuple[socket.socket, Session, bytes]:
+    """A client that reads nothing, its session, and what was sent until it waited."""
+    mine, theirs = socket.socketpair()
+    attachment = Attachment(False, True, False, False)
+    session = Session(theirs.detach(), attachment, False, patient, str(directory))
+    sent = b"first " * 100_000
+    session.send("stdout", sent)
+    assert session.pending
+    return mine, session, sent
+
+
+@pytest.mark.parametrize("patient", [False, True])
+def test_a_client_that_stalls_holds_nobody_and_still_gets_every_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    monkeypatch.setattr(backlog_module.Backlog.__init__, "__defaults__", (3_000_000,))
+    mine, session, sent = _stuck(tmp_path, patient)
+    assert session.holds(), "one that is merely slow paces the process"
+    assert 0 < session.tend() <= sessions.STALLED_S
+    monkeypatch.setattr(sessions, "STALLED_S", 0.0)
+    pieces = [bytes([number]) * 60_000 for number in range(45)]
+    for piece in pieces:
+        assert not session.holds()
+        session.send("stdout", piece)
+        assert session.tend() < 0 and not session.dead
+    assert session.memory_bytes < len(sent)
+    monkeypatch.setattr(sessions, "STALLED_S", 1e9)
+    assert session.holds(), "it takes output again"
+    got = bytearray()
+    paced = 0
+    while session.pending:
+        got += mine.recv(1 << 20)
+        session.flush()
+        if paced < 20 and not session.holds():
+            paced += 1
+            pieces.append(b"more" * 1000)
+            session.send("stdout", pieces[-1])
+    session.close()
+    while piece := mine.recv(1 << 20):
+        got += piece
+    assert paced == 20
+    assert got == sent + b"".join(pieces)
+    mine.close()
+
+
+def test_when_no_more_can_be_kept_a_patient_clients_process_waits_and_another_client_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog_module.Backlog.__init__, "__defaults__", (100_000,))
+    monkeypatch.setattr(sessions, "STALLED_S", 0.0)
+    for patient in (True, False):
+        mine, session, sent = _stuck(tmp_path, patient)
+        for _ in range(3):
+            session.send("stdout", b"y" * 60_000)
+        session.tend()
+        assert session.dead is not patient
+        assert session.holds() is patient
+        got = bytearray()
+        while patient and session.pending:
+            got += mine.recv(1 << 20)
+            session.flush()
+        assert not patient or got + mine.recv(1 << 20) == sent + b"y" * 180_000
+        session.close()
+        mine.close()
+
+
+def test_without_a_place_for_it_a_client_has_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, theirs = socket.socketpair()
+    session = Session(theirs.detach(), Attachment(False, True, False, False), False, False)
+    session.send("stdout", b"x" * 1_000_000)
+    assert session.holds() and 0 < session.tend() <= sessions.GONE_S
+    monkeypatch.setattr(sessions, "GONE_S", 0.0)
+    session.tend()
+    assert session.dead
+    session.close()
+    mine.close()
+
+
+def test_one_who_reads_the_head_late_is_not_taken_for_gone() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.send(b"head\r\n\r\n")
+    session = Session(theirs.detach(), Attachment(False, True, True, False), terminal=True, patient=False)
+    session.send("stdout", b"first")
+    assert ours.recv(100) == b"head\r\n\r\n"
+    assert not session.waits()
+    session.tend()
+    session.flush()
+    assert ours.recv(100) == b"first"
+    session.close()
+    ours.close()
+
+
+def test_one_who_detaches_is_not_kept_for_what_it_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "STALLED_S", 0.0)
+    mine, session, sent = _stuck(tmp_path, True)
+    session.send("stdout", b"y" * 60_000)
+    session.detach()
+    got = bytearray()
+    while session.pending:
+        got += mine.recv(1 << 20)
+        session.flush()
+    session.close()
+    while piece := mine.recv(1 << 20):
+        got += piece
+    assert got == sent
+    mine.close()
