@@ -105,8 +105,9 @@ def operations() -> tuple[Operation, ...]:
     """All of them, those with the fewest parameters first."""
     found = []
     for path, methods in specification()["paths"].items():
-        # names of images have slashes
+        # names of images have slashes, and by links those of containers: PARENT/ALIAS
         pattern = re.sub(r"\\{(\w+)\\}", lambda m: ".+" if m[1] == "name" else "[^/]+", re.escape(path))
+        pattern = re.sub("^/containers/\\[.*?\\+", "/containers/[^/]+(?:/[^/]+)?", pattern)
         for method, described in methods.items():
             responses = {str(status): answer for status, answer in described["responses"].items()}
             found.append(Operation(method.upper(), path, re.compile(pattern, re.DOTALL), responses))

@@ -198,6 +198,7 @@ class Core:
         self.metrics = Metrics()
         self.shipping = Shipping()
         self.containers: dict[str, Live] = {}
+        self.linked: dict[str, set[str]] = {}  # who has links to a container, by ids (`links`)
         self.background: set[asyncio.Task[Any]] = set()
         self._unwritten: set[str] = set()  # ids of what waits for room on the disk
         self.pruning: set[str] = set()  # the kinds of objects that are being pruned
@@ -229,7 +230,7 @@ class Core:
     # --- containers ---
 
     def get(self, reference: str) -> Live:
-        """The container of this id, name, or unambiguous id prefix.
+        """The container of this id, name, name of a link, or unambiguous id prefix.
 
         Raises:
             ContainerNotFound, InvalidParameter: none, or more than one.
@@ -248,6 +249,11 @@ class Core:
         for live in self.containers.values():
             if live.container.name == name:
                 return live
+        if "/" in name and self.linked:
+            parent, _, alias = name.rpartition("/")
+            for live in self.containers.values():
+                if live.container.name == parent:
+                    return self.containers.get(live.container.links.get(alias, ""))
         matches = [live for live in self.containers.values() if reference and live.id.startswith(reference)]
         if len(matches) > 1:
             raise InvalidParameter(f"Multiple IDs found with provided prefix: {reference}")

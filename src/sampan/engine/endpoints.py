@@ -9,10 +9,10 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-from sampan.engine import ports
+from sampan.engine import links, ports
 from sampan.engine.core import Core
 from sampan.engine.model import Container, EndpointSettings
-from sampan.errors import Conflict, InvalidParameter, SampanError, Unsupported
+from sampan.errors import InvalidParameter, Unsupported
 from sampan.network import Network, Pool, Request, Sandbox, check_mac, not_at_a_bridge
 from sampan.network.egress import parse
 from sampan.network.settings import check_interface
@@ -67,7 +67,7 @@ def complete(core: Core, container: Container, given: dict[str, EndpointSettings
         clear(settings)
         settings.network_id = ""
     _check_together(mode, list(chosen))
-    _take_links(core, container, chosen)
+    links.take(core, container, chosen)
     if config.mac_address and mode in chosen:
         theirs = chosen[mode].desired_mac_address
         if theirs and check_mac(theirs) != check_mac(config.mac_address):
@@ -79,20 +79,6 @@ def complete(core: Core, container: Container, given: dict[str, EndpointSettings
     container.networks = chosen
     if container.host_config.egress:
         check_drivers(core, container)
-
-
-def _take_links(core: Core, container: Container, chosen: dict[str, EndpointSettings]) -> None:
-    """Links of the host config are those of the main network; on the default bridge their targets must be."""
-    links, mode = container.host_config.links or [], container.host_config.network_mode
-    for link in links:
-        parse_link(link)
-    if mode in chosen and links and mode != "bridge":
-        chosen[mode].links = chosen[mode].links or list(links)
-    default = chosen.get("bridge")
-    for link in [*(links if mode == "bridge" else ()), *((default.links if default else None) or ())]:
-        target, _ = parse_link(link)
-        if core.find(target) is None:
-            raise InvalidParameter(f"could not get container for {target}: No such container: {target}")
 
 
 def _check_together(mode: str, names: list[str]) -> None:
@@ -131,7 +117,7 @@ def check(network: Network, settings: EndpointSettings) -> None:
         check_mac(settings.desired_mac_address)
     _check_options(settings.driver_opts or {})
     for link in settings.links or ():
-        parse_link(link)
+        links.parse(link)
     if problems:
         raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(problems))
 
@@ -208,21 +194,6 @@ def sysctls(text: str, interface: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def parse_link(text: str) -> tuple[str, str]:
-    """Target and alias of `--link target:alias`; the alias is the target's name where none is given.
-
-    Raises:
-        InvalidParameter: in Docker's words.
-    """
-    parts = text.split(":")
-    if not text:
-        raise InvalidParameter("empty string specified for links")
-    if len(parts) > 2 or not parts[0]:
-        raise InvalidParameter(f"bad format for links: {text}")
-    target = parts[0].removeprefix("/")
-    return target, (parts[1] if len(parts) == 2 and parts[1] else target).rpartition("/")[2]
-
-
 # --- what it comes to ---
 
 
@@ -260,12 +231,12 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
     mac, options = settings.desired_mac_address, settings.driver_opts or {}
     if name == container.host_config.network_mode:
         mac = mac or container.config.mac_address or ""
-    links = {}
+    aliases = {}
     if not network.predefined:
         settings.dns_names = dns_names(container, settings)
-        for target, alias in map(parse_link, settings.links or ()):
+        for target, alias in map(links.parse, settings.links or ()):
             found = core.find(target)
-            links[alias] = found.container.name if found is not None else target
+            aliases[alias] = found.container.name if found is not None else target
     return Request(
         network_id=network.id,
         address=settings.ipam_config.ipv4_address if settings.ipam_config is not None else "",
@@ -276,7 +247,7 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
         link_local=tuple((settings.ipam_config.link_local_ips if settings.ipam_config else None) or ()),
         sysctls=sysctls(chosen, "IFNAME") if (chosen := options.get(_SYSCTLS)) else (),
         names=tuple(settings.dns_names or ()),
-        links=links,
+        links=aliases,
         egress=parse(container.host_config.egress) if container.host_config.egress else None,
     )
 
@@ -328,35 +299,3 @@ def clear_all(container: Container) -> None:
     container.sandbox_key, container.ports = "", {}
     for settings in container.networks.values():
         clear(settings)
-
-
-# --- links on the default bridge ---
-
-
-def linked_hosts(core: Core, container: Container) -> list[tuple[str, str]]:
-    """Addresses and names of the containers that this one is linked to on the default bridge.
-
-    Raises:
-        SampanError: one is not there, does not run or is not on that bridge; in Docker's words.
-    """
-    found = []
-    settings = container.networks.get("bridge")
-    links = container.host_config.links if container.host_config.network_mode == "bridge" else None
-    for link in dict.fromkeys([*(links or ()), *((settings.links if settings else None) or ())]):
-        target, alias = parse_link(link)
-        other = core.get(target).container
-        if not other.state.running:
-            raise SampanError(
-                f"Cannot link to a non running container: /{other.name} AS /{container.name}/{alias}"
-            )
-        theirs = other.networks.get("bridge")
-        if theirs is None or settings is None or not theirs.ip_address:
-            raise Conflict(f"Cannot link to /{other.name}, as it does not belong to the default network")
-        if not core.networks.options.icc:
-            raise Unsupported(
-                f"link to {other.name}: on a bridge without communication between containers (--icc=false) "
-                "links open nothing"
-            )
-        names = dict.fromkeys((alias, other.config.hostname, other.name))
-        found.append((theirs.ip_address, " ".join(name for name in names if name)))
-    return found

@@ -25,7 +25,7 @@ def check(config: ContainerConfig, host_config: HostConfig) -> list[str]:
     if mode not in MODES:
         raise InvalidParameter(f"label {LABEL}: {mode!r} is none of {', '.join(MODES)}")
     for text in config.exposed_ports or ():
-        _split(text)
+        split(text)
     for binding in _bindings(config, host_config):
         binding.choices()
         binding.address()
@@ -48,21 +48,26 @@ def record(container: Container, published: Iterable[Published]) -> None:
         found.append(PortBinding(one.host_ip, str(one.host_port)))
 
 
+def exposed(config: ContainerConfig, host_config: HostConfig) -> set[tuple[int, str]]:
+    """The ports, with their protocols, that a container says it listens at."""
+    return set(map(split, [*(config.exposed_ports or ()), *(host_config.port_bindings or ())]))
+
+
 def _bindings(config: ContainerConfig, host_config: HostConfig) -> Iterable[Binding]:
     bound = host_config.port_bindings or {}
     for text, places in bound.items():
-        port, protocol = _split(text)
+        port, protocol = split(text)
         for place in places or ():
             yield Binding(protocol, port, place.host_ip, place.host_port)
     if host_config.publish_all_ports:
-        taken = {_split(text) for text, places in bound.items() if places}
+        taken = {split(text) for text, places in bound.items() if places}
         for text in config.exposed_ports or ():
-            port, protocol = _split(text)
+            port, protocol = split(text)
             if (port, protocol) not in taken:
                 yield Binding(protocol, port)
 
 
-def _split(text: str) -> tuple[int, str]:
+def split(text: str) -> tuple[int, str]:
     """Port and protocol of `80/tcp`, or of `80`, which is tcp's.
 
     Raises:

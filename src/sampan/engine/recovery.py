@@ -9,7 +9,18 @@ import shutil
 import time
 from functools import partial
 
-from sampan.engine import ending, execs, health, oom, removal, resolution, restarting, sources, starting
+from sampan.engine import (
+    ending,
+    execs,
+    health,
+    links,
+    oom,
+    removal,
+    resolution,
+    restarting,
+    sources,
+    starting,
+)
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.shipping import owes
 from sampan.errors import NotFound, NotModified, SampanError
@@ -25,6 +36,7 @@ async def recover(core: Core) -> None:
     for container in core.store.load():
         core.containers[container.id] = live = Live(container)
         live.ended.set()
+        links.index(core, container)
         for point in container.mounts:
             if point.type == "volume":
                 with contextlib.suppress(NotFound):  # told when it is started

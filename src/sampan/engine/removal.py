@@ -11,7 +11,7 @@ import contextlib
 import logging
 import shutil
 
-from sampan.engine import ending, restarting
+from sampan.engine import ending, links, restarting
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.metrics import timed
 from sampan.engine.model import Container
@@ -105,6 +105,7 @@ async def _forget(core: Core, live: Live, volumes: bool) -> None:
     core.store.delete(live.id)
     core.volumes.forget(live.id)
     del core.containers[live.id]
+    links.forget(core, live.container)
     live.removed.set()
     live.tell_ended()
     if live.removal is not None:

@@ -19,6 +19,7 @@ from sampan.engine import (
     ending,
     endpoints,
     health,
+    links,
     log_config,
     networks,
     oom,
@@ -327,7 +328,7 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         domainname=config.domainname,
         addresses=addresses,
         extra_hosts=host_config.extra_hosts or [],
-        linked=endpoints.linked_hosts(core, container),
+        linked=links.connect(core, container),
         host_mode=on_host,
         host_gateway=core.networks.gateway,
     )

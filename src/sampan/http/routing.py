@@ -1,7 +1,8 @@
 """Which function answers which path: a small table, compiled once.
 
 Patterns are those of the Engine API's description: `/containers/{id}/json`. `{name:path}` takes slashes too,
-as image names have them. The version prefix (`/v1.41`) is gone before a path gets here.
+as image names have them; a container may also be called `PARENT/ALIAS`, by a link. The version prefix
+(`/v1.41`) is gone before a path gets here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Handler = Callable[["Request"], Awaitable["Response | None"]]
 H = TypeVar("H", bound=Callable[..., object])
 
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+_CONTAINER = "[^/]+(?:/[^/]+)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ class Router:
         end = 0
         for found in _PARAMETER.finditer(entry.pattern):
             parts.append(re.escape(entry.pattern[end : found.start()]))
-            parts.append(f"(?P<{found[1]}>{'.+' if found[2] else '[^/]+'})")
+            kind = ".+" if found[2] else _CONTAINER if entry.pattern.startswith("/containers/{") else "[^/]+"
+            parts.append(f"(?P<{found[1]}>{kind})")
             end = found.end()
         parts.append(re.escape(entry.pattern[end:]))
         compiled = re.compile("".join(parts), re.DOTALL)

@@ -70,6 +70,7 @@ ARP_SADDR_IP = Field(7, 4, ("payload", (_NETWORK, 14)))
 IP_SADDR = Field(7, 4, ("payload", (_NETWORK, 12)))
 IP_DADDR = Field(7, 4, ("payload", (_NETWORK, 16)))
 L4PROTO = Field(12, 1, ("meta", (_META_L4PROTO,)))
+TH_SPORT = Field(13, 2, ("payload", (_TRANSPORT, 0)))
 TH_DPORT = Field(13, 2, ("payload", (_TRANSPORT, 2)))
 
 

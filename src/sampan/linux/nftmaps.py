@@ -41,7 +41,7 @@ _ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _FAMILIES: dict[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NAT_DESTINATION = 1
 _ELEMENTS_IN_MESSAGE = 400  # an attribute holds 64 KiB
-_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -126,7 +126,7 @@ class RedirectionMap:
     ) -> Message:
         elements = []
         for one in redirections:
-            key = struct.pack("B3x", _NUMBERS[one.protocol])
+            key = struct.pack("B3x", NUMBERS[one.protocol])
             if one.address is not None:
                 key += one.address.packed
             members = [nested(1, attribute(1, key + struct.pack(">H2x", one.port)))]

@@ -14,6 +14,7 @@ from sampan.network.files import (
     write_resolution,
     write_resolv_conf,
 )
+from sampan.network.linking import Link
 from sampan.network.model import (
     PREDEFINED,
     AddressPool,
@@ -40,6 +41,7 @@ __all__ = [
     "BridgeOptions",
     "Endpoint",
     "Gated",
+    "Link",
     "Member",
     "Names",
     "Network",

@@ -223,6 +223,18 @@ def disable_loopback(name: str) -> None:
         Path(f"/proc/sys/net/ipv4/conf/{name}/route_localnet").write_text("0")
 
 
+def answer_for_neighbours(name: str, wanted: bool) -> None:
+    """Let a bridge answer the ARP questions of its isolated ports for one another with its own MAC address.
+
+    `proxy_arp_pvlan` (ip-sysctl.rst) and `proxy_delay` (arp(7)). With /proc/sys read-only, it does not.
+    """
+    switch = Path(f"/proc/sys/net/ipv4/conf/{name}/proxy_arp_pvlan")
+    with contextlib.suppress(OSError):
+        if switch.read_text().strip() != str(int(wanted)):
+            Path(f"/proc/sys/net/ipv4/neigh/{name}/proxy_delay").write_text("0")  # else up to 0.8 s
+            switch.write_text(str(int(wanted)))
+
+
 def enable_forwarding() -> str | None:
     """Switch IPv4 forwarding on when it is off; a warning when that is not possible."""
     try:

@@ -83,7 +83,13 @@ def own_names(hostname: str, domainname: str) -> str:
     return fqdn if bare == fqdn else f"{fqdn} {bare}"
 
 
-def change_hosts(path: Path, *, add: Sequence[tuple[str, str]] = (), drop: Sequence[str] = ()) -> None:
+def change_hosts(
+    path: Path,
+    *,
+    add: Sequence[tuple[str, str]] = (),
+    drop: Sequence[str] = (),
+    forget: Sequence[str] = (),
+) -> None:
     """Change a running container's /etc/hosts: in place, as it is mounted in the container.
 
     What the container has written there stays; a file that it has made larger than 1 MiB is only added to.
@@ -91,18 +97,25 @@ def change_hosts(path: Path, *, add: Sequence[tuple[str, str]] = (), drop: Seque
     Args:
         add: addresses and names.
         drop: addresses whose lines go.
+        forget: names; lines go that have one as the first, but for those that every container has.
     """
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(fd, "r+b", buffering=0) as file:
-        if drop and os.fstat(fd).st_size <= _READ_BYTES:
-            wanted = {address.encode() for address in drop}
+        if (drop or forget) and os.fstat(fd).st_size <= _READ_BYTES:
             lines = file.read().splitlines(keepends=True)
-            kept = b"".join(line for line in lines if line.split(b"\t", 1)[0] not in wanted)
+            kept = b"".join(line for line in lines if not _is_about(line, drop, forget))
             file.seek(0)
             file.write(kept)
             file.truncate()
         file.seek(0, os.SEEK_END)
         file.write("".join(f"{address}\t{name}\n" for address, name in add).encode())
+
+
+def _is_about(line: bytes, addresses: Sequence[str], names: Sequence[str]) -> bool:
+    address, _, rest = line.decode(errors="replace").partition("\t")
+    if address in addresses:
+        return True
+    return rest.split()[:1] in [[name] for name in names] and address not in dict(_LOOPBACK_RECORDS)
 
 
 def parse_extra_host(entry: str, host_gateway: str) -> tuple[str, str]:

@@ -21,8 +21,22 @@ from dataclasses import dataclass
 
 from sampan.linux import features, nftables, nftmaps, nftprobe
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
+from sampan.linux.nftkeys import (
+    IIFNAME,
+    IP_DADDR,
+    IP_SADDR,
+    L4PROTO,
+    TH_DPORT,
+    TH_SPORT,
+    Element,
+    KeySet,
+    interface,
+    port,
+    protocol,
+)
 from sampan.linux.nftsets import InnerVerdicts, InterfaceSet, SubnetSet
 
+_PASSAGES = KeySet("passages", (IIFNAME, IP_SADDR, IP_DADDR, L4PROTO, TH_DPORT))
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
 
@@ -44,6 +58,23 @@ class Zone:
     masquerade: bool
     internal: bool
     subnet6: ipaddress.IPv6Network | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A port that one container may reach of another, though their bridge keeps them apart."""
+
+    bridge: str
+    source: ipaddress.IPv4Address
+    destination: ipaddress.IPv4Address
+    port: int
+    protocol: str
+
+    @property
+    def key(self) -> bytes:
+        """What it is in `_PASSAGES`."""
+        ends = self.source.packed + self.destination.packed
+        return interface(self.bridge) + ends + protocol(nftmaps.NUMBERS[self.protocol]) + port(self.port)
 
 
 class Firewall:
@@ -75,7 +106,10 @@ class Firewall:
         ]
 
     def put(
-        self, zones: Sequence[Zone], published: Callable[[], Sequence[nftmaps.Redirection]] = tuple
+        self,
+        zones: Sequence[Zone],
+        published: Callable[[], Sequence[nftmaps.Redirection]] = tuple,
+        passages: Sequence[Passage] = (),
     ) -> list[str]:
         """Put the tables in place, whole; returns warnings when they cannot be.
 
@@ -83,11 +117,13 @@ class Firewall:
             published: tells what is published, so that what is just being published is in it or comes after.
         """
         with self._lock:
-            return self._put(zones, published())
+            return self._put(zones, published(), passages)
 
-    def _put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> list[str]:
+    def _put(
+        self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection], passages: Sequence[Passage]
+    ) -> list[str]:
         try:
-            self._table.put(zones, published)
+            self._table.put(zones, published, passages)
         except OSError as error:
             self.in_place = self.in_place6 = False
             why = "; ".join(features.lacking(part) for part in nftprobe.missing())
@@ -174,7 +210,12 @@ class _Table:
         self._subnets = SubnetSet("subnets", family)
         self._masqueraded = SubnetSet("masqueraded", family)
 
-    def put(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> None:
+    def put(
+        self,
+        zones: Sequence[Zone],
+        published: Sequence[nftmaps.Redirection],
+        passages: Sequence[Passage] = (),
+    ) -> None:
         """Put it in place, whole.
 
         Raises:
@@ -191,7 +232,10 @@ class _Table:
         contents = [one.message(self.name, number) for number, one in enumerate((*maps, *sets), 1)]
         contents += self._change(zones, add=True)
         contents += [message for one in maps for message in one.add(self.name, published)]
-        nftables.replace_table(self.name, self._chains(), tuple(contents), self.family)
+        if passages:
+            contents.append(_PASSAGES.message(self.name, len(contents) + 1))
+            contents += _PASSAGES.add(self.name, [Element(one.key) for one in passages])
+        nftables.replace_table(self.name, self._chains(passages), tuple(contents), self.family)
 
     def add(self, zone: Zone) -> None:
         """Take a network in.
@@ -233,8 +277,8 @@ class _Table:
     def _subnet(self, zone: Zone) -> nftables.IPNetwork | None:
         return zone.subnet if self.family == socket.AF_INET else zone.subnet6
 
-    def _chains(self) -> tuple[nftables.Chain, ...]:
-        """The chains, each rule with its reason.
+    def _chains(self, passages: Sequence[Passage]) -> tuple[nftables.Chain, ...]:
+        """The chains, each rule with its reason; with rules for passages only if there are some.
 
         The destination of what is for a published port is rewritten, both when it arrives (`prerouting`) and
         when the host itself sends it (`output`).
@@ -245,6 +289,7 @@ class _Table:
         answers = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
         forward = _rules(
             self._internal.iifname(within=False) + into + dnat + accept,  # published ports, also another's
+            *(_passing(passages[0].bridge) if passages else ()),
             self._inner.rule(),  # within one network
             self._internal.iifname() + drop,
             self._internal.oifname() + drop,
@@ -276,6 +321,18 @@ class _Table:
             )
         last = nftables.HOOK_POSTROUTING, nftables.PRIORITY_SRCNAT
         return (*chains, nftables.Chain("postrouting", "nat", *last, _rules(*postrouting)))
+
+
+def _passing(bridge: str) -> tuple[tuple[nftables.Expression, ...], ...]:
+    """Between containers that are kept apart: what has a passage, the answers, and errors about either."""
+    accept = nftables.accept()
+    back = _PASSAGES.rule(IIFNAME, IP_DADDR, IP_SADDR, L4PROTO, TH_SPORT)
+    within = nftables.iifname(bridge) + nftables.oifname(bridge)
+    return (
+        _PASSAGES.rule() + accept,
+        nftables.ct_state(nftables.CT_ESTABLISHED) + back + accept,
+        nftables.ct_state(nftables.CT_RELATED) + within + accept,
+    )
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, flows, lans, settings, subnets
 from sampan.network.files import host_nameservers
-from sampan.network.firewall import Firewall, Zone
+from sampan.network.firewall import Firewall, Passage, Zone
 from sampan.network.lans import Lan
+from sampan.network.linking import Link
 from sampan.network.model import BridgeOptions, Network, Pool
 from sampan.network.pool import AddressPool, parse_bip
 from sampan.network.settings import BridgeSettings
@@ -97,6 +98,7 @@ class Grounds:
     Args:
         options: the default bridge's.
         redirections: tells what is published.
+        links: tells what is open between containers of the default bridge that it keeps apart.
 
     Attributes:
         warnings: what this machine lacks; set by `start`.
@@ -111,12 +113,14 @@ class Grounds:
         default: Network,
         firewall: Firewall,
         redirections: Callable[[], Sequence[nftmaps.Redirection]],
+        links: Callable[[], Sequence[Link]],
     ) -> None:
         self.options = options
         self.warnings: list[str] = []
         self._store = store
         self._firewall = firewall
         self._redirections = redirections
+        self._links = links
         self._in_place: dict[str, Ground] = {}
         self._refusals: dict[str, str] = {}
         self.reserved: list[ipaddress.IPv4Network] = []
@@ -535,7 +539,10 @@ class Grounds:
             forwarding6 = warning is None
             warnings += [warning] if warning else []
         if self.options.iptables:
-            warnings += self._firewall.put([one.zone for one in grounds], self._redirections)
+            passages = self._passages()
+            warnings += self._firewall.put([one.zone for one in grounds], self._redirections, passages)
+            if self.default.id in self._in_place:
+                bridge.answer_for_neighbours(self.options.name, bool(passages) and self._firewall.in_place)
             if self._firewall.in_place:
                 found = [bridge.enable_loopback(one.settings.interface) for one in grounds]
                 warnings += [warning for warning in found if warning]
@@ -548,6 +555,36 @@ class Grounds:
             self._firewall.name, self._firewall.families, forwarding=forwarding, forwarding6=forwarding6
         )
         return warnings
+
+    def relink(self) -> None:
+        """Have those links open that there are now.
+
+        Raises:
+            Unavailable: there are some, and the firewall table is not there that they take.
+        """
+        with self._lock:
+            if self._watch is not None and self.options.iptables:
+                for warning in self._equip():
+                    log.warning("%s", warning)
+            if self._links() and not self._firewall.in_place:
+                raise Unavailable(
+                    "links cannot be opened on a bridge that keeps its containers apart (--icc=false): that "
+                    "takes our nftables table, which is switched off (--iptables=false) or which this kernel "
+                    "does not take; see the warnings of `info`"
+                )
+
+    def _passages(self) -> list[Passage]:
+        name = self.options.name
+        return [
+            Passage(
+                name,
+                ipaddress.IPv4Address(one.parent_address),
+                ipaddress.IPv4Address(one.child_address),
+                *port,
+            )
+            for one in self._links()
+            for port in one.ports
+        ]
 
     def _drop_watch(self) -> None:
         if self._watch is not None:

@@ -23,6 +23,7 @@ from sampan.network.firewall import Firewall
 from sampan.network.grounds import Grounds, ground
 from sampan.network.lans import Lan
 from sampan.network.leaving import delete_veth
+from sampan.network.linking import Link, Linking
 from sampan.network.model import (
     PREDEFINED,
     BridgeOptions,
@@ -71,7 +72,10 @@ class NetworkService:
         label = options.name if options.name != "none" else f"none-{default.id[:8]}"
         firewall = Firewall(f"sampan-{label}")
         self._publisher = Publisher(self._store, firewall, netns_dir.parent / "proxies")
-        self._grounds = Grounds(self._store, options, default, firewall, self._publisher.redirections)
+        self._linking = Linking(database, lambda: self._grounds.relink())
+        self._grounds = Grounds(
+            self._store, options, default, firewall, self._publisher.redirections, self._linking.all
+        )
         self.guard = Guard(database, f"{firewall.name}-egress", enabled=options.iptables)
         self.policies = Policies(self.guard, self._store, self._grounds)
         self._sandboxes = Sandboxes(
@@ -113,6 +117,7 @@ class NetworkService:
             if file.name not in keep:
                 namespace.remove(file)
         self._publisher.recall(keep)
+        self._linking.recall(keep)
         real = [(one, made) for one, made in self._store.networks() if not one.config_only]
         self._grounds.start(real, keep)
         self._grounds.warnings += self.guard.start()
@@ -430,11 +435,25 @@ class NetworkService:
         Raises:
             NotFound: it has none there.
         """
+        if network_id == self._grounds.default.id:
+            self._linking.forget(container_id)
         return self._sandboxes.disconnect(container_id, network_id, bindings)
 
     def withdraw(self, container_id: str) -> None:
         """Publish nothing of a container any more, before its address can be another's."""
         self._publisher.withdraw(container_id)
+
+    def link(self, link: Link) -> None:
+        """Open ports to a container, on a default bridge that keeps its containers apart.
+
+        Raises:
+            Unavailable: that takes our nftables table, which is not there.
+        """
+        self._linking.add(link)
+
+    def unlink(self, parent_id: str, child_id: str) -> None:
+        """Open them no more; where nothing is open that is fine."""
+        self._linking.remove(parent_id, child_id)
 
     def proxies(self, container_id: str) -> bool:
         """Whether any of a container's ports is published by proxy."""
@@ -454,6 +473,7 @@ class NetworkService:
 
     def remove_sandbox(self, container_id: str) -> None:
         """Let a container's namespace go; idempotent and quick."""
+        self._linking.forget(container_id)
         self._sandboxes.remove(container_id)
 
     def set_container_policy(self, container_id: str, text: str) -> None:

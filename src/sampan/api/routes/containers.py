@@ -17,6 +17,7 @@ from sampan.engine import (
     create,
     ending,
     explaining,
+    links,
     log_config,
     pausing,
     removal,
@@ -228,7 +229,8 @@ async def remove(request: Request) -> Response:
     engine: Engine = request.engine
     query = request.query
     if query.flag("link"):
-        raise Unsupported("link: links between containers are not offered")
+        await links.unlink(engine, request.params["id"])
+        return empty()
     live = engine.get(request.params["id"])
     await removal.remove(engine, live, force=query.flag("force"), volumes=query.flag("v"))
     return empty()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sampan.api.shapes.containers import listed, summary
-from sampan.engine import Core, Live, endpoints
+from sampan.engine import Core, Live, endpoints, links
 from sampan.engine.core import in_thread
 from sampan.engine.health import status as health_status
 from sampan.errors import InvalidParameter, NotFound
@@ -41,14 +41,21 @@ def choose(core: Core, everything: bool, limit: int, filters: Filters) -> list[L
 def list_as_json(core: Core, chosen: list[Live]) -> bytes:
     """The summaries of these containers, without sizes."""
     names = _image_names(core, chosen)
-    return b"[" + b",".join(listed(live, names[live.id]) for live in chosen) + b"]\n"
+    return (
+        b"["
+        + b",".join(listed(live, names[live.id], links.names(core, live.container)) for live in chosen)
+        + b"]\n"
+    )
 
 
 async def list_with_sizes(core: Core, chosen: list[Live]) -> list[dict[str, Any]]:
     """The summaries of these containers, with the sizes of their files."""
     sizes = await in_thread(lambda: [sizes_of(core, live) for live in chosen])
     names = _image_names(core, chosen)
-    return [summary(live, size, names[live.id]) for live, size in zip(chosen, sizes, strict=True)]
+    return [
+        summary(live, size, names[live.id], links.names(core, live.container))
+        for live, size in zip(chosen, sizes, strict=True)
+    ]
 
 
 def sizes_of(core: Core, live: Live) -> tuple[int, int]:

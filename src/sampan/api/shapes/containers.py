@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from sampan.api.shapes.times import human_duration, rfc3339
-from sampan.engine import Core, Exec, Live, endpoints
+from sampan.engine import Core, Exec, Live, endpoints, links
 from sampan.engine.model import Container, EndpointSettings, Health, MountPoint, State
 from sampan.engine.spec import confined_by
 from sampan.http import dump_json
@@ -101,17 +101,20 @@ def _port_map(container: Container) -> dict[str, list[dict[str, str]] | None]:
     return shown
 
 
-def summary(live: Live, size: tuple[int, int] | None, image_name: str) -> dict[str, Any]:
+def summary(
+    live: Live, size: tuple[int, int] | None, image_name: str, more_names: list[str]
+) -> dict[str, Any]:
     """One entry of `GET /containers/json`.
 
     Args:
         size: bytes of the writable layer and of the whole root file system, when asked for.
         image_name: what to call the image: as the user named it, or its id once the name means another.
+        more_names: what those call it who are linked to it.
     """
     container = live.container
     shape: dict[str, Any] = {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *more_names],
         "Image": image_name,
         "ImageID": container.image_id,
         "Command": _command(container),
@@ -129,7 +132,7 @@ def summary(live: Live, size: tuple[int, int] | None, image_name: str) -> dict[s
     return shape
 
 
-def listed(live: Live, image_name: str) -> bytes:
+def listed(live: Live, image_name: str, more_names: list[str]) -> bytes:
     """`summary` as JSON, kept with the container until something in it is another: lists are asked for often.
 
     What is in no key is settled when the container is made.
@@ -137,9 +140,9 @@ def listed(live: Live, image_name: str) -> bytes:
     container = live.container
     status = status_text(container.state, live.removing)
     places = [(name, *_ENDPOINT(endpoint)) for name, endpoint in container.networks.items()]
-    key = (container.name, image_name, live.status, status, places)
+    key = (container.name, image_name, live.status, status, places, more_names)
     if live.listed is None or live.listed[0] != key:
-        live.listed = key, dump_json(summary(live, None, image_name)).rstrip()
+        live.listed = key, dump_json(summary(live, None, image_name, more_names)).rstrip()
     return live.listed[1]
 
 
@@ -202,7 +205,7 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         "ProcessLabel": "",
         "AppArmorProfile": confined_by(container.host_config),
         "ExecIDs": [exec_.id for exec_ in live.execs.values() if exec_.process is not None] or None,
-        "HostConfig": _host_config(container),
+        "HostConfig": _host_config(core, container),
         "GraphDriver": {"Name": container.driver, "Data": core.driver.graph_data(container.id)},
         "Mounts": [_mount(point) for point in container.mounts],
         "Config": config,
@@ -215,14 +218,13 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
     return shape
 
 
-def _host_config(container: Container) -> dict[str, Any]:
+def _host_config(core: Core, container: Container) -> dict[str, Any]:
     """As the client gave it; of mounts, what was not given is left out, as by Docker."""
     shape: dict[str, Any] = encode(container.host_config)
     if shape["Mounts"]:
         shape["Mounts"] = [_given(mount) for mount in shape["Mounts"]]
-    if container.host_config.links:
-        pairs = map(endpoints.parse_link, container.host_config.links)
-        shape["Links"] = [f"/{target}:/{container.name}/{alias}" for target, alias in pairs]
+    if shape["Links"] or container.links:
+        shape["Links"] = links.shown(core, container) or None
     if shape["Egress"] is None:  # ours, not Docker's
         del shape["Egress"]
     return shape

@@ -58,7 +58,7 @@ def build_spec(inputs: SpecInputs) -> dict[str, Any]:
     process: dict[str, Any] = {
         "args": [mounts.INIT_PATH, "--", *args] if init is not None else args,
         "cwd": config.working_dir or "/",
-        "env": with_home(container_environment(config.hostname, config.tty, config.env or []), user.home),
+        "env": with_home(container_environment(container, config.tty), user.home),
         "terminal": config.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids},
         "capabilities": process_sets(names, user.uid),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from sampan.engine.model import Container
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -19,12 +21,13 @@ def override(defaults: Sequence[str], overrides: Iterable[str]) -> list[str]:
     return list(merged.values())
 
 
-def container_environment(hostname: str, tty: bool, given: Iterable[str]) -> list[str]:
-    """PATH, HOSTNAME and with a terminal TERM, then what the image and the user say."""
-    defaults = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={hostname}"]
+def container_environment(container: Container, tty: bool) -> list[str]:
+    """PATH, HOSTNAME and with a terminal TERM, then what links, the image and the user say."""
+    config = container.config
+    defaults = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={config.hostname}"]
     if tty:
         defaults.append("TERM=xterm")
-    return override(defaults, given)
+    return override(defaults, [*container.linked_environment, *(config.env or ())])
 
 
 def with_home(environment: list[str], home: str) -> list[str]:

@@ -36,7 +36,7 @@ def exec_process(
         raise InvalidParameter(f"the working directory {cwd!r} is invalid, it needs to be an absolute path")
     privileged = config.privileged or container.host_config.privileged
     names = list(available()) if privileged else own["capabilities"]["bounding"]
-    environment = container_environment(container.config.hostname, config.tty, container.config.env or [])
+    environment = container_environment(container, config.tty)
     process: dict[str, Any] = {
         "args": list(config.cmd),
         "cwd": cwd,
