@@ -30,6 +30,9 @@ html_title = f"Sampan {release}"
 html_theme_options = {"footer_icons": []}
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+smartquotes_action = "q"  # quotes alone: a dash is half of an option
 html_last_updated_fmt = None  # the same pages give the same bytes
 
 LANGUAGES = {"tutorial/zh": "zh-CN"}
@@ -39,6 +42,17 @@ def say_language(_app: Any, name: str, _template: str, context: dict[str, Any], 
     """A page's own language, for fonts, hyphens and readers aloud."""
     if name in LANGUAGES:
         context["language"] = LANGUAGES[name]
+
+
+# A line's end within a paragraph is a space, of which Chinese has none.
+WRAPPED = re.compile(
+    r"(?<=[\u3000-\u303f\u3400-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u303f\u3400-\u9fff\uff00-\uffef])"
+)
+
+
+def join_lines(_app: Any, _name: str, source: list[str]) -> None:
+    """Chinese text as it is meant to be read."""
+    source[0] = WRAPPED.sub("", source[0])
 
 
 class Search(SearchEnglish):
@@ -54,4 +68,5 @@ class Search(SearchEnglish):
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.add_search_language(Search)
+    app.connect("source-read", join_lines)
     app.connect("html-page-context", say_language)

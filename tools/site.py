@@ -59,7 +59,8 @@ def relinked(text: str, at: str) -> str:
         place = os.path.normpath(here / path)
         return f"]({os.path.relpath(in_site(place), Path(in_site(at)).parent)}{hash_}{anchor})"
 
-    return re.sub(r"\]\(([^)\s]+)\)", target, text)
+    # A page that is named by its file is named by its title on the site: an empty text is that.
+    return re.sub(r"\]\(([^)\s]+)\)", target, re.sub(r"\[[\w-]+\.md\](?=\([\w/-]+\.md\))", "[]", text))
 
 
 def in_site(path: str) -> str:

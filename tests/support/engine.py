@@ -175,7 +175,8 @@ class Daemon(Engine):
         for container in self.api.containers():
             self.api.remove(container["Id"])
         left_networks(self)
-        self.stop()
+        code = self.stop()
+        assert code == 0, f"sampand ended with {code}:\n{self.log_text()[-4000:]}"
         if self in RUNNING:
             RUNNING.remove(self)
         self._remove_bridge()

@@ -166,6 +166,8 @@ def run(
     programs.mkdir()
     choice = f'case $1 in {"|".join(OURS)}) exec {shlex.join(ours.program)} "$@";; esac'
     _program(programs / "sampan", f'{choice}\nexec {shlex.join(other.program)} "$@"')
+    daemon = [sys.executable, "-m", "sampan.daemon"]
+    _program(programs / "sampand", f'exec {shlex.join(daemon)} "$@"')
     _program(programs / "typist", f'exec {shlex.quote(sys.executable)} {shlex.quote(str(TYPIST))} "$@"')
     typed = commands(name)
     script = []

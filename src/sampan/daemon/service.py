@@ -140,10 +140,10 @@ class Service:
         """Answer Prometheus on an address of its own, where nothing but numbers can be had."""
         from sampan.api.routes import metrics
 
+        listeners = open_tcp(f"metrics-addr {address[0]}:{address[1]}", *address)
+        undo.callback(_close_all, listeners)  # after the server, which still needs them to end
         server = HttpServer(Router([metrics.routes]), engine, info, headers=(), versioned=False)
         undo.push_async_callback(server.stop, 0.0)
-        listeners = open_tcp(f"metrics-addr {address[0]}:{address[1]}", *address)
-        undo.callback(_close_all, listeners)
         for listener in listeners:
             await server.listen(listener.socket)
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from sampan import __version__
+from support import pages
 from support.cli import Result
 from support.engine import Daemon
 from support.images import RELEASES, busybox_tar, import_file, machine_tar
@@ -83,12 +85,17 @@ def make_root(daemon: Daemon, repository: Path) -> Iterator[Callable[..., Root]]
         daemon.docker("rmi", image)
 
 
-SOURCE = """
+@cache
+def source() -> str:
+    """What the page of installation has people type to add a repository, for one on a disk."""
+    (block,) = (one.text for one in pages.page("installation").blocks if "sampan.sources" in one.text)
+    adding = block[: block.index("apt-get update")].replace("https://HOST", "file:/repository")
+    return f"""
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/quick
 rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
 mkdir -p /etc/apt/keyrings
-cp /repository/sampan.asc /etc/apt/keyrings/
-sed s,URL,file:/repository, /repository/sampan.sources >/etc/apt/sources.list.d/sampan.sources
+curl() {{ cp "${{3#file:}}" "$2"; }}
+{adding}
 """
 
 
@@ -130,14 +137,14 @@ def test_from_a_repository_to_the_purge(
     """One life of an installation: a chosen version, an upgrade under a running container, the end."""
     systemd = release == "bookworm"  # elsewhere the command starts the daemon
     root = request.getfixturevalue("booted") if systemd else make_root(release)
-    root(SOURCE)
+    root(source())
     before = set(root.out(FIND).splitlines())
 
     root("sed -i s,/repository,/repository/changed, /etc/apt/sources.list.d/sampan.sources")
     refused = root(f"{APT} update", code=None)
     assert refused.code != 0 and "Hash Sum mismatch" in refused.err, refused.out + refused.err
 
-    said = root(f"{SOURCE} {APT} update && {APT} install --no-install-recommends sampan={__version__}")
+    said = root(f"{source()} {APT} update && {APT} install --no-install-recommends sampan={__version__}")
     assert "W:" not in said.err and "E:" not in said.err, said.err
     versions = root.out("for name in sampan sampand sampan-runtime; do $name --version; done")
     assert versions.count(f"version {__version__}") == 3

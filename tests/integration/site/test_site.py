@@ -83,7 +83,7 @@ def test_the_menu_leads_to_every_page_of_the_folder() -> None:
 def test_a_broken_page_fails_the_build(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = tool("site")
     docs = tmp_path / "docs"
-    docs.mkdir()
+    (docs / "_static").mkdir(parents=True)
     settings = (pages.ROOT / "docs" / "conf.py").read_text()
     settings += 'html_theme, html_theme_options = "basic", {}\n'  # quicker
     (docs / "conf.py").write_text(settings)
@@ -99,6 +99,17 @@ def test_a_broken_page_fails_the_build(text: str, tmp_path: Path, monkeypatch: p
     (docs / "index.md").write_text("# Here\n\n[other](other.md#other)\n")
     site.build(tmp_path / "out")
     assert (tmp_path / "out" / "other.html").is_file()
+
+
+def test_text_is_shown_as_it_is_meant() -> None:
+    """Options keep their dashes, Chinese lines join without a blank, pages are called by their titles."""
+    assert "implied by --tlsverify" in (pages.site() / "reference/commands.html").read_text()
+    chinese = re.sub(r"<[^>]+>", "", (pages.site() / "tutorial/zh.html").read_text())
+    assert not re.findall(r"[\u4e00-\u9fff，。；] *\n[\u4e00-\u9fff]", chinese.partition("教程")[2])
+    for name in names():
+        assert not re.search(
+            r"<a [^>]*><span [^>]*>[\w-]+\.md</span>", (pages.site() / f"{name}.html").read_text()
+        )
 
 
 def test_the_search_finds_both_languages() -> None:
