@@ -38,6 +38,10 @@ ps --filter foo
 ps -a --format json
 ps -a --format table
 ps -a --format raw
+ps -a --filter ""
+ps -q --format "{{.Names}}"
+ps -q --format json
+ps -q --format raw
 ps -a --format pretty
 ps -a --format "table {{.Label \"com.x-y\"}}\t{{.Names}} {{.Platform}}\t{{.LocalVolumes}}\t{{.Mounts}}\t{{.Size}}"
 ps --foo
@@ -106,6 +110,21 @@ inspect --type image same-web
 image inspect busybox nope
 volume inspect same-volume
 volume update same-volume
+volume ls --cluster
+volume ls --cluster -q
+volume inspect -f "{{.Foo}}" same-other
+network create bridge
+network create --subnet 300.0.0.0/8 x
+image save -o /nonexistent/x busybox
+image foo
+image --foo
+rename same-web same-other
+rename nope x
+attach same-idle
+attach same-paused
+run --expose foo busybox
+run --expose 1-70000 busybox
+run -v :/x busybox
 volume update --availability pause nope
 volume update
 network inspect bridge
@@ -151,6 +170,9 @@ ps -a --format "{{if .ID}}a{{else}}b{{else}}c{{end}}"
 ps -a --format "table {{upper .Names}}\t{{json .Image}}\t{{len .ID}}"
 ps -a --format "table {{range split .Names \",\"}}{{.}}{{end}}"
 ps -a --format "TABLE {{.Names}}"
+ps -a --format "{{join .Labels \",\"}}"
+inspect -f "{{index .Config.Env 0}}" same-web
+inspect -f "{{.HostConfig.CpuShares}} {{.HostConfig.CPUShares}}" same-web
 images --format "{{.Foo}}"
 volume ls --format "{{.Foo}}"
 network ls --format "{{.Label \"x\"}}"

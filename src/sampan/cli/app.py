@@ -272,11 +272,11 @@ def _group(path: str, words: Sequence[str]) -> int:
             if flag.startswith("--")
             else f"unknown shorthand flag: {flag[1:2]!r} in {flag}"
         )
-        raise usage_error(path, f"{path} COMMAND", text)
+        raise usage_error(path, path, text)
     us = program()
     raise CommandError(
         f"{us}: unknown command: {us} {path} {words[0]}{_guess(words[0], path)}\n\n"
-        f"Usage:  {us} {path} COMMAND\n\nRun '{us} {path} --help' for more information"
+        f"Usage:  {us} {path}\n\nRun '{us} {path} --help' for more information"
     )
 
 

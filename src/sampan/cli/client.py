@@ -444,7 +444,7 @@ def _message(response: Response) -> str:
     from sampan.cli.jsontext import parse
 
     try:
-        return str(parse(body)["message"])
+        return str(parse(body)["message"]).strip()
     except (ValueError, KeyError, TypeError):
         return body.decode("utf-8", "replace").strip() or f"status {response.status}"
 

@@ -119,7 +119,7 @@ def align(lines: Sequence[Sequence[str]], narrowest: int = _NARROWEST) -> None:
 def filters(given: Sequence[str]) -> dict[str, dict[str, bool]]:
     """`--filter` occurrences as the API takes them."""
     result: dict[str, dict[str, bool]] = {}
-    for one in given:
+    for one in filter(None, given):  # docker lets an empty one pass
         name, _, value = one.partition("=")
         result.setdefault(name.strip().lower(), {})[value.strip()] = True
     return result

@@ -28,7 +28,7 @@ def check_output(path: str, failure: str) -> None:
         raise CommandError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     folder = os.path.dirname(path) or "."
     if path and not os.path.isdir(folder):
-        raise CommandError(f'{failure}: invalid output path: directory "{folder}" does not exist')
+        raise CommandError(f"{failure}: invalid output path: stat {folder}: no such file or directory")
     if path and os.path.isdir(path):
         raise CommandError(f'{failure}: invalid output path: "{path}" must be a file')
 

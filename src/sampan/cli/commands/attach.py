@@ -23,11 +23,11 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     found = client.call("GET", f"/containers/{escape(container)}/json")
     state = found["State"]
     if not state.get("Running"):
-        raise CommandError("cannot attach to a stopped container, start it first")
+        raise CommandError("You cannot attach to a stopped container, start it first")
     if state.get("Paused"):
-        raise CommandError("cannot attach to a paused container, unpause it first")
+        raise CommandError("You cannot attach to a paused container, unpause it first")
     if state.get("Restarting"):
-        raise CommandError("cannot attach to a restarting container, wait until it is running")
+        raise CommandError("You cannot attach to a restarting container, wait until it is running")
     config = found["Config"]
     tty = bool(config.get("Tty"))
     stdin = bool(config.get("OpenStdin")) and not values.on("no-stdin")

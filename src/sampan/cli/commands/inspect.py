@@ -70,18 +70,21 @@ def get(
     return client.call("GET", path, {**(query or {}), "size": sized})
 
 
-def show(form: str, names: list[str], fetch: Callable[[str], tuple[str, Any]], ours: bool = False) -> int:
+def show(
+    form: str, names: list[str], fetch: Callable[[str], tuple[str, Any]], ours: bool = False, raw: bool = True
+) -> int:
     """Print objects as JSON or by a template; what could not be found is told at the end.
 
     Args:
         fetch: the kind of the object of a name, and the object.
         ours: the objects are not the daemon's JSON but the client's own.
+        raw: a template may use the names of the JSON too.
     """
     render = None
     if form and form != "json":
         from sampan.cli.template import inspect_template
 
-        render = inspect_template(form, raw=not ours)
+        render = inspect_template(form, raw=raw and not ours)
     found: list[Any] = []  # texts of a template, else objects
     failures = []
     for name in names:
@@ -113,7 +116,10 @@ def _kind(kind: str) -> Callable[[App, Values, list[str]], int]:
         if kind == "network" and values.on("verbose"):
             query["verbose"] = True
         return show(
-            values.text("format"), arguments, lambda name: (kind, get(client, kind, name, sized, query))
+            values.text("format"),
+            arguments,
+            lambda name: (kind, get(client, kind, name, sized, query)),
+            raw=kind != "volume",  # of which docker's client knows the struct alone
         )
 
     return run_kind

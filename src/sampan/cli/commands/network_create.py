@@ -82,6 +82,8 @@ def pools(
         except ValueError:
             network = None
         if network is None:
+            if len(subnets) + len(ranges) + len(gateways) + len(aux) == 1:
+                return [{"Subnet": subnet}]  # nothing to compare it with: the daemon says what is wrong
             raise CommandError(f"invalid CIDR address: {subnet}")
         if any(network.overlaps(ip_interface(other).network) for other in found):
             raise CommandError("multiple overlapping subnet configuration is not supported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli.app import warn
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import ago, ellipsis, epoch, local_time, short_id, size
 from sampan.cli.listing import Field, filters, label, show
@@ -30,7 +31,11 @@ ports: {{- pad .Ports 1 0}}
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the containers that the flags choose."""
-    form = values.text("format") or ("" if values.on("quiet") else str(app.config.get("psFormat") or ""))
+    form = values.text("format")
+    if form and values.on("quiet"):
+        warn("WARNING: Ignoring custom format, because both --format and --quiet are set.")
+        form = form if form in ("table", "raw") else ""
+    form = form or ("" if values.on("quiet") else str(app.config.get("psFormat") or ""))
     sized = values.on("size") or ".Size" in form or "json .}}" in form
     limit = 1 if values.on("latest") else max(values.number("last"), 0)
     chosen = filters(values.items("filter"))

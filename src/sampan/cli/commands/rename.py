@@ -17,7 +17,12 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     old, new = (name.strip() for name in arguments)
     if not old or not new:
         raise CommandError("Error: Neither old nor new names may be empty")
-    app.client.request("POST", f"/containers/{escape(old)}/rename", {"name": new}).read()
+    try:
+        app.client.request("POST", f"/containers/{escape(old)}/rename", {"name": new}).read()
+    except CommandError as error:
+        raise CommandError(
+            f"{error.message}\nError: failed to rename container named {old}", error.code
+        ) from None
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sampan.cli.commands.ps import labels
-from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
 from sampan.cli.human import size
 from sampan.cli.listing import Field, filters, label, show
@@ -18,14 +17,16 @@ if TYPE_CHECKING:
 
 def run(app: App, values: Values, arguments: list[str]) -> int:
     """List the volumes by name."""
-    if values.on("cluster"):
-        raise CommandError("--cluster is not supported by this version")
     answer = app.client.call("GET", "/volumes", {"filters": filters(values.items("filter"))})
     volumes = sorted(answer.get("Volumes") or (), key=lambda one: _natural(one["Name"]))
+    columns: tuple[str, ...] = ("Driver", "Name")
+    if values.on("cluster"):  # Swarm's, of which only another engine has any
+        volumes = [one for one in volumes if one.get("ClusterVolume")]
+        columns = ("Name", "Group", "Driver", "Availability", "Status")
     quiet = "Name" if values.on("quiet") else ""
     form = values.text("format") or ("" if quiet else str(app.config.get("volumesFormat") or ""))
     raw = "name: {{.Name}}" if quiet else RAW
-    show(volumes, FIELDS, ("Driver", "Name"), form, quiet, "*formatter.volumeContext", raw=raw)
+    show(volumes, FIELDS, columns, form, quiet, "*formatter.volumeContext", raw=raw)
     return 0
 
 

@@ -78,6 +78,16 @@ def _long_form(text: str) -> str:
     return f"{published}{fields['target']}/{fields.get('protocol', 'tcp')}"
 
 
+def _number_error(text: str) -> str:
+    """What Go says of a port, or of the first end of a range, that is no number of 16 bits."""
+    for part in text.split("-", 1):
+        if not part.isdecimal():
+            return f'strconv.ParseUint: parsing "{part}": invalid syntax'
+        if int(part) > 65535:
+            return f'strconv.ParseUint: parsing "{part}": value out of range'
+    return ""
+
+
 def parse_expose(given: list[str]) -> dict[str, Any]:
     """Exposed ports by `port/protocol`."""
     found: dict[str, Any] = {}
@@ -88,7 +98,8 @@ def parse_expose(given: list[str]) -> dict[str, Any]:
         try:
             low, high = _range(port, "port")
         except ValueError as error:
-            raise ValueError(f"invalid range format for --expose: {text}, error: {error}") from None
+            why = _number_error(port) or str(error)
+            raise ValueError(f"invalid range format for --expose: {text}, error: {why}") from None
         for number in range(low, high + 1):
             found[f"{number}/{protocol}"] = {}
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.template.errors import TemplateError, UnknownField
+from sampan.cli.template.errors import TemplateError, UnknownField, WrongType
 from sampan.cli.template.typed import Map, Struct
 from sampan.cli.template.values import NO_VALUE, text, truth, type_name
 
@@ -210,6 +210,9 @@ class Evaluator:
         arguments = [self._operand(one, dot, scope) for one in operands[1:]] + final
         try:
             return self._functions[name](*arguments)
+        except WrongType as error:
+            where = operands[1] if len(operands) > 1 else first
+            raise self._error(where, str(error), _source(where)) from None
         except TemplateError as error:
             raise self._error(first, f"error calling {name}: {error}", source) from None
         except (TypeError, AttributeError):
@@ -267,9 +270,8 @@ class Evaluator:
         raise UnknownField(f"can't evaluate field {name} in type {kind}")
 
     def _error(self, node: Node, message: str, source: str) -> TemplateError:
-        shown = source if len(source) <= 20 else source[:20] + "..."
         where = f"template: {self._name}:{node.line}:{node.column}"
-        return TemplateError(f'{where}: executing "{self._name}" at <{shown}>: {message}')
+        return TemplateError(f'{where}: executing "{self._name}" at <{source}>: {message}')
 
 
 def _source(node: Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.template.errors import TemplateError
+from sampan.cli.template.errors import TemplateError, WrongType
 from sampan.cli.template.typed import Map, Struct
 from sampan.cli.template.values import NO_VALUE, compare, inner, printf, text, truth, type_name
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def _string(value: Any) -> str:
     if not isinstance(value, str):
-        raise TemplateError(f"wrong type for value; expected string; got {type_name(value)}")
+        raise WrongType(f"wrong type for value; expected string; got {type_name(value)}")
     return value
 
 
@@ -32,6 +32,9 @@ def index(value: Any, *keys: Any) -> Any:
             raise TemplateError(f"can't index item of type {type_name(value)}")
         if not isinstance(key, int) or isinstance(key, bool):
             raise TemplateError(f"cannot index slice/array with type {type_name(key)}")
+        if key == len(value):  # Go's own check lets it through to where it cannot be had
+            kind = "string" if isinstance(value, str) else "slice"
+            raise TemplateError(f"reflect: {kind} index out of range")
         if not 0 <= key < len(value):
             raise TemplateError(f"index out of range: {key}")
         value = value.encode()[key] if isinstance(value, str) else value[key]
@@ -143,6 +146,8 @@ def urlquery(*values: Any) -> str:
 
 
 def _join(values: Any, separator: str) -> str:
+    if isinstance(values, str):
+        raise WrongType("wrong type for value; expected []string; got string")
     return separator.join(text(value) for value in values or ())
 
 
