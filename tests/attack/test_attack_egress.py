@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -124,6 +125,37 @@ def datagram(source: str, destination: str, payload: bytes, port: int = 80) -> b
     return bytes(head) + body
 
 
+def fragments(
+    source: str, destination: str, body: bytes, *cuts: tuple[int, int], number: int = 0
+) -> list[bytes]:
+    """An IPv4 packet with UDP in it, cut: each piece from one byte to another, in any order.
+
+    Args:
+        number: which tells the pieces of one packet from those of others.
+    """
+    number = number or next(_packets)
+    found = []
+    for first, last in cuts:
+        more = 0x2000 if last < len(body) else 0
+        head = bytearray(
+            struct.pack(">BBHHHBBH", 0x45, 0, 20 + last - first, number, more | first // 8, 64, 17, 0)
+        )
+        head += socket.inet_aton(source) + socket.inet_aton(destination)
+        total = sum(struct.unpack(">10H", head))
+        total = (total & 0xFFFF) + (total >> 16)
+        head[10:12] = struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF)
+        found.append(bytes(head) + body[first:last])
+    return found
+
+
+def tagged(one: bytes, *tags: int) -> bytes:
+    """A frame with VLAN tags (IEEE 802.1Q), the outer one first."""
+    return one[:12] + b"".join(struct.pack(">HH", 0x8100, tag) for tag in tags) + one[12:]
+
+
+_packets = itertools.count(100)
+
+
 def frame(to: str, by: str, kind: int, payload: bytes) -> bytes:
     return mac(to) + mac(by) + struct.pack(">H", kind) + payload
 
@@ -217,6 +249,80 @@ def test_neither_ipv6_nor_foreign_arp_gets_onto_the_bridge(
         assert not had(b"announced " + mine["Gateway"].encode())
         assert not had(b"announced " + theirs["IPAddress"].encode())
         assert not had(b"six over")
+
+
+def test_fragments_are_judged_as_what_they_are_part_of(
+    engine: Engine, world: Outside, start: Start, net: str
+) -> None:
+    allowed, closed = world.addresses[:2]
+    one = start(f"allow:{allowed}:80", "--network", net)
+    mine, gateway = shown(engine, one, net), gateway_mac(engine, net)
+
+    def send(destination: str, body: bytes, *cuts: tuple[int, int]) -> None:
+        packets = fragments(mine["IPAddress"], destination, body, *cuts)
+        frames(engine, one, *(frame(gateway, mine["MacAddress"], ETH_P_IP, packet) for packet in packets))
+
+    def body(port: int, payload: bytes) -> bytes:
+        return struct.pack(">HHHH", 4000, port, 8 + len(payload), 0) + payload
+
+    plain = body(80, b"in pieces".ljust(64, b"."))
+    send(closed, plain, (0, 24), (24, 72))
+    send(closed, plain, (24, 72), (0, 24))
+    send(closed, plain, (0, 8), (8, 72))
+    send(closed, plain, (24, 72))
+    send(allowed, body(443, b"in pieces".ljust(64, b".")), (0, 8), (8, 72))
+    # The first piece is for the port that is open; what overlaps it would make another port of it.
+    other = body(443, b"in pieces".ljust(64, b"."))
+    for sent in ((plain[:24], other), (other[:24], plain)):
+        first, rest = sent
+        number = next(_packets)
+        pieces = fragments(mine["IPAddress"], allowed, first + rest[24:], (0, 24), number=number)
+        pieces += fragments(mine["IPAddress"], allowed, rest, (0, 32), (32, 72), number=number)
+        frames(engine, one, *(frame(gateway, mine["MacAddress"], ETH_P_IP, piece) for piece in pieces))
+    assert not arrived(world, b"in pieces")
+    send(allowed, body(80, b"as allowed".ljust(64, b".")), (24, 72), (0, 24))
+    eventually(lambda: arrived(world, b"as allowed"), what="a whole packet in pieces passes")
+
+
+def test_a_vlan_tag_hides_nothing(engine: Engine, world: Outside, start: Start, net: str) -> None:
+    one, other = start("deny", "--network", net), start("", "--network", net)
+    mine, theirs, gateway = shown(engine, one, net), shown(engine, other, net), gateway_mac(engine, net)
+    bridge = bridge_of(engine, net)
+    # Where the kernel has such links, a way into the host, were it taken.
+    add = ["ip", "link", "add", "link", bridge, "name", "tag7", "type", "vlan", "id", "7"]
+    subprocess.run(add, check=False, capture_output=True)
+    try:
+        subprocess.run(["ip", "link", "set", "tag7", "up"], check=False, capture_output=True)
+        stolen = datagram(theirs["IPAddress"], world.addresses[0], b"under a tag")
+        own = datagram(mine["IPAddress"], world.addresses[0], b"under a tag")
+        with wire(engine, other) as had:
+            for packet, by in ((stolen, theirs["MacAddress"]), (own, mine["MacAddress"])):
+                for to in (gateway, theirs["MacAddress"]):
+                    plain = frame(to, by, ETH_P_IP, packet)
+                    for tags in ((0,), (7,), (7, 7), (0, 7)):
+                        frames(engine, one, tagged(plain, *tags))
+            assert not had(b"under a tag")
+        assert not arrived(world, b"under a tag")
+    finally:
+        subprocess.run(["ip", "link", "delete", "tag7"], check=False, capture_output=True)
+
+
+def test_a_port_by_proxy_is_no_way_around_a_policy(engine: Engine, world: Outside, start: Start) -> None:
+    proxied = ("--label", "sampan.publish-mode=proxy")
+    open_, closed = start("", *proxied, "-p", "8127:80"), start("deny", *proxied, "-p", "8128:80")
+    named = start(f"allow:{world.router}:8127")
+    with contextlib.ExitStack() as undo:
+        for container in (open_, closed):
+            own = shown(engine, container, "bridge")["IPAddress"]
+            undo.callback(Servers(netns_of(engine, container), [own], (80,), world.seen).close)
+        for port in (8127, 8128):  # who is policed answers those who come by its port
+            assert reach(world.netns, world.router, port) == ""
+        gateway = shown(engine, closed, "bridge")["Gateway"]
+        for there in (world.router, gateway):
+            assert tcp(engine, closed, there, 8127) == REFUSED
+            assert not udp(engine, closed, there, 8127)
+        assert tcp(engine, named, world.router, 8127) == ""
+        assert tcp(engine, named, world.router, 8128) == REFUSED
 
 
 def test_the_host_is_outside(engine: Engine, world: Outside, start: Start, net: str) -> None:

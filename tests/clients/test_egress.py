@@ -100,6 +100,24 @@ def test_names_open_what_they_are_answered_with(engine: Engine, world: Outside, 
     engine.docker("exec", one, "nslookup", "pypi.org")
 
 
+def test_names_with_ranges_of_ports(engine: Engine, world: Outside, sandboxed: Up) -> None:
+    first, *_ = world.addresses
+    world.zone |= {"low.org": [f"A {first}"], "high.org": [f"A {first}"]}
+    one = sandboxed("allow:low.org:79-200,high.org:100-8000,*.org:80-80")
+    netns = netns_of(engine, one)
+    for _ in range(2):  # the second time what is there is prolonged
+        assert texts(ask(netns, "low.org")) == [first]
+    assert tcp(engine, one, first) == "" and udp(engine, one, first)
+    assert tcp(engine, one, first, 443) == REFUSED
+    assert texts(ask(netns, "high.org")) == [first]  # the same address, ports that overlap
+    assert tcp(engine, one, first, 443) == "" and tcp(engine, one, first) == ""
+    shown = engine.api.get(f"/containers/{one}/egress")["Open"]
+    assert {(it["Port"], it["LastPort"]) for it in shown} == {(79, 99), (100, 200), (201, 8000), (80, 80)}
+    policy = {"Policy": "allow:high.org:400-500"}
+    assert engine.api("PUT", f"/containers/{one}/egress", policy).status in (200, 204)
+    assert tcp(engine, one, first, 443) == "" and tcp(engine, one, first) == REFUSED
+
+
 def test_addresses_and_networks(engine: Engine, world: Outside, sandboxed: Up) -> None:
     first, second, third, *_ = world.addresses
     one = sandboxed(f"allow:{first},{second}:443,10.0.0.0/8:80-100,10.99.0.0/16:80")

@@ -58,7 +58,7 @@ PRIORITY_FILTER = 0
 PRIORITY_SRCNAT = 100
 PRIORITY_LAST = 300
 
-_META_PROTOCOL = 1
+_ETHER_TYPE_OFFSET = 12
 _META_IIFNAME = 6
 _META_OIFNAME = 7
 _CT_STATE = 0
@@ -201,8 +201,12 @@ def _ct_bits(key: int, bits: int) -> tuple[Expression, ...]:
 
 
 def ether_type(number: int) -> tuple[Expression, ...]:
-    """`meta protocol …`: what kind of packet a frame carries."""
-    return (_meta(_META_PROTOCOL), _compare(struct.pack(">H", number), True))
+    """`ether type …`: what kind of packet a frame carries.
+
+    As it stands in the frame: `meta protocol` would be that of what lies behind a VLAN tag.
+    """
+    load = expression("payload", be32(1, _REGISTER), be32(2, 0), be32(3, _ETHER_TYPE_OFFSET), be32(4, 2))
+    return (load, _compare(struct.pack(">H", number), True))
 
 
 def l4proto(number: int) -> tuple[Expression, ...]:

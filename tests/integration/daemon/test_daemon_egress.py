@@ -41,7 +41,7 @@ def resolver(own: Daemon) -> int:
 def test_a_daemon_that_dies_opens_nothing_and_closes_nothing(own: Daemon, world: Outside) -> None:
     first, second, third, *_ = world.addresses
     world.zone |= {"one.org": [f"A {first}"], "two.org": [f"A {second}"]}
-    one = up(own, world, "one", "allow:one.org,two.org:80")
+    one = up(own, world, "one", "allow:one.org,two.org:80-90")
     netns = netns_of(own, one)
     assert texts(ask(netns, "one.org")) == [first]
     kept = connected(own, one, first)
@@ -60,8 +60,11 @@ def test_a_daemon_that_dies_opens_nothing_and_closes_nothing(own: Daemon, world:
     assert tcp(own, one, second) == REFUSED
     assert texts(ask(netns, "two.org")) == [second] and tcp(own, one, second) == ""
     shown = own.api.get(f"/containers/{one}/egress")
-    assert shown["Policy"] == "allow:one.org,two.org:80"
-    assert {(it["Address"], it["Port"]) for it in shown["Open"]} == {(first, 0), (second, 80)}
+    assert shown["Policy"] == "allow:one.org,two.org:80-90"
+    assert {(it["Address"], it["Port"], it["LastPort"]) for it in shown["Open"]} == {
+        (first, 0, 0),
+        (second, 80, 90),
+    }
     own.docker("restart", one)
     assert tcp(own, one, first) == REFUSED  # a new run knows no name yet
     assert texts(ask(netns_of(own, one), "one.org")) == [first] and tcp(own, one, first) == ""

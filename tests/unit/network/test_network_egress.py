@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import IPv4Address, IPv4Network
 
 import dns.message
@@ -9,6 +10,8 @@ import dns.rrset
 import pytest
 
 from sampan.errors import InvalidParameter
+from sampan.network.egress import Opening, Policy
+from sampan.network.egress.openings import Held, Openings
 from sampan.network.egress.policy import Destination, Name, apart, parse, reachable_by_name
 from sampan.resolver.answers import Malformed, addresses, spelled
 from sampan.resolver.permits import Permits
@@ -19,7 +22,7 @@ from sampan.resolver.wire import parse as parse_query
 def test_what_is_written_is_what_is_meant() -> None:
     found = parse(" allow:PyPI.org, *.debian.org.:443,10.0.0.0/8,192.0.2.7:80-90,*,bücher.example ")
     assert found.names == (
-        Name("pypi.org"), Name("*.debian.org", 443), Name("*"), Name("xn--bcher-kva.example"),
+        Name("pypi.org"), Name("*.debian.org", (443, 443)), Name("*"), Name("xn--bcher-kva.example"),
     )  # fmt: skip
     assert found.destinations == (
         Destination(IPv4Network("10.0.0.0/8")),
@@ -44,7 +47,7 @@ def test_what_is_written_is_what_is_meant() -> None:
         ("allow:pypi.org:https", "'https' is neither a port"),
         ("allow:10.0.0.1:0", "ports go from 1 to 65535"),
         ("allow:10.0.0.1:90-80", "the lower one first"),
-        ("allow:pypi.org:80-90", "a name has one port"),
+        ("allow:pypi.org:90-80", "the lower one first"),
         ("allow:[2001:db8::1]:443", "has no IPv6"),
         ("allow:2001:db8::/32", "has no IPv6"),
         ("allow:" + ",".join(["a"] * 257), "256 are the most"),
@@ -59,7 +62,7 @@ def test_what_is_wrong_is_named(text: str, words: str) -> None:
 
 def test_names_match_themselves_or_what_is_below() -> None:
     policy = parse("allow:pypi.org,*.debian.org:443")
-    assert [one.port for one in policy.matching("deb.debian.org")] == [443]
+    assert policy.ports_of("deb.debian.org") == {(443, 443)} and policy.ports_of("pypi.org") == {None}
     assert policy.matching("a.b.debian.org") and policy.matching("pypi.org")
     for name in ("debian.org", "xdebian.org", "x.pypi.org", "org", ""):
         assert not policy.matching(name), name
@@ -71,6 +74,42 @@ def test_names_match_themselves_or_what_is_below() -> None:
         key = encode_name(name)
         assert key is not None and permits.allow(key) is allowed, name
     assert not permits.allow(b"\0") and Permits(("*",)).allow(b"\0")
+
+
+def test_ranges_of_names_are_cut_so_that_none_overlap() -> None:
+    policy = parse("allow:a.org:1-100,b.org:50-200,b.org:60,*.org:100-150,c.net")
+    assert policy.ports_of("a.org") == {(1, 49), (50, 99), (100, 100), (101, 150)}
+    assert policy.ports_of("b.org") == {(50, 99), (100, 100), (101, 150), (151, 200), (60, 60)}
+    assert policy.ports_of("c.net") == {None} and policy.ports_of("d.net") == set()
+
+
+def opened(policy: Policy, names: dict[str, set[str]], until: float) -> Openings:
+    made, source = Openings(), IPv4Address("10.0.0.2")
+    made.put(
+        {
+            Opening(source, IPv4Address(address), ports): Held(until, {name})
+            for address, whose in names.items()
+            for name in whose
+            for ports in policy.ports_of(name)
+        }
+    )
+    return made
+
+
+def test_another_policy_opens_anew_what_names_were_answered_with() -> None:
+    source, until = IPv4Address("10.0.0.2"), time.monotonic() + 100
+    old = parse("allow:a.org:1-100,b.org,c.org:7")
+    held = opened(old, {"11.0.0.1": {"a.org"}, "11.0.0.2": {"b.org"}, "11.0.0.3": {"c.org"}}, until)
+    changed = held.under(source, parse("allow:a.org:50-200,c.org:7,d.org"), 10)
+    assert {(str(one.destination), one.ports): now and now.names for one, now in changed.items()} == {
+        ("11.0.0.1", (1, 100)): None,
+        ("11.0.0.1", (50, 200)): {"a.org"},
+        ("11.0.0.2", None): None,
+    }
+    assert all(now is None or now.until == until for now in changed.values())
+    held.put(changed)
+    widened = held.under(source, parse("allow:a.org:50-200,a.org:7,a.org:8,c.org:7"), 3)
+    assert sorted(one.ports or (0, 0) for one in widened) in ([(7, 7)], [(8, 8)])  # no more than that
 
 
 def test_a_label_with_a_dot_in_it_is_not_below_a_name() -> None:

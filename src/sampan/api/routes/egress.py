@@ -52,7 +52,8 @@ async def container_policy(request: Request) -> Response:
                 {
                     "Names": names,
                     "Address": str(opening.destination),
-                    "Port": opening.port or 0,
+                    "Port": (opening.ports or (0, 0))[0],
+                    "LastPort": (opening.ports or (0, 0))[1],
                     "Until": rfc3339(now_ns + round((until - now) * 1e9)),
                 }
                 for opening, until, names in egress.openings(engine, live)

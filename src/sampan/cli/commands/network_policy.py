@@ -57,7 +57,7 @@ def _show(app: App, values: Values, arguments: list[str]) -> int:
         if not applied["Own"]:
             line(f"in {network}: {applied['Policy']}")
     for one in found.get("Open", ()):
-        where = f"{one['Address']}{':' + str(one['Port']) if one['Port'] else ''}"
+        where = _where(one)
         until = local_time(epoch(one["Until"]))[:19]
         line(f"open until {until}: {where} ({', '.join(one['Names']) or 'a name'})")
     return 0
@@ -80,9 +80,13 @@ def text(one: dict[str, Any]) -> str:
     elif one["Kind"] == "answer":
         what = f"name {one['Name']} at {one['Address']}"
     else:
-        where = f"{one['Address']}{':' + str(one['Port']) if one['Port'] else ''}"
-        what = f"{one['Protocol']} {where}{' (' + one['Name'] + ')' if one['Name'] else ''}"
+        what = f"{one['Protocol']} {_where(one)}{' (' + one['Name'] + ')' if one['Name'] else ''}"
     return f"{one['Time']} {one['Container'] or one['ContainerID'][:12]} refused {what}"
+
+
+def _where(one: dict[str, Any]) -> str:
+    ports = [str(port) for port in dict.fromkeys((one["Port"], one.get("LastPort", one["Port"]))) if port]
+    return ":".join([one["Address"], "-".join(ports)] if ports else [one["Address"]])
 
 
 _FORMAT = Flag("format", "string", "Output: 'json'")

@@ -99,9 +99,9 @@ class Guard:
         with Netlink(NETLINK_NETFILTER) as netlink:
             if not nftables.table_exists(self._table):
                 return
-            for one in (rules.NAMED, rules.NAMED_PORTS):
+            for one in (rules.NAMED, rules.NAMED_PORTS, rules.NAMED_RANGES):
                 for element in one.elements(netlink, self._table):
-                    opening = Opening.of(element.first)
+                    opening = Opening.of(element)
                     if opening.source in sources:
                         self._openings.put({opening: Held(now + element.seconds)})
 
@@ -189,15 +189,18 @@ class Guard:
             if old is None:
                 return
             new = replace(old, policy=policy, own=own)
-            over = self._openings.over(old.address, policy)
+            changed = self._openings.under(old.address, policy, MOST_OPENINGS)
+            now, over = time.monotonic(), [one for one, held in changed.items() if held is None]
+            left = [(one, held.until - now) for one, held in changed.items() if held is not None]
             self._store.put(new)
             self._know(new)
             messages = [
                 *rules.deleted(self._table, rules.destinations(old)),
                 *rules.closed(self._table, over),
                 *rules.added(self._table, rules.destinations(new)),
+                *rules.opened(self._table, left),
             ]
-            before = self._openings.put(dict.fromkeys(over))
+            before = self._openings.put(changed)
             try:
                 self._change(messages)
                 _forget_flows(old)
@@ -228,15 +231,17 @@ class Guard:
         now = time.monotonic()
         found: dict[Opening, float] = {}
         with self._lock:
-            said = [(lane, one) for lane in self.lanes(container_id) for one in lane.policy.matching(name)]
+            said = [
+                (lane, ports) for lane in self.lanes(container_id) for ports in lane.policy.ports_of(name)
+            ]
             if not said:
                 return False
             for text, ttl_s in addresses:
                 address = ipaddress.IPv4Address(text)
                 hold = min(max(ttl_s, SHORTEST_HOLD_S), LONGEST_TTL_S) + GRACE_S
-                for lane, one in said:
+                for lane, ports in said:
                     if reachable_by_name(address):
-                        opening = Opening(lane.address, address, one.port)
+                        opening = Opening(lane.address, address, ports)
                         found[opening] = max(now + hold, found.get(opening, 0))
                     elif not lane.policy.covers(address):
                         self.tell(Refusal(time.time_ns(), container_id, ANSWER, name, text))

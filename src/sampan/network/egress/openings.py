@@ -52,13 +52,24 @@ class Openings:
         """Forget all of an endpoint; which they were."""
         return list(self._of.pop(source, ()))
 
-    def over(self, source: ipaddress.IPv4Address, policy: Policy) -> list[Opening]:
-        """Those of an endpoint that another policy does not have."""
-        return [
-            opening
-            for opening, held in self.of(source).items()
-            if not any(one.port == opening.port for name in held.names for one in policy.matching(name))
-        ]
+    def under(self, source: ipaddress.IPv4Address, policy: Policy, most: int) -> dict[Opening, Held | None]:
+        """What changes of an endpoint's when it has another policy: None for those that are over.
+
+        Args:
+            most: no more are to be open then.
+        """
+        old, new = self.of(source), dict[Opening, Held]()
+        for opening, held in old.items():
+            for name in held.names:
+                for ports in policy.ports_of(name):
+                    one = Opening(source, opening.destination, ports)
+                    found = new.setdefault(one, Held(held.until))
+                    found.until = max(found.until, held.until)
+                    found.names.add(name)
+        kept = [one for one in new if one in old]
+        wanted = kept + [one for one in new if one not in old][: max(0, most - len(kept))]
+        changes: dict[Opening, Held | None] = {one: None for one in old if one not in new}
+        return changes | {one: new[one] for one in wanted if new[one] != old.get(one)}
 
     def left(self) -> Iterable[tuple[Opening, float]]:
         """All that last, each with its seconds."""

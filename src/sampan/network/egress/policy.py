@@ -4,8 +4,7 @@
     allow:pypi.org,*.debian.org:443,10.0.0.0/8,192.0.2.7:8000-8100
 
 A name means itself; `*.` and a name everything below it, at any depth, but not the name; `*` every name.
-Behind a colon stands a port, or with addresses a range of ports; then TCP and UDP alone are meant, else every
-protocol.
+Behind a colon stands a port or a range of ports; then TCP and UDP alone are meant, else every protocol.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name whose addresses may be reached, at a port or wholly.
+    """A name whose addresses may be reached, at some ports by TCP and UDP, or by any protocol.
 
     Attributes:
         pattern: in lower case, without a dot at its end.
     """
 
     pattern: str
-    port: int | None = None
+    ports: Ports | None = None
 
     def matches(self, name: str) -> bool:
         """Whether a name, in lower case and without a dot at its end, is meant."""
@@ -69,6 +68,17 @@ class Policy:
     def matching(self, name: str) -> list[Name]:
         """What is said of a name."""
         return [one for one in self.names if one.matches(name)]
+
+    def ports_of(self, name: str) -> set[Ports | None]:
+        """At which ports a name's addresses may be reached; None for wholly.
+
+        Ranges are cut at the ends of all others in the policy, so that no two share a part: an address may
+        belong to several names.
+        """
+        found: set[Ports | None] = set()
+        for one in self.matching(name):
+            found.update(_cut(one.ports, self.names) if one.ports is not None else (None,))
+        return found
 
     def covers(self, address: ipaddress.IPv4Address) -> bool:
         """Whether an address may be reached whatever it is called, at some port at least."""
@@ -112,9 +122,7 @@ def _item(item: str) -> Name | Destination:
             return Destination(ipaddress.IPv4Network(host), wanted)
         except ValueError as error:
             raise InvalidParameter(f"egress policy: {item}: {error}") from None
-    if wanted is not None and wanted[0] != wanted[1]:
-        raise InvalidParameter(f"egress policy: {item}: a name has one port; repeat it for others")
-    return Name(_pattern(item, host), wanted[0] if wanted is not None else None)
+    return Name(_pattern(item, host), wanted)
 
 
 def _ports(item: str, text: str) -> Ports:
@@ -126,6 +134,17 @@ def _ports(item: str, text: str) -> Ports:
     if not 1 <= low <= high <= 65535:
         raise InvalidParameter(f"egress policy: {item}: ports go from 1 to 65535, the lower one first")
     return low, high
+
+
+def _cut(ports: Ports, names: Iterable[Name]) -> Iterator[Ports]:
+    low, high = ports
+    if low == high:
+        yield ports
+        return
+    ranges = [one.ports for one in names if one.ports is not None and one.ports[0] != one.ports[1]]
+    edges = {edge for first, last in ranges for edge in (first, last + 1) if low < edge <= high}
+    for first, after in itertools.pairwise([low, *sorted(edges), high + 1]):
+        yield first, after - 1
 
 
 def _pattern(item: str, host: str) -> str:

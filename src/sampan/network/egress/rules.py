@@ -36,7 +36,7 @@ from sampan.linux.nftkeys import (
     port,
     protocol,
 )
-from sampan.network.egress.policy import Policy, apart
+from sampan.network.egress.policy import Policy, Ports, apart
 
 SNAP_BYTES = 80  # of a refused packet: the longest IPv4 header, and the ports
 _BRIDGE, _IP = socket.AF_BRIDGE, socket.AF_INET
@@ -54,10 +54,11 @@ _DESTINATIONS = KeySet("destinations", _PORTS_TOO, ranged=True)
 _HOSTS = KeySet("single-addresses", _PORTS_TOO, ranged=True)
 NAMED = KeySet("named", (IP_SADDR, IP_DADDR), timed=True)
 NAMED_PORTS = KeySet("named-ports", _PORTS_TOO, timed=True)
+NAMED_RANGES = KeySet("named-ranges", _PORTS_TOO, ranged=True, timed=True)
 _METER = Meter("lately-refused", per_second=10, burst=50)
 
 _BRIDGE_SETS = (_GUARDED, _OWN)
-_IP_SETS = (_POLICED, _NEIGHBOURS, _DESTINATIONS, _HOSTS, NAMED, NAMED_PORTS)
+_IP_SETS = (_POLICED, _NEIGHBOURS, _DESTINATIONS, _HOSTS, NAMED, NAMED_PORTS, NAMED_RANGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +88,27 @@ class Opening:
 
     source: ipaddress.IPv4Address
     destination: ipaddress.IPv4Address
-    port: int | None
+    ports: Ports | None
 
     def elements(self, seconds: float) -> list[tuple[KeySet, Element]]:
         """What it is in the sets."""
         ends = self.source.packed + self.destination.packed
-        if self.port is None:
+        if self.ports is None:
             return [(NAMED, Element(ends, seconds=seconds))]
-        keys = (ends + protocol(number) + port(self.port) for number in (_TCP, _UDP))
-        return [(NAMED_PORTS, Element(key, seconds=seconds)) for key in keys]
+        first, last = map(port, self.ports)
+        keys = [ends + protocol(number) for number in (_TCP, _UDP)]
+        if first == last:
+            return [(NAMED_PORTS, Element(key + first, seconds=seconds)) for key in keys]
+        return [(NAMED_RANGES, Element(key + first, key + last, seconds)) for key in keys]
 
     @classmethod
-    def of(cls, key: bytes) -> Opening:
-        """The opening that has this key in one of the sets."""
+    def of(cls, element: Element) -> Opening:
+        """The opening that is this element of one of the sets."""
+        key, last = element.first, element.last or element.first
         ends = ipaddress.IPv4Address(key[:4]), ipaddress.IPv4Address(key[4:8])
-        return cls(*ends, int.from_bytes(key[12:14], "big") if len(key) > 8 else None)
+        if len(key) <= 8:
+            return cls(*ends, None)
+        return cls(*ends, (int.from_bytes(key[12:14], "big"), int.from_bytes(last[12:14], "big")))
 
 
 Change = Iterable[tuple[KeySet, Element]]
@@ -220,6 +227,7 @@ def _judging_chain(group: int) -> nftables.Chain:
         elsewhere + _DESTINATIONS.rule() + accept,
         elsewhere + NAMED.rule() + accept,
         elsewhere + NAMED_PORTS.rule() + accept,
+        elsewhere + NAMED_RANGES.rule() + accept,
         _HOSTS.rule() + accept,
         _METER.rule() + nftables.log_to(group, SNAP_BYTES),
         nftables.l4proto(_TCP) + nftables.reject_tcp_reset(),
