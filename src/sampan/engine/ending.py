@@ -45,9 +45,13 @@ def watch(core: Core, live: Live, process: Process) -> None:
 
 async def ended(core: Core, live: Live, process: Process | None, record: ExitRecord) -> None:
     """Record a run's end, tell everybody, clean up, and start again where the restart policy says so."""
+    container = live.container
+    if live.process is process and container.ports:
+        # Free for the next one before anybody hears of this end; beside the loop, as a proxy must die first.
+        with contextlib.suppress(OSError, SampanError):  # `release` tries again
+            await in_thread(lambda: core.networks.withdraw(container.id))
     if live.process is not process:
         return  # somebody has seen to it already
-    container = live.container
     state = container.state
     ran_s = max(0.0, (record.finished_at_ns - state.started_at_ns) / 1e9)
     health.drop(live)
@@ -61,14 +65,10 @@ async def ended(core: Core, live: Live, process: Process | None, record: ExitRec
     again = again and restarting.wanted(container, record.exit_code)
     if again:
         restarting.schedule(core, live, ran_s)
-    published = bool(container.ports)
     endpoints.clear_all(container)
     core.networks.expect_removal(container.id)
     core.write_down(container)
     core.shipping.ended(live.id)
-    if published:  # free for the next one before anybody hears of this end; the rest follows
-        with contextlib.suppress(OSError, SampanError):  # `release` tries again
-            core.networks.withdraw(container.id)
     core.resolving.ended(container.id)
     live.tell_ended()
     for session in live.execs.values():

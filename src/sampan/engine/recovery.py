@@ -90,8 +90,10 @@ def _serve_names(core: Core, live: Live) -> None:
         resolution.follow(core, live.container)
     except (OSError, SampanError) as error:
         _log.error("container %s cannot resolve names: %s", live.id[:12], error)
-    if live.process is not None:
-        resolution.tell_life(core, live.container, live.process)
+    process = live.process
+    tell = resolution.telling_life(core, live.container, process) if process is not None else None
+    if tell is not None:
+        tell()
 
 
 def _known(live: Live, record: ExitRecord) -> bool:

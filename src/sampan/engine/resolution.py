@@ -9,7 +9,9 @@ shares another container's network has a copy of its file, and in its namespace 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypedDict
 
 from sampan.engine import endpoints
@@ -72,12 +74,25 @@ def follow(core: Core, container: Container) -> None:
         change_resolv_conf(path, resolv_conf(**given), resolution.content)
 
 
-def tell_life(core: Core, container: Container, process: Process) -> None:
-    """Tell resolver and port proxy of the container's process, should no daemon be there when that ends."""
+def telling_life(core: Core, container: Container, process: Process) -> Callable[[], None] | None:
+    """Tells resolver and port proxy of the container's process, should no daemon be there when that ends.
+
+    Returns:
+        What does so, and may wait for either; None where neither needs to know.
+    """
+    tellers = []
     if core.networks.proxies(container.id) and process.alive:
-        core.networks.lives(container.id, os.dup(process.pidfd))
+        tellers.append(partial(core.networks.lives, container.id, os.dup(process.pidfd)))
     if core.resolving.serves(container.id) and process.alive:
-        core.resolving.lives(container.id, os.dup(process.pidfd))
+        tellers.append(partial(core.resolving.lives, container.id, os.dup(process.pidfd)))
+    if not tellers:
+        return None
+
+    def tell() -> None:
+        for one in tellers:
+            one()
+
+    return tell
 
 
 def _serve(core: Core, container: Container, resolution: Resolution, gated: Gated | None) -> None:

@@ -126,7 +126,6 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
         core.spawn(asyncio.ensure_future(in_thread(sources.close)))
     live.process = process
     live.ended.clear()
-    resolution.tell_life(core, container, process)
     state = container.state
     state.status, state.pid, state.started_at_ns = "running", process.pid, process.started_at_ns
     state.exit_code, state.error, state.oom_killed, state.finished_at_ns = 0, "", False, 0
@@ -139,7 +138,10 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
         core.shipping.follow(job)
     health.begin(core, live)
     oom.watch(core, live)
+    telling = resolution.telling_life(core, container, process)
     ending.watch(core, live, process)
+    if telling is not None:  # beside the loop: a resolver that hangs keeps its lock for seconds
+        await in_thread(telling)
     note("written down")
 
 

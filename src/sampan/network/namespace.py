@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sampan.linux import features, rtnetlink
+from sampan.linux import features, procfs, rtnetlink
 from sampan.linux.namespaces import join_path
 from sampan.linux.netlink import Message, Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, UMOUNT_NOFOLLOW, mount, umount2, unshare
@@ -216,40 +216,47 @@ def _dress(inside: Netlink, port: Port) -> list[Message]:
     """What is still to be asked of the calling thread's namespace for an interface that is there."""
     index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
     addresses = [port.address, *port.more_addresses]
-    if port.address6 is None:
-        _disable_ipv6(inside, port.interface)
-    else:
-        _enable_ipv6(port.interface)
-        addresses.append(port.address6)
-    for file, value in port.sysctls:
-        _set(file.replace("IFNAME", port.interface), value)
+    # In the /proc of all, the kernel would look for the thread's sys/net among those of all containers.
+    proc = procfs.open_private()
+    try:
+        if port.address6 is None:
+            _disable_ipv6(proc, inside, port.interface)
+        else:
+            _enable_ipv6(proc, port.interface)
+            addresses.append(port.address6)
+        for file, value in port.sysctls:
+            _set(proc, file.replace("IFNAME", port.interface), value)
+    finally:
+        os.close(proc)
     return [
         *(rtnetlink.add_address(index, address) for address in addresses),
         rtnetlink.set_up(port.interface),
     ]
 
 
-def _enable_ipv6(interface: str) -> None:
+def _enable_ipv6(proc: int, interface: str) -> None:
     """IPv6 on an interface: as the kernel has it, but its own address is used at once, and no router's word.
 
     Anybody in a network may send router advertisements (CAP_NET_RAW is among what containers have).
     """
     for switch, value in (("accept_dad", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")):
         with contextlib.suppress(OSError):  # /proc/sys is read-only here: as the kernel has it, then
-            _set(f"net/ipv6/conf/{interface}/{switch}", value)
+            _set(proc, f"net/ipv6/conf/{interface}/{switch}", value)
 
 
-def _set(file: str, value: str) -> None:
+def _set(proc: int, file: str, value: str) -> None:
     """Write to a file below /proc/sys; /proc/sys/net is the thread's."""
-    with open(f"/proc/sys/{file}", "wb", buffering=0) as switch:
-        switch.write(value.encode())
+    fd = os.open(f"sys/{file}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
 
 
-def _disable_ipv6(inside: Netlink, interface: str) -> None:
+def _disable_ipv6(proc: int, inside: Netlink, interface: str) -> None:
     """No IPv6 on an interface, the bridge having none; `lo` keeps ::1. /proc/sys/net is the thread's."""
     try:
-        with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "wb", buffering=0) as file:
-            file.write(b"1")
+        _set(proc, f"net/ipv6/conf/{interface}/disable_ipv6", "1")
     except FileNotFoundError:
         return  # this kernel has no IPv6
     except OSError:  # /proc/sys is read-only here
