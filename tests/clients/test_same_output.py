@@ -118,6 +118,15 @@ network create --subnet 300.0.0.0/8 x
 image save -o /nonexistent/x busybox
 image foo
 image --foo
+volume foo
+network foo
+trust key foo
+--log-level foo ps
+-H tcp://localhost:1 ps
+network create --subnet foo --gateway 1.2.3.4 x
+network create --subnet foo --subnet 10.0.0.0/8 x
+run -v /x::/y busybox
+ps --format "table {{.Names}} {{.Foo}}"
 rename same-web same-other
 rename nope x
 attach same-idle

@@ -40,6 +40,7 @@ GLOBAL_FLAGS = (
     Flag("version", "bool", "Print version information and quit", "v"),
 )
 _ROOT_USAGE = "[OPTIONS] COMMAND [ARG...]"
+LEVELS = ("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace")  # logrus's
 LIKE_DOCKER = "28.2.2"  # the release of docker's command line that ours is like
 
 
@@ -159,6 +160,8 @@ def _dispatch(words: Sequence[str]) -> int:
         ours = f"Sampan version {__version__}"
         line(ours if program() == "sampan" else f"Docker version {LIKE_DOCKER}, build sampan-{__version__}")
         return 0
+    if options.text("log-level") not in LEVELS:
+        raise CommandError(f"Unable to parse logging level: {options.text('log-level')}")
     if options.given("config"):
         os.environ["DOCKER_CONFIG"] = options.text("config")
     if not rest or rest == ["help"]:
@@ -263,8 +266,14 @@ def _load(module: str, name: str) -> Command:
 
 
 def _group(path: str, words: Sequence[str]) -> int:
+    if not words and path != "completion":
+        from sampan.cli.help import group_help
+
+        warn(group_help(path).rstrip("\n"))
+        return 0
     if not words or words[0] in ("--help", "-h", "help"):
         return _help(path.split())
+    usage = f"{path} COMMAND" if path in ("manifest", "volume") else path  # as docker has it
     if words[0].startswith("-"):
         flag = words[0].split("=", 1)[0]
         text = (
@@ -272,11 +281,11 @@ def _group(path: str, words: Sequence[str]) -> int:
             if flag.startswith("--")
             else f"unknown shorthand flag: {flag[1:2]!r} in {flag}"
         )
-        raise usage_error(path, path, text)
+        raise usage_error(path, usage, text)
     us = program()
     raise CommandError(
         f"{us}: unknown command: {us} {path} {words[0]}{_guess(words[0], path)}\n\n"
-        f"Usage:  {us} {path}\n\nRun '{us} {path} --help' for more information"
+        f"Usage:  {us} {usage}\n\nRun '{us} {path} --help' for more information"
     )
 
 

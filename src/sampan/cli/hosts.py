@@ -110,7 +110,7 @@ def default_url(options: Values) -> str:
     """The daemon of the context `default`."""
     given = options.items("host")
     if len(given) > 1:
-        raise CommandError("specify only one -H")
+        raise CommandError("Failed to initialize: unable to resolve docker endpoint: Specify only one -H")
     return given[0] if given else environment_host() or f"unix://{DEFAULT_SOCKET}"
 
 

@@ -84,7 +84,8 @@ def pools(
         if network is None:
             if len(subnets) + len(ranges) + len(gateways) + len(aux) == 1:
                 return [{"Subnet": subnet}]  # nothing to compare it with: the daemon says what is wrong
-            raise CommandError(f"invalid CIDR address: {subnet}")
+            what = "invalid subnet: " if len(subnets) == 1 or "/" not in subnet else ""
+            raise CommandError(f"{what}invalid CIDR address: {subnet}")
         if any(network.overlaps(ip_interface(other).network) for other in found):
             raise CommandError("multiple overlapping subnet configuration is not supported")
         found[subnet] = {"Subnet": subnet}

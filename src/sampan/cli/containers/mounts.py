@@ -151,7 +151,7 @@ def split_volumes(given: list[str]) -> tuple[list[str], dict[str, Any]]:
                 raise ValueError("invalid empty volume spec")
             volumes[text] = {}
             continue
-        if not source:
+        if len(text) > 2 and "" in text.split(":"):
             raise ValueError(f"invalid spec: {text}: empty section between colons")
         if source in (".", "..") or source.startswith(("./", "../")):
             source = os.path.abspath(source)

@@ -71,6 +71,8 @@ def listing_template(
         for row in rows:
             out(Row(row, fields, type_name).as_text() + "\n")
         return
+    if not parsing:
+        _try(form, fields, type_name)
     tabular = form.startswith("table")
     source = (form[len("table") :] if tabular else form).strip(" ").replace("\\t", "\t").replace("\\n", "\n")
     try:
@@ -100,6 +102,17 @@ def listing_template(
     from sampan.cli.listing import align
 
     align([cells.split("\t") for text in (header, *lines) for cells in text.split("\n")])
+
+
+def _try(form: str, fields: dict[str, Field], type_name: str) -> None:
+    """What docker's ps does first, to see whether sizes are asked for: the whole text is a template to it."""
+    try:
+        parser = Parser(form, FUNCTIONS)
+        nodes = parser.parse()
+        Evaluator(nodes, FUNCTIONS, _row_field, templates=parser.templates).render(_Titles(fields, type_name))
+    except TemplateError as error:
+        if "can't evaluate field" in str(error):  # of all else the rows tell what is really wrong
+            raise CommandError(f"failed to execute template: {error}") from None
 
 
 class _Titles(Row):

@@ -146,6 +146,7 @@ GO_NAMES = {
     "serverversion": "*types.Version",
     "clientversion": "system.clientVersion",
     "version": "system.versionInfo",
+    "volume": "volume.Volume",
 }
 
 
