@@ -185,7 +185,7 @@ class TcpForwarder:
 
     def _connect(self, client: socket.socket) -> None:
         try:
-            server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            server = socket.socket(family_of(self._target[0]), socket.SOCK_STREAM)
         except OSError:
             _refuse(client)
             return
@@ -199,6 +199,11 @@ class TcpForwarder:
             _refuse(client)
             return
         _Connection(client, server, self._loop, self._pipes)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The family of an address in its textual form."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _refuse(client: socket.socket) -> None:

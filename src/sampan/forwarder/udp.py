@@ -1,7 +1,7 @@
 """UDP datagrams: for each client a socket of its own towards the container, by which the answers come back.
 
-An answer leaves from the address that the client has asked (IP_PKTINFO, ip(7)), whichever of the host's that
-was. A client that has been silent for `IDLE_S` is forgotten; so is the one that has been silent longest when
+An answer leaves from the address that the client has asked (IP_PKTINFO of ip(7), IPV6_PKTINFO of ipv6(7)),
+whichever of the host's that was. A client that has been silent for `IDLE_S` is forgotten; so is the one that has been silent longest when
 there are `MOST`.
 """
 
@@ -13,17 +13,19 @@ import struct
 import time
 from contextlib import suppress
 
+from sampan.forwarder.tcp import family_of
 from sampan.runtime.loop import Loop
 
 IDLE_S = 90.0  # as Docker's
 MOST = 4096  # clients of one port
 _IP_PKTINFO = 8  # linux/in.h
-_PKTINFO = struct.Struct("=i4s4s")
-_ANCILLARY = socket.CMSG_SPACE(_PKTINFO.size)
+_PKTINFO, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16sI")
+_ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size)
 _DATAGRAM = 1 << 16
+_LINK_LOCAL6 = b"\xfe\x80"
 _AT_ONCE = 64
 
-Key = tuple[tuple[str, int], bytes]
+Key = tuple[tuple[str, int], bytes]  # the client, and what it has asked, as an answer's IP_PKTINFO says it
 
 
 class UdpForwarder:
@@ -40,7 +42,13 @@ class UdpForwarder:
         self._listener, self._target, self._loop = listener, target, loop
         self._clients: dict[Key, tuple[socket.socket, float]] = {}  # the one that was silent longest first
         listener.setblocking(False)
-        listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        self._is_ipv6 = listener.family == socket.AF_INET6
+        if self._is_ipv6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            self._kind = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
+        else:
+            listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            self._kind = socket.IPPROTO_IP, _IP_PKTINFO
         loop.watch(listener.fileno(), select.EPOLLIN, self._ask)
 
     def tick(self, now: float) -> None:
@@ -57,14 +65,21 @@ class UdpForwarder:
                 data, ancillary, _, client = self._listener.recvmsg(_DATAGRAM, _ANCILLARY)
             except OSError:  # nothing more; or an answer was refused, which is the next message's error
                 return
-            asked = b"\0\0\0\0"
+            asked = b""
             for level, kind, content in ancillary:
-                if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-                    asked = _PKTINFO.unpack(content[: _PKTINFO.size])[1]
+                if (level, kind) == self._kind:
+                    asked = self._answering(content)
             outlet = self._outlet((client, asked))
             if outlet is not None:
                 with suppress(OSError):  # nobody listens there, or there is no room: as on any way
                     outlet.send(data)
+
+    def _answering(self, info: bytes) -> bytes:
+        """What lets an answer leave from where a question has come to."""
+        if not self._is_ipv6:
+            return _PKTINFO.pack(0, _PKTINFO.unpack(info[: _PKTINFO.size])[1], b"\0\0\0\0")
+        address, interface = _PKTINFO6.unpack(info[: _PKTINFO6.size])
+        return _PKTINFO6.pack(address, interface if address.startswith(_LINK_LOCAL6) else 0)
 
     def _outlet(self, key: Key) -> socket.socket | None:
         known = self._clients.pop(key, None)
@@ -74,7 +89,7 @@ class UdpForwarder:
             if len(self._clients) >= MOST:
                 self._forget(next(iter(self._clients)))
             try:
-                outlet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                outlet = socket.socket(family_of(self._target[0]), socket.SOCK_DGRAM)
             except OSError:
                 return None
             outlet.setblocking(False)
@@ -89,7 +104,7 @@ class UdpForwarder:
 
     def _answer(self, key: Key, outlet: socket.socket) -> None:
         client, asked = key
-        info = [(socket.IPPROTO_IP, _IP_PKTINFO, _PKTINFO.pack(0, asked, b"\0\0\0\0"))]
+        info = [(*self._kind, asked)] if asked else []
         for _ in range(_AT_ONCE):
             try:
                 data = outlet.recv(_DATAGRAM)

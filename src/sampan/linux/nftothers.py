@@ -15,7 +15,7 @@ from sampan.linux.nftables import HOOK_FORWARD, SUBSYSTEM, head
 
 _GETCHAIN = SUBSYSTEM | 4
 _GETRULE = SUBSYSTEM | 7
-_FAMILIES = (1, socket.AF_INET)  # inet and ip
+_FAMILIES: dict[int, str] = {1: "inet", socket.AF_INET: "ip", socket.AF_INET6: "ip6"}
 _DROP = struct.pack(">I", 0)
 _PLAIN = frozenset({"counter", "log", "limit"})  # decide nothing
 _NAME_BYTES = 16
@@ -28,7 +28,7 @@ class ClosedChain:
     """A base chain at the forward hook that lets nothing through which no rule of it accepts.
 
     Attributes:
-        family: "ip" or "inet".
+        family: "ip", "ip6" or "inet".
         neighbours: the names of all chains in its table.
         interfaces: what rules of its table compare with interfaces' names; a beginning ends in "*".
     """
@@ -41,7 +41,7 @@ class ClosedChain:
 
 
 def closed_forward_chains() -> list[ClosedChain]:
-    """The closed chains at the forward hook, of families ip and inet.
+    """The closed chains at the forward hook, of families ip, ip6 and inet.
 
     Raises:
         OSError: what the kernel says; EPROTONOSUPPORT when it has no nf_tables.
@@ -70,7 +70,7 @@ def closed_forward_chains() -> list[ClosedChain]:
         key, name = (family, _text(members, 1)), _text(members, 3)
         if members.get(5) == _DROP or _stops_all(last.get((*key, name), b"")):
             names = frozenset(neighbours[key]), frozenset(interfaces.get(key, ()))
-            found.append(ClosedChain("inet" if family == 1 else "ip", key[1], name, *names))
+            found.append(ClosedChain(_FAMILIES[family], key[1], name, *names))
     return found
 
 

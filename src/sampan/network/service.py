@@ -81,7 +81,7 @@ class NetworkService:
         self._sandboxes = Sandboxes(
             netns_dir, self._store, self._grounds, self._publisher, self.policies, names
         )
-        self._tending = Tending(self._grounds.tend, self._obstacles)
+        self._tending = Tending(firewall.name, self._grounds.tend, self._obstacles)
         self._making = threading.Lock()  # networks are made one after the other
 
     # --- start and stop ---
@@ -92,7 +92,11 @@ class NetworkService:
         return self._grounds.warnings + self._obstacles()
 
     def _obstacles(self) -> list[str]:
-        bridges = [one.settings.interface for one in self._grounds.all() if not one.network.internal]
+        bridges = [
+            others.Forwarded(one.settings.interface, frozenset((4, 6) if one.address6 else (4,)))
+            for one in self._grounds.all()
+            if one.lan is None and not one.network.internal
+        ]
         try:
             return others.obstacles(bridges) if bridges else []
         except OSError:

@@ -193,6 +193,26 @@ def test_a_firewall_that_comes_later_is_told_of(own: Daemon) -> None:
         sh("nft delete table inet hostfw")
 
 
+@pytest.mark.parametrize("program_", ["ip6tables", "ip6tables-legacy"])
+def test_one_for_ipv6_alone_is_told_of_where_networks_have_it(own: Daemon, program_: str) -> None:
+    if subprocess.run([program_, "-S", "FORWARD"], capture_output=True, check=False).returncode:
+        pytest.skip(f"needs a kernel that {program_} can ask")
+    sh(f"{program_} -P FORWARD DROP")
+    try:
+        assert obstacles(own) == [], "the default bridge has no IPv6"
+        own.docker("network", "create", "--ipv6", "six")
+        (told,) = obstacles(own)
+        assert "by IPv6 from and to containers" in told
+        assert bridge_of(own, "six") in told and own.bridge not in told
+        sh(told.partition("`")[2].partition("`")[0])
+        assert obstacles(own) == []
+    finally:
+        sh(f"{program_} -P FORWARD ACCEPT; {program_} -F FORWARD")
+        own.docker("network", "rm", "six")
+        if program_ == "ip6tables":
+            sh("nft delete table ip6 filter")
+
+
 @pytest.mark.parametrize("harm", ["nft flush ruleset", "nft delete table sampan-{bridge}"])
 def test_a_flush_heals_without_a_start(own: Daemon, far: Far, harm: str) -> None:
     here, there, run = far

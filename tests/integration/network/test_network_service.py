@@ -21,7 +21,17 @@ from sampan.errors import InvalidParameter, NotFound, Unavailable
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
-from sampan.network import BridgeOptions, NetworkService, NetworkSpec, Request, Sandbox, bridge, namespace
+from sampan.network import (
+    BridgeOptions,
+    NetworkService,
+    NetworkSpec,
+    Request,
+    Sandbox,
+    bridge,
+    namespace,
+    tending,
+)
+from support.machine import eventually
 
 pytestmark = pytest.mark.root
 
@@ -252,6 +262,25 @@ def test_what_somebody_takes_away_is_put_back_at_the_next_start(make: Make, outs
         assert pings(sandbox.path, "172.18.0.1")
         assert pings(sandbox.path, "203.0.113.2"), "NAT and forwarding are back"
     assert pings(new.path, address_of(old))
+
+
+@pytest.mark.parametrize("harm", ["nft flush ruleset", "nft delete chain ip sampan-sampan0 guard"])
+def test_a_table_that_somebody_changes_is_put_back_at_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr(tending, "EVERY_S", 1000.0)  # it is told, and does not wait for its next look
+    service = started(make())
+    before = sorted(shell("nft -s list table ip sampan-sampan0").split())
+    service.tend()
+    sleeping = Path(f"/proc/self/task/{service._tending._thread.native_id}/status")
+    eventually(lambda: "(sleeping)" in sleeping.read_text())
+    wakings = [line for line in sleeping.read_text().splitlines() if "voluntary" in line]
+    service.create(NetworkSpec("more"))
+    service.remove(service.get("more"), {})
+    assert [line for line in sleeping.read_text().splitlines() if "voluntary" in line] == wakings
+    shell(harm)
+    eventually(lambda: sorted(shell("nft -s list table ip sampan-sampan0 || true").split()) == before)
+    service.stop()
 
 
 def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:

@@ -108,7 +108,7 @@ def _ipv6(_: Place) -> None:
 
 def _foreign(_: Place) -> None:
     try:
-        found = others.obstacles(["sampan0"])
+        found = others.obstacles([others.Forwarded("sampan0", frozenset((4,)))])
     except OSError as error:
         raise NotTried(f"nf_tables cannot be asked: {error.strerror}") from None
     if found:

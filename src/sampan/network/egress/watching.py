@@ -15,13 +15,11 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from sampan.linux.netlink import NETLINK_NETFILTER, Netlink, attributes
 from sampan.linux.nflog import Logged, LogGroup
-from sampan.linux.nftables import SUBSYSTEM
+from sampan.linux.nftnews import TableNews
 from sampan.network.egress.rules import SNAP_BYTES
 
 log = logging.getLogger("sampan.network")
-_NFNLGRP_NFTABLES = 7
 _FAMILIES = (socket.AF_INET, socket.AF_BRIDGE)
 
 
@@ -47,15 +45,14 @@ class Watching:
         refused: Callable[[Logged], None],
         changed: Callable[[], None],
     ) -> None:
-        self._table = table.encode() + b"\0"
         self._ours = ours
         self._refused, self._changed = refused, changed
         self._stack = ExitStack()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._stack.callback(os.close, self._wake)
         try:
-            self._events = self._stack.enter_context(Netlink(NETLINK_NETFILTER))
-            self._events.join(_NFNLGRP_NFTABLES)
+            self._news = TableNews(table, _FAMILIES)
+            self._stack.callback(self._news.close)
             self._log = self._listen(group)
         except BaseException:
             self._stack.close()
@@ -81,7 +78,7 @@ class Watching:
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        poll.register(self._events.socket, select.POLLIN)
+        poll.register(self._news, select.POLLIN)
         if self._log is not None:
             poll.register(self._log, select.POLLIN)
         while True:
@@ -89,21 +86,10 @@ class Watching:
             if self._wake in ready:
                 return
             try:
-                if self._events.socket.fileno() in ready and self._foreign():
+                if self._news.fileno() in ready and self._news.changed(self._ours):
                     self._changed()
                 if self._log is not None and self._log.fileno() in ready:
                     for one in self._log.read():
                         self._refused(one)
             except Exception:  # what one packet or message causes is not to end the watch over all
                 log.exception("the watch over egress policies stumbled, and goes on")
-
-    def _foreign(self) -> bool:
-        """Whether somebody else has changed our tables; True also when that cannot be known."""
-        found = False
-        try:
-            for kind, asker, body in self._events.news():
-                if kind & 0xFF00 == SUBSYSTEM and asker != self._ours and body[0] in _FAMILIES:
-                    found |= dict(attributes(body[4:])).get(1) == self._table
-        except OSError:  # more than the socket's buffer held
-            return True
-        return found
