@@ -246,6 +246,147 @@ def test_link_local_addresses_take_a_network_with_ipv6(
         assert done.code == 125 and f"invalid link-local IP address: {address}" in done.err
 
 
+def test_a_network_of_ipv6_alone(
+    engine: Engine, network: Network, busybox: str, name: Names, lan6: tuple[str, Callable[..., str]]
+) -> None:
+    here, far = lan6
+    net, one = network("--ipv6", "--ipv4=false"), name()
+    found = engine.api.get(f"/networks/{net}")
+    assert (found["EnableIPv4"], found["EnableIPv6"]) == (False, True)
+    (pool,) = found["IPAM"]["Config"]
+    bridge = bridge_of(engine, net)
+    assert ":" in pool["Subnet"] and {entry["local"] for entry in addresses6(bridge)} == {
+        pool["Gateway"],
+        "fe80::1",
+    }
+    assert "inet " not in subprocess.check_output(["ip", "-4", "addr", "show", "dev", bridge], text=True)
+    engine.docker(
+        *("run", "-d", "--name", one, "--hostname", "box", "--network", net, "--stop-timeout", "0"),
+        *("-p", "80", busybox, "sh", "-c", SERVE),
+    )
+    place = shown(engine, one, net)
+    assert (place["IPAddress"], place["IPPrefixLen"], place["Gateway"]) == ("", 0, "")
+    assert "inet 127" in inside(engine, one, "ip", "-4", "addr").stdout
+    assert "eth0" not in inside(engine, one, "ip", "-4", "addr").stdout
+    assert default6(engine, one) == [pool["Gateway"]]
+    ((published),) = engine.api.inspect(one)["NetworkSettings"]["Ports"]["80/tcp"]
+    assert published["HostIp"] == "::"
+    port = int(published["HostPort"])
+    eventually(lambda: answers(port, here) == b"box\n")
+    assert "box" in far("python3", "-c", PEER, here, str(port))
+    assert pings(engine, one, "2001:db8:5::9")
+    peer = engine.docker("run", "--rm", "--network", net, busybox, "nc", one, "80").out
+    assert peer == "box\n", "by its name, which has an IPv6 address alone"
+    for words, said in (
+        (("run", "--rm", "--network", net, "--ip", "10.1.1.1", busybox), "only when connecting to networks"),
+        (("run", "--rm", "--network", net, "-p", "127.0.0.1::80", busybox), "network has no IPv4"),
+        (("network", "create", "--ipv4=false", "xx"), "IPv4 or IPv6 must be enabled"),
+        (("network", "create", "--ipv4=false", "--ipv6", "--subnet", "10.1.1.0/24", "xx"), "use --ipv4"),
+    ):
+        done = engine.docker(*words, code=None)
+        assert done.code != 0 and said in done.err, (words, done.err)
+
+
+@pytest.mark.parametrize("family", ["--ipv6", "--ipv6=false"])
+def test_published_at_the_loopback_of_ipv6(
+    engine: Engine, network: Network, busybox: str, name: Names, family: str
+) -> None:
+    one = name()
+    engine.docker(
+        *("run", "-d", "--name", one, "--hostname", "box", "--network", network(family)),
+        *("--stop-timeout", "0", "-p", "[::1]::80", "-p", "127.0.0.1::80", busybox, "sh", "-c", SERVE),
+    )
+    ports = engine.api.inspect(one)["NetworkSettings"]["Ports"]["80/tcp"]
+    found = {entry["HostIp"]: int(entry["HostPort"]) for entry in ports}
+    assert set(found) == {"127.0.0.1", "::1"}
+    for address, port in found.items():
+        eventually(lambda address=address, port=port: answers(port, address) == b"box\n", what=address)
+    engine.docker("rm", "-f", one)
+    assert answers(found["::1"], "::1") == b""
+
+
+ROUTED = "com.docker.network.bridge.gateway_mode_ipv6"
+
+
+def test_a_routed_network_is_reached_at_published_ports_alone(
+    engine: Engine, network: Network, busybox: str, name: Names, lan6: tuple[str, Callable[..., str]]
+) -> None:
+    here, far = lan6
+    one, net = name(), network("--ipv6", "-o", f"{ROUTED}=routed")
+    engine.docker(
+        *("run", "-d", "--name", one, "--hostname", "box", "--network", net, "--stop-timeout", "0"),
+        *("-p", "80:80", busybox, "sh", "-c", f"({SERVE.replace('80', '81')}) & {SERVE}"),
+    )
+    ports = engine.api.inspect(one)["NetworkSettings"]["Ports"]["80/tcp"]
+    assert ports == [{"HostIp": "0.0.0.0", "HostPort": "80"}, {"HostIp": "::", "HostPort": ""}]
+    assert "80/tcp, 0.0.0.0:80->80/tcp" in engine.docker("ps", "--no-trunc").out
+    target = shown(engine, one, net)["GlobalIPv6Address"]
+    far("ip", "-6", "route", "add", target, "via", here)
+
+    def reaches(port: str) -> bool:
+        return "box" in far("timeout", "2", "python3", "-c", PEER, target, port)
+
+    eventually(lambda: reaches("80"), what="the published port, at the container's own address")
+    eventually(lambda: answers(81, target) == b"box\n", what="the other one is there for the host")
+    assert not reaches("81")
+    assert "bytes from" in far("busybox", "ping", "-c1", "-W5", target)
+    assert answers(80, here) == b"" and answers(80, "127.0.0.1") == b"box\n", "NAT of IPv4 alone"
+    other = network("--ipv6")
+    for port, said in (("80", "box\n"), ("81", "")):
+        words = ("--network", other, busybox, "nc", "-w", "1", target, port)
+        assert engine.docker("run", "--rm", *words, code=None).out == said
+    # It sends with its own address.
+    subprocess.run(["ip", "-6", "route", "get", target], check=True)
+    assert pings(engine, one, "2001:db8:5::9"), "the world has a way back"
+    far("ip", "-6", "route", "del", target)
+    assert not pings(engine, one, "2001:db8:5::9", wait="1"), "it has none without a route"
+    engine.docker("rm", "-f", one)
+    assert target not in subprocess.check_output(["nft", "list", "ruleset"], text=True)
+
+
+def test_the_other_gateway_modes(
+    engine: Engine, network: Network, up: Callable[..., str], lan6: tuple[str, Callable[..., str]]
+) -> None:
+    here, far = lan6
+    net = network("--ipv6", "-o", f"{ROUTED}=nat-unprotected")
+    one = up("--network", net)
+    target = shown(engine, one, net)["GlobalIPv6Address"]
+    far("ip", "-6", "route", "add", target, "via", here)
+    assert "bytes from" in far("busybox", "ping", "-c1", "-W5", target)
+    assert pings(engine, one, "2001:db8:5::9")
+    other = up("--network", network("--ipv6"))
+    assert not pings(engine, other, target, wait="1")
+    four = ROUTED.replace("ipv6", "ipv4")
+    alone = network("--ipv6", "--internal", "-o", f"{ROUTED}=isolated", "-o", f"{four}=isolated")
+    bridge = bridge_of(engine, alone)
+    assert (
+        json.loads(subprocess.check_output(["ip", "-j", "addr", "show", "dev", bridge]))[0]["addr_info"] == []
+    )
+    assert all("Gateway" not in pool for pool in engine.api.get(f"/networks/{alone}")["IPAM"]["Config"])
+    first, second = up("--network", alone), up("--network", alone)
+    place = shown(engine, second, alone)
+    assert pings(engine, first, place["IPAddress"]) and pings(engine, first, place["GlobalIPv6Address"])
+    assert (place["Gateway"], place["IPv6Gateway"]) == ("", "")
+    for words, said in (
+        (("-o", f"{ROUTED}=isolated"), "gateway mode 'isolated' can only be used for an internal network"),
+        (("-o", f"{four}=open"), "must be one of nat, nat-unprotected, routed, isolated"),
+    ):
+        done = engine.docker("network", "create", "--ipv6", *words, "xx", code=None)
+        assert done.code != 0 and said in done.err, done.err
+
+
+def test_a_gateway_that_is_not_the_bridge(engine: Engine, network: Network, up: Callable[..., str]) -> None:
+    one = network("-o", "com.docker.network.bridge.inhibit_ipv4=true")
+    found = engine.api.get(f"/networks/{one}")
+    bridge, gateway = bridge_of(engine, one), found["IPAM"]["Config"][0]["Gateway"]
+    box = up("--network", one)
+    assert not pings(engine, box, gateway, wait="1")
+    assert shown(engine, box, one)["Gateway"] == gateway
+    assert f"default via {gateway}" in inside(engine, box, "ip", "route").stdout
+    subprocess.run(["ip", "addr", "add", f"{gateway}/16", "dev", bridge], check=True)
+    assert pings(engine, box, gateway), "somebody else has put it there"
+
+
 def test_an_egress_policy_is_not_passed_by_ipv6(
     engine: Engine, network: Network, up: Callable[..., str], lan6: tuple[str, Callable[..., str]]
 ) -> None:
@@ -284,6 +425,10 @@ def test_all_comes_back(make_daemon: Callable[..., Daemon], lan6: tuple[str, Cal
             *run, "--name", "one", "--hostname", "box", "-p", "80", daemon.busybox, "sh", "-c", SERVE
         )
         port = int(daemon.api.inspect("one")["NetworkSettings"]["Ports"]["80/tcp"][1]["HostPort"])
+        daemon.docker("network", "create", "--ipv6", "--ipv4=false", "only6")
+        serve = ("--hostname", "box", "-p", f"[::1]:{port + 1}:80", daemon.busybox, "sh", "-c", SERVE)
+        daemon.docker(*run[:2], "--network", "only6", "--stop-timeout", "0", "--name", "six", *serve)
+        eventually(lambda: answers(port + 1, "::1") == b"box\n")
         address = shown(daemon, "one", "net6")["GlobalIPv6Address"]
         gateway = shown(daemon, "one", "net6")["IPv6Gateway"]
         eventually(lambda: answers(port, here) == b"box\n")
@@ -295,6 +440,10 @@ def test_all_comes_back(make_daemon: Callable[..., Daemon], lan6: tuple[str, Cal
         eventually(lambda: answers(port, here) == b"box\n")
         daemon.docker(*run, "--name", "two", daemon.busybox, "sleep", "600")
         assert shown(daemon, "two", "net6")["GlobalIPv6Address"] != address
+        assert answers(port, "::1") == b"" and answers(port + 1, "::1") == b"box\n", "the proxy has lived on"
+        assert pings(daemon, "six", shown(daemon, "six", "only6")["IPv6Gateway"])
+        daemon.docker("rm", "-f", "six")
+        daemon.docker("network", "rm", "only6")
         bridge = bridge_of(daemon, "net6")
         for words in (
             ["nft", "delete", "table", "ip6", _table(daemon)],

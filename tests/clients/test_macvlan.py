@@ -167,6 +167,35 @@ def test_without_a_parent_it_is_a_wire_of_its_own(
     engine.docker("network", "create", one)
 
 
+def test_several_subnets(engine: Engine, network: Network, up: Callable[..., str], wire: Wire) -> None:
+    third = "10.229.77.0/24"
+    subnets = ("--subnet", "10.229.76.0/30", "--subnet", third, "--gateway", "10.229.77.9", "--ipv6")
+    more = ("--subnet", "2001:db8:7::/64", "--subnet", "2001:db8:8::/64")
+    one = network("-d", "macvlan", "-o", f"parent={wire.parent}", *subnets, *more)
+    found = engine.api.get(f"/networks/{one}")["IPAM"]["Config"]
+    assert [pool["Subnet"] for pool in found] == ["10.229.76.0/30", third, *more[1::2]]
+    assert [pool["Gateway"] for pool in found][:2] == ["10.229.76.1", "10.229.77.9"]
+    first = up("--network", one)
+    place = shown(engine, first, one)
+    assert (place["IPAddress"], place["IPPrefixLen"], place["Gateway"]) == ("10.229.76.2", 30, "10.229.76.1")
+    second = up("--network", one)  # the first subnet is full
+    place = shown(engine, second, one)
+    assert (place["IPAddress"], place["IPPrefixLen"], place["Gateway"]) == ("10.229.77.1", 24, "10.229.77.9")
+    assert default_route(engine, second) == "10.229.77.9"
+    chosen = up("--network", one, "--ip", "10.229.77.50", "--ip6", "2001:db8:8::50")
+    place = shown(engine, chosen, one)
+    assert (place["IPAddress"], place["GlobalIPv6Address"]) == ("10.229.77.50", "2001:db8:8::50")
+    assert pings(engine, second, "10.229.77.50")
+    engine.docker("rm", "-f", first)
+    assert shown(engine, up("--network", one), one)["IPAddress"] == "10.229.76.2"
+    for words, said in (
+        (("-d", "macvlan", "-o", f"parent={wire.parent}", "--subnet", third), "Pool overlaps"),
+        (("--subnet", "10.229.78.0/24", "--subnet", "10.229.79.0/24"), "doesn't support multiple subnets"),
+    ):
+        done = engine.docker("network", "create", *words, "xx", code=None)
+        assert done.code != 0 and said in done.err, done.err
+
+
 def test_what_cannot_be(engine: Engine, up: Callable[..., str], network: Network, wire: Wire) -> None:
     parent = f"parent={wire.parent}"
     for words, said in (

@@ -259,8 +259,7 @@ def test_a_published_port_is_held_against_programs_that_come_later(
 @pytest.mark.parametrize(
     ("place", "text"),
     [
-        ("[::1]:21200:80", "loopback"),
-        ("[::]:21200:80", "no IPv6"),
+        ("[fe80::1]:21200:80", "link-local"),
         ("21200:80/icmp", "invalid proto"),
         ("70000:80", "invalid"),
         ("21200:0", ""),

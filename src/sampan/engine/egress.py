@@ -125,7 +125,7 @@ def applied(core: Core, live: Live) -> list[Applied]:
     lanes = {lane.network_id: lane for lane in core.networks.guard.lanes(live.id)}
     found = []
     for name, settings in live.container.networks.items():
-        if settings.ip_address:
+        if settings.ip_address or settings.global_ipv6_address:
             lane = lanes.get(settings.network_id)
             found.append(Applied(name, lane.policy.text if lane else "", lane.own if lane else False))
     return found

@@ -106,9 +106,9 @@ def check(network: Network, settings: EndpointSettings) -> None:
             problems.append("user specified IP address is supported on user defined networks only")
         else:
             if wanted.ipv4_address:
-                problems += _address_problems(wanted.ipv4_address, network.ipv4, network.static, 4)
+                problems += _address_problems(wanted.ipv4_address, network.chosen_pools(4), 4)
             if wanted.ipv6_address:
-                problems += _address_problems(wanted.ipv6_address, network.ipv6, network.static6, 6)
+                problems += _address_problems(wanted.ipv6_address, network.chosen_pools(6), 6)
     if network.predefined and settings.aliases:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     if settings.desired_mac_address:
@@ -122,20 +122,21 @@ def check(network: Network, settings: EndpointSettings) -> None:
         raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(problems))
 
 
-def _address_problems(text: str, pool: Pool | None, static: bool, version: int) -> list[str]:
+def _address_problems(text: str, pools: list[Pool], version: int) -> list[str]:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         address = None
     if address is None or address.version != version:
         return [f"invalid IPv{version} address: {text}"]
-    if pool is None or not static:
+    if not pools:
         return [
             "user specified IP address is supported only when connecting to networks with user configured "
             "subnets"
         ]
-    subnet = ipaddress.ip_network(pool.subnet)
-    if address not in subnet:
+    subnets = [ipaddress.ip_network(pool.subnet) for pool in pools]
+    subnet = next((one for one in subnets if address in one), None)
+    if subnet is None:
         return [f"no configured subnet or ip-range contain the IP address {address}"]
     if address in (subnet.network_address, subnet.broadcast_address):
         return [f"invalid IPv{version} address: {address} is not a host's in {subnet}"]

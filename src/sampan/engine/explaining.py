@@ -134,9 +134,15 @@ def _mounted(core: Core, identifier: str) -> str:
 def _connected(container: Container) -> str:
     parts = []
     for name, endpoint in container.networks.items():
-        address = f" {endpoint.ip_address}/{endpoint.ip_prefix_len}" if endpoint.ip_address else ""
-        link = f", {endpoint.mac_address}, gateway {endpoint.gateway}" if endpoint.gateway else ""
+        four = f" {endpoint.ip_address}/{endpoint.ip_prefix_len}" if endpoint.ip_address else ""
+        six = f" {endpoint.global_ipv6_address}/{endpoint.global_ipv6_prefix_len}"
+        address = four + (six if endpoint.global_ipv6_address else "")
+        gateways = " and ".join(filter(None, (endpoint.gateway, endpoint.ipv6_gateway)))
+        link = f", {endpoint.mac_address}, gateway {gateways}" if gateways else ""
         parts.append(f"{name}{address}{link}")
     for port, bindings in container.ports.items():
-        parts += [f"{one.host_ip}:{one.host_port} -> {port}" for one in bindings or ()]
+        parts += [
+            f"{one.host_ip}:{one.host_port} -> {port}" if one.host_port else f"{port} at its own address"
+            for one in bindings or ()
+        ]
     return "; ".join(parts)

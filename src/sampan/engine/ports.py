@@ -45,7 +45,7 @@ def record(container: Container, published: Iterable[Published]) -> None:
     container.ports = {}
     for one in published:
         found = container.ports.setdefault(f"{one.port}/{one.protocol}", [])
-        found.append(PortBinding(one.host_ip, str(one.host_port)))
+        found.append(PortBinding(one.host_ip, str(one.host_port) if not one.routed else ""))
 
 
 def exposed(config: ContainerConfig, host_config: HostConfig) -> set[tuple[int, str]]:

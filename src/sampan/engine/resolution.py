@@ -98,9 +98,12 @@ def telling_life(core: Core, container: Container, process: Process) -> Callable
 def _serve(core: Core, container: Container, resolution: Resolution, gated: Gated | None) -> None:
     outside = "bridge" in container.networks
     options = AskerOptions(container.id, resolution.upstreams, resolution.ndots_set, outside)
-    if gated is not None:  # from the host, as the container itself may not reach its name servers
+    no_ipv4 = not any(settings.ip_address for settings in container.networks.values())
+    if gated is not None or no_ipv4:  # from the host, as the container itself may not reach its name servers
         upstreams = tuple(replace(one, from_host=True) for one in options.upstreams)
-        options = replace(options, upstreams=upstreams, gated=gated.names, restricted=gated.restricted)
+        options = replace(options, upstreams=upstreams)
+    if gated is not None:
+        options = replace(options, gated=gated.names, restricted=gated.restricted)
     core.resolving.serve(options, container.sandbox_key)
 
 
@@ -118,7 +121,8 @@ def _given(core: Core, container: Container) -> _Given:
 def _in_network_with_names(core: Core, container: Container) -> bool:
     for name, settings in endpoints.of(container).items():
         try:
-            if settings.ip_address and not core.networks.get(settings.network_id or name).predefined:
+            there = settings.ip_address or settings.global_ipv6_address
+            if there and not core.networks.get(settings.network_id or name).predefined:
                 return True
         except NotFound:  # removed by force
             continue

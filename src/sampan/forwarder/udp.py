@@ -1,8 +1,8 @@
 """UDP datagrams: for each client a socket of its own towards the container, by which the answers come back.
 
 An answer leaves from the address that the client has asked (IP_PKTINFO of ip(7), IPV6_PKTINFO of ipv6(7)),
-whichever of the host's that was. A client that has been silent for `IDLE_S` is forgotten; so is the one that has been silent longest when
-there are `MOST`.
+whichever of the host's that was. A client that has been silent for `IDLE_S` is forgotten; so is the one that
+has been silent longest when there are `MOST`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Maps of nf_tables that rewrite destinations: made with their table, then filled and emptied by element.
+"""Maps of nf_tables that rewrite destinations, and sets of those that may be reached as they are.
+
+They are made with their table, then filled and emptied by element.
 
 However many ports are published, each packet costs one lookup. Numbers are those of Linux
 `include/uapi/linux/netfilter/nf_tables.h`; the types' numbers are what `nft` knows them by, for its display.
@@ -13,6 +15,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from sampan.linux import nftkeys
 from sampan.linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,
@@ -108,18 +111,24 @@ class RedirectionMap:
         body += be32(6, address << 6 | _TYPE_SERVICE) + be32(7, length + 4) + be32(10, number)
         return Message(_NEWSET, NLM_F_ACK | NLM_F_CREATE, body, f"create nftables map {table} {self.name}")
 
-    def add(self, table: str, redirections: Iterable[Redirection]) -> Iterator[Message]:
+    def add(self, table: str, entries: Iterable[Entry]) -> Iterator[Message]:
         """The requests to add elements; those of another kind of map or family are passed over."""
-        for some in _portions([one for one in redirections if self._holds(one)]):
+        for some in _portions(self._held(entries)):
             yield self._elements(table, _NEWSETELEM, NLM_F_ACK | NLM_F_CREATE, some, "add to")
 
-    def delete(self, table: str, redirections: Iterable[Redirection]) -> Iterator[Message]:
+    def delete(self, table: str, entries: Iterable[Entry]) -> Iterator[Message]:
         """The requests to delete elements, as `add`."""
-        for some in _portions([one for one in redirections if self._holds(one)]):
+        for some in _portions(self._held(entries)):
             yield self._elements(table, _DELSETELEM, NLM_F_ACK, some, "delete from")
 
-    def _holds(self, one: Redirection) -> bool:
-        return (one.address is not None) == self.addressed and one.family == self.family
+    def _held(self, entries: Iterable[Entry]) -> list[Redirection]:
+        return [
+            one
+            for one in entries
+            if isinstance(one, Redirection)
+            and (one.address is not None) == self.addressed
+            and one.family == self.family
+        ]
 
     def _elements(
         self, table: str, kind: int, flags: int, redirections: Sequence[Redirection], what: str
@@ -138,6 +147,59 @@ class RedirectionMap:
         return Message(kind, flags, body, f"{what} nftables map {table} {self.name}")
 
 
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Packets to this port of this address may come from anywhere."""
+
+    protocol: str
+    address: IPAddress
+    port: int
+
+    @property
+    def family(self) -> int:
+        """Of the table that it belongs to."""
+        return _FAMILIES[self.address.version]
+
+
+Entry = Redirection | Admission
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionSet:
+    """A set of addresses with protocol and port."""
+
+    family: int
+
+    def rule(self) -> tuple[Expression, ...]:
+        """`ip daddr . meta l4proto . th dport @admitted`."""
+        return self._set.rule()
+
+    def message(self, table: str, number: int) -> Message:
+        """As `RedirectionMap.message`."""
+        return self._set.message(table, number)
+
+    def add(self, table: str, entries: Iterable[Entry]) -> Iterator[Message]:
+        """As `RedirectionMap.add`."""
+        return self._set.add(table, map(_element, self._held(entries)))
+
+    def delete(self, table: str, entries: Iterable[Entry]) -> Iterator[Message]:
+        """As `RedirectionMap.delete`."""
+        return self._set.delete(table, map(_element, self._held(entries)))
+
+    @property
+    def _set(self) -> nftkeys.KeySet:
+        address = nftkeys.IP_DADDR if self.family == socket.AF_INET else nftkeys.IP6_DADDR
+        return nftkeys.KeySet("admitted", (address, nftkeys.L4PROTO, nftkeys.TH_DPORT), self.family)
+
+    def _held(self, entries: Iterable[Entry]) -> list[Admission]:
+        return [one for one in entries if isinstance(one, Admission) and one.family == self.family]
+
+
+def _element(one: Admission) -> nftkeys.Element:
+    number = nftkeys.protocol(NUMBERS[one.protocol])
+    return nftkeys.Element(one.address.packed + number + nftkeys.port(one.port))
+
+
 def maps(family: int) -> tuple[RedirectionMap, RedirectionMap]:
     """The two maps of a table of family ip or ip6: of ports at one address, and at any."""
     return (
@@ -146,7 +208,12 @@ def maps(family: int) -> tuple[RedirectionMap, RedirectionMap]:
     )
 
 
-_MAPS = (*maps(socket.AF_INET), *maps(socket.AF_INET6))
+def published(family: int) -> tuple[RedirectionMap | AdmissionSet, ...]:
+    """All of a table that ports are published by."""
+    return (*maps(family), AdmissionSet(family))
+
+
+_PUBLISHED = (*published(socket.AF_INET), *published(socket.AF_INET6))
 
 
 def _payload(register: int, base: int, offset: int, length: int) -> Expression:
@@ -158,33 +225,33 @@ def _portions(redirections: list[Redirection]) -> Iterator[list[Redirection]]:
         yield redirections[start : start + _ELEMENTS_IN_MESSAGE]
 
 
-def add(table: str, redirections: Sequence[Redirection]) -> None:
-    """Add elements to the maps of the tables of this name, all or none.
+def add(table: str, entries: Sequence[Entry]) -> None:
+    """Add elements to the maps and sets of the tables of this name, all or none.
 
     Raises:
         OSError: what the kernel says; ENOENT when somebody has removed the table.
     """
-    messages = [message for one in _MAPS for message in one.add(table, redirections)]
+    messages = [message for one in _PUBLISHED for message in one.add(table, entries)]
     with Netlink(NETLINK_NETFILTER) as netlink:
         netlink.transact(batch(messages))
 
 
-def delete(table: str, redirections: Sequence[Redirection]) -> None:
-    """Delete elements from the maps of the tables of this name; those that are not there are fine.
+def delete(table: str, entries: Sequence[Entry]) -> None:
+    """Delete elements from the maps and sets of the tables of this name; those that are not there are fine.
 
     Raises:
         OSError: what the kernel says.
     """
     with Netlink(NETLINK_NETFILTER) as netlink:
         try:
-            netlink.transact(batch([message for one in _MAPS for message in one.delete(table, redirections)]))
+            netlink.transact(batch([message for one in _PUBLISHED for message in one.delete(table, entries)]))
             return
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-        for redirection in redirections:  # somebody has removed some of them, or all with the table
+        for entry in entries:  # somebody has removed some of them, or all with the table
             try:
-                netlink.transact(batch([m for one in _MAPS for m in one.delete(table, [redirection])]))
+                netlink.transact(batch([m for one in _PUBLISHED for m in one.delete(table, [entry])]))
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise

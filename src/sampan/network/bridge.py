@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import socket
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,15 @@ _FEW = 16
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A bridge as it is to be; `was` is the interface index that it had last, 0 for none."""
+    """A bridge as it is to be.
+
+    Attributes:
+        address, address6: None for none of that version.
+        was: the interface index that it had last, 0 for none.
+    """
 
     name: str
-    address: ipaddress.IPv4Interface
+    address: ipaddress.IPv4Interface | None
     mtu: int
     was: int = 0
     address6: ipaddress.IPv6Interface | None = None
@@ -37,7 +43,9 @@ class Wanted:
     @property
     def mac_address(self) -> str:
         """The same one each time, so that containers that live through its loss need not ask for it again."""
-        return "02:42:" + self.address.packed.hex(":")
+        if self.address is not None:
+            return "02:42:" + self.address.packed.hex(":")
+        return "02:42:" + zlib.crc32(self.name.encode()).to_bytes(4, "big").hex(":")
 
 
 def supports(kind: str) -> bool:
@@ -137,7 +145,10 @@ def raise_bridges(netlink: Netlink, wanted: Sequence[Wanted]) -> dict[str, int]:
         _make(netlink, missing)
         present = _links(netlink, wanted)
     indices = {one.name: present[one.name].index for one in wanted}
-    _send(netlink, [rtnetlink.add_address(indices[one.name], one.address) for one in wanted], _ALREADY)
+    with_ipv4 = [
+        rtnetlink.add_address(indices[one.name], one.address) for one in wanted if one.address is not None
+    ]
+    _send(netlink, with_ipv4, _ALREADY)
     for one in wanted:
         if one.address6 is not None:
             _raise_ipv6(netlink, one.name, indices[one.name], one.address6)

@@ -26,8 +26,10 @@ def check(spec: NetworkSpec) -> None:
             "configuration network can only contain network specific fields. Network operator fields like "
             "[ ingress | internal | attachable | scope ] are not supported."
         )
-    own = (spec.ipv4.subnet, spec.ipv4.gateway, spec.ipv4.ip_range, spec.ipv4.aux_addresses)
-    if spec.config_from and any((*own, spec.ipv6, spec.options, spec.labels, spec.ipam_options)):
+    own = (spec.subnet, spec.gateway, spec.ip_range, spec.aux_addresses, spec.more)
+    if spec.config_from and any(
+        (*own, spec.ipv6, not spec.enable_ipv4, spec.options, spec.labels, spec.ipam_options)
+    ):
         raise Forbidden(
             "user specified configurations are not supported if the network depends on a configuration "
             "network"
@@ -54,7 +56,9 @@ def completed(spec: NetworkSpec, networks: Iterable[Network]) -> NetworkSpec:
         ip_range=found.ip_range,
         gateway=found.gateway,
         aux_addresses=found.aux_addresses,
+        enable_ipv4=found.enable_ipv4,
         ipv6=found.ipv6,
+        more=found.more,
         options=found.options,
         labels=found.labels,
         ipam_options=found.ipam_options,

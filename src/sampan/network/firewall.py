@@ -37,6 +37,7 @@ from sampan.linux.nftkeys import (
 from sampan.linux.nftsets import InnerVerdicts, InterfaceSet, SubnetSet
 
 _PASSAGES = KeySet("passages", (IIFNAME, IP_SADDR, IP_DADDR, L4PROTO, TH_DPORT))
+_ICMP: dict[int, int] = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
 
@@ -50,6 +51,8 @@ class Zone:
         icc: its containers may reach each other.
         masquerade: what leaves it gets the host's address.
         internal: nothing leaves or enters it.
+        routed: the IP versions by which containers are reached at their own addresses, at published ports.
+        unprotected: those by which they are reached there at all ports, but not from other networks.
     """
 
     bridge: str
@@ -58,6 +61,8 @@ class Zone:
     masquerade: bool
     internal: bool
     subnet6: ipaddress.IPv6Network | None = None
+    routed: frozenset[int] = frozenset()
+    unprotected: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ class Firewall:
     def put(
         self,
         zones: Sequence[Zone],
-        published: Callable[[], Sequence[nftmaps.Redirection]] = tuple,
+        published: Callable[[], Sequence[nftmaps.Entry]] = tuple,
         passages: Sequence[Passage] = (),
     ) -> list[str]:
         """Put the tables in place, whole; returns warnings when they cannot be.
@@ -120,7 +125,7 @@ class Firewall:
             return self._put(zones, published(), passages)
 
     def _put(
-        self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection], passages: Sequence[Passage]
+        self, zones: Sequence[Zone], published: Sequence[nftmaps.Entry], passages: Sequence[Passage]
     ) -> list[str]:
         try:
             self._table.put(zones, published, passages)
@@ -134,7 +139,7 @@ class Firewall:
         self.in_place = True
         return self._put6(zones, published)
 
-    def _put6(self, zones: Sequence[Zone], published: Sequence[nftmaps.Redirection]) -> list[str]:
+    def _put6(self, zones: Sequence[Zone], published: Sequence[nftmaps.Entry]) -> list[str]:
         if not any(zone.subnet6 for zone in zones):
             if self._left6:
                 self._table6.drop()
@@ -170,20 +175,20 @@ class Firewall:
         for table in self._tables():
             table.remove(zone)
 
-    def publish(self, redirections: Sequence[nftmaps.Redirection]) -> None:
+    def publish(self, entries: Sequence[nftmaps.Entry]) -> None:
         """Publish ports, all or none.
 
         Raises:
             OSError: what the kernel says; ENOENT when somebody has removed the table.
         """
         with self._lock:
-            nftmaps.add(self.name, redirections)
+            nftmaps.add(self.name, entries)
 
-    def withdraw(self, redirections: Sequence[nftmaps.Redirection]) -> None:
+    def withdraw(self, entries: Sequence[nftmaps.Entry]) -> None:
         """Publish ports no more; those that are not there are fine, and a table that is not."""
         if self.in_place:
             with contextlib.suppress(OSError):  # no table, no elements in it
-                nftmaps.delete(self.name, redirections)
+                nftmaps.delete(self.name, entries)
 
     def drop(self) -> None:
         """Delete the tables; those that are not there are fine."""
@@ -206,6 +211,8 @@ class _Table:
         self.family = family
         self._bridges = InterfaceSet("bridges", family)
         self._internal = InterfaceSet("internal", family)
+        self._routed = InterfaceSet("routed", family)
+        self._unprotected = InterfaceSet("unprotected", family)
         self._inner = InnerVerdicts("inner", family)
         self._subnets = SubnetSet("subnets", family)
         self._masqueraded = SubnetSet("masqueraded", family)
@@ -213,7 +220,7 @@ class _Table:
     def put(
         self,
         zones: Sequence[Zone],
-        published: Sequence[nftmaps.Redirection],
+        published: Sequence[nftmaps.Entry],
         passages: Sequence[Passage] = (),
     ) -> None:
         """Put it in place, whole.
@@ -221,10 +228,12 @@ class _Table:
         Raises:
             OSError: what the kernel says.
         """
-        maps = nftmaps.maps(self.family)
+        maps = nftmaps.published(self.family)
         sets: tuple[InterfaceSet | InnerVerdicts | SubnetSet, ...] = (
             self._bridges,
             self._internal,
+            self._routed,
+            self._unprotected,
             self._inner,
             self._subnets,
             self._masqueraded,
@@ -264,15 +273,27 @@ class _Table:
         yield from self._bridges.change(self.name, bridges, add=add)
         internal = [zone.bridge for zone in zones if zone.internal or self._subnet(zone) is None]
         yield from self._internal.change(self.name, internal, add=add)
+        version = self._version
+        routed = [zone.bridge for zone in zones if version in zone.routed]
+        yield from self._routed.change(self.name, routed, add=add)
+        unprotected = [zone.bridge for zone in zones if version in zone.unprotected]
+        yield from self._unprotected.change(self.name, unprotected, add=add)
         yield from self._inner.change(self.name, [(zone.bridge, zone.icc) for zone in zones], add=add)
         subnets = [subnet for zone in zones if (subnet := self._subnet(zone)) is not None]
         yield from self._subnets.change(self.name, subnets, add=add)
         masqueraded = [
             subnet
             for zone in zones
-            if (subnet := self._subnet(zone)) is not None and zone.masquerade and not zone.internal
+            if (subnet := self._subnet(zone)) is not None
+            and zone.masquerade
+            and not zone.internal
+            and version not in zone.routed
         ]
         yield from self._masqueraded.change(self.name, masqueraded, add=add)
+
+    @property
+    def _version(self) -> int:
+        return 4 if self.family == socket.AF_INET else 6
 
     def _subnet(self, zone: Zone) -> nftables.IPNetwork | None:
         return zone.subnet if self.family == socket.AF_INET else zone.subnet6
@@ -294,6 +315,9 @@ class _Table:
             self._internal.iifname() + drop,
             self._internal.oifname() + drop,
             into + answers + accept,
+            into + nftmaps.AdmissionSet(self.family).rule() + accept,  # published where there is no NAT
+            self._routed.oifname() + nftables.l4proto(_ICMP[self.family]) + accept,
+            self._unprotected.oifname() + self._bridges.iifname(within=False) + accept,
             into + drop,  # neither other networks nor other machines reach what is not published
             out_of + accept,
         )

@@ -1,6 +1,6 @@
 """The bridge networks that are in place: bridges, pools of addresses, the firewall, and their repair.
 
-A *ground* is what containers of one bridge network stand on. The default bridge finds its address at each
+The default bridge finds its address at each
 start (`--bip`, the present, the remembered or a free one); the others have theirs from when they were made.
 """
 
@@ -12,84 +12,23 @@ import ipaddress
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sampan.errors import Conflict, InvalidParameter, SampanError, Unavailable, Unsupported
 from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, flows, lans, settings, subnets
 from sampan.network.files import host_nameservers
-from sampan.network.firewall import Firewall, Passage, Zone
-from sampan.network.lans import Lan
+from sampan.network.firewall import Firewall, Passage
+from sampan.network.ground import Ground, ground
 from sampan.network.linking import Link
 from sampan.network.model import BridgeOptions, Network, Pool
-from sampan.network.pool import AddressPool, parse_bip
-from sampan.network.settings import BridgeSettings
+from sampan.network.pool import IPNetwork, parse_bip
 from sampan.network.store import EndpointRecord, NetworkStore
 from sampan.network.watch import Watch
 
 log = logging.getLogger("sampan.network")
 _NO_DEVICE = frozenset({errno.ENODEV})
-
-
-@dataclass(slots=True, eq=False)
-class Ground:
-    """A bridge network in place.
-
-    Attributes:
-        address, address6: the bridge's own; no `address6` nor `pool6` without IPv6.
-        made: the bridge is of our making, and ours to delete.
-        index: the bridge's.
-        lan: there is no bridge, but an interface of the host's; `made` and `index` are that one's.
-    """
-
-    network: Network
-    settings: BridgeSettings
-    address: ipaddress.IPv4Interface
-    pool: AddressPool
-    made: bool
-    index: int = 0
-    address6: ipaddress.IPv6Interface | None = None
-    pool6: AddressPool | None = None
-    lan: Lan | None = None
-
-    @property
-    def zone(self) -> Zone:
-        """What the firewall is to know of it."""
-        chosen = self.settings
-        return Zone(
-            chosen.interface, self.address.network, chosen.icc, chosen.masquerade, self.network.internal,
-            self.address6.network if self.address6 is not None else None,
-        )  # fmt: skip
-
-    @property
-    def wanted(self) -> bridge.Wanted:
-        """Its bridge."""
-        chosen = self.settings
-        return bridge.Wanted(chosen.interface, self.address, chosen.mtu, self.index, self.address6)
-
-
-def ground(network: Network, chosen: BridgeSettings, made: bool, lan: Lan | None = None) -> Ground:
-    """A network's ground, its pool full, its bridge not yet raised."""
-    address = ipaddress.IPv4Interface(str(_of_bridge(network.ipv4)))
-    made_of = Ground(network, chosen, address, _pool(network.ipv4), made, lan=lan)
-    if network.ipv6 is not None:
-        made_of.address6 = ipaddress.IPv6Interface(str(_of_bridge(network.ipv6)))
-        made_of.pool6 = _pool(network.ipv6)
-    return made_of
-
-
-def _of_bridge(pool: Pool) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
-    return ipaddress.ip_interface(f"{pool.gateway}/{pool.subnet.partition('/')[2]}")
-
-
-def _pool(pool: Pool) -> AddressPool:
-    return AddressPool(
-        ipaddress.ip_network(pool.subnet),
-        ipaddress.ip_address(pool.gateway),
-        ipaddress.ip_network(pool.ip_range) if pool.ip_range else None,
-        map(ipaddress.ip_address, pool.aux_addresses.values()),
-    )
 
 
 class Grounds:
@@ -103,7 +42,7 @@ class Grounds:
     Attributes:
         warnings: what this machine lacks; set by `start`.
         default: the default bridge network, as `start` found it; without a subnet when it is not in place.
-        reserved, reserved6: subnets of networks that could not be put in place.
+        reserved: subnets of networks that could not be put in place.
     """
 
     def __init__(
@@ -112,7 +51,7 @@ class Grounds:
         options: BridgeOptions,
         default: Network,
         firewall: Firewall,
-        redirections: Callable[[], Sequence[nftmaps.Redirection]],
+        redirections: Callable[[], Sequence[nftmaps.Entry]],
         links: Callable[[], Sequence[Link]],
     ) -> None:
         self.options = options
@@ -123,8 +62,7 @@ class Grounds:
         self._links = links
         self._in_place: dict[str, Ground] = {}
         self._refusals: dict[str, str] = {}
-        self.reserved: list[ipaddress.IPv4Network] = []
-        self.reserved6: list[ipaddress.IPv6Network] = []
+        self.reserved: list[IPNetwork] = []
         self._refusal = "the bridge network is not started"
         self._watch: Watch | None = None
         self._lock = threading.Lock()  # around repairs
@@ -146,8 +84,8 @@ class Grounds:
             InvalidParameter: when the options themselves are wrong.
         """
         self.warnings, self._in_place, self._refusals = [], {}, {}
-        self.reserved = [ipaddress.IPv4Network(network.subnet) for network, _ in networks]
-        self.reserved6 = [ipaddress.IPv6Network(one.ipv6.subnet) for one, _ in networks if one.ipv6]
+        pools = [pool for network, _ in networks for version in (4, 6) for pool in network.pools(version)]
+        self.reserved = [ipaddress.ip_network(pool.subnet) for pool in pools]
         wanted = parse_bip(self.options.bip) if self.options.bip else None
         if self.options.name != "none":
             settings.check_interface("bridge", self.options.name)
@@ -279,15 +217,17 @@ class Grounds:
 
     def used(self, netlink: Netlink) -> list[ipaddress.IPv4Network]:
         """What a new subnet must not overlap: the host's addresses, routes and resolvers, other networks."""
-        own = [one.address.network for one in self.all()]
-        own += self.reserved
+        own = [one for one in self._subnets() if isinstance(one, ipaddress.IPv4Network)]
         own += [ipaddress.IPv4Network(server) for server in host_nameservers()]
         return own + bridge.used_networks(netlink)
 
     def used6(self, netlink: Netlink) -> list[ipaddress.IPv6Network]:
         """As `used`, of IPv6."""
-        own = [one.address6.network for one in self.all() if one.address6 is not None]
-        return own + self.reserved6 + rtnetlink.routes6(netlink)
+        own = [one for one in self._subnets() if isinstance(one, ipaddress.IPv6Network)]
+        return own + rtnetlink.routes6(netlink)
+
+    def _subnets(self) -> list[IPNetwork]:
+        return [part.subnet for one in self.all() for part in one.parts] + self.reserved
 
     def _start_others(
         self, netlink: Netlink, networks: Sequence[tuple[Network, bool]], was: dict[str, int]
@@ -313,9 +253,8 @@ class Grounds:
                 self._refuse(one.network, error)
             else:
                 self._in_place[one.network.id] = one
-                self.reserved.remove(one.address.network)
-                if one.address6 is not None:
-                    self.reserved6.remove(one.address6.network)
+                for part in one.parts:
+                    self.reserved.remove(part.subnet)
 
     def _refuse(self, network: Network, error: Exception) -> None:
         self._refusals[network.id] = f"network {network.name} cannot be set up: {error}"
@@ -333,10 +272,11 @@ class Grounds:
             if record.container_id in keep and (not record.veth or record.veth in names):
                 holder = self._in_place.get(record.network_id or self.default.id)
                 if holder is not None:
-                    with contextlib.suppress(Conflict):  # an address of an earlier subnet
-                        holder.pool.claim(ipaddress.IPv4Address(record.address))
-                        if holder.pool6 is not None and record.address6:
-                            holder.pool6.claim(ipaddress.IPv6Address(record.address6))
+                    for address in record.addresses:
+                        part = holder.part_of(address)
+                        with contextlib.suppress(Conflict):  # an address of an earlier subnet
+                            if part is not None:
+                                part.pool.claim(ipaddress.ip_address(address))
             else:
                 if record.veth:
                     netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
@@ -422,7 +362,7 @@ class Grounds:
             except OSError:  # somebody has flushed it
                 for warning in self._equip():
                     log.warning("%s", warning)
-            if new.address6 is not None and self._firewall.in_place and not self._firewall.in_place6:
+            if 6 in new.versions and self._firewall.in_place and not self._firewall.in_place6:
                 raise Unavailable(
                     f"network {new.network.name} cannot have IPv6: no nftables table of family ip6 could be "
                     "made, so that nothing would keep it from other networks; see the daemon's log"
@@ -502,7 +442,7 @@ class Grounds:
         if one.lan is not None:
             return watch.parent_problem(one.lan.parent, one.index)
         name = one.settings.interface
-        problem = watch.bridge_problem(name, one.index, one.address.ip)
+        problem = watch.bridge_problem(name, one.index, one.address.ip if one.address is not None else None)
         if not problem and one.address6 is not None:
             problem = watch.address_problem(name, one.index, one.address6.ip)
         return problem
@@ -534,7 +474,7 @@ class Grounds:
             warnings += [warning] if warning else []
         grounds = self._bridged()
         forwarding6 = False
-        if self.options.ip_forward and any(one.address6 is not None for one in grounds):
+        if self.options.ip_forward and any(6 in one.versions for one in grounds):
             warning = bridge.enable_forwarding6()
             forwarding6 = warning is None
             warnings += [warning] if warning else []

@@ -61,8 +61,11 @@ def listen(protocol: str, address: str, port: int) -> socket.socket:
     Raises:
         OSError: as `take`.
     """
-    heard = socket.socket(socket.AF_INET, *_KINDS[protocol])
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    heard = socket.socket(family, *_KINDS[protocol])
     try:
+        if family == socket.AF_INET6:
+            heard.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol == "tcp":
             heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         heard.bind((address, port))

@@ -44,6 +44,11 @@ class Pool:
     aux_addresses: dict[str, str] = field(default_factory=dict)
 
     @property
+    def version(self) -> int:
+        """The subnet's IP version."""
+        return 6 if ":" in self.subnet else 4
+
+    @property
     def shown(self) -> dict[str, Any]:
         """An entry of the `IPAM.Config` of Docker's API."""
         config: dict[str, Any] = {"Subnet": self.subnet}
@@ -99,7 +104,9 @@ class NetworkSpec:
         ip_range: the part of the subnet that containers get addresses from; "" for all of it.
         gateway: the bridge's address; "" for the first one.
         aux_addresses: name to address, of what else is in the subnet and no container's.
+        enable_ipv4: without, it has no IPv4 addresses, and none of the above.
         ipv6: the same of IPv6; None for a network without.
+        more: further subnets of either version.
         config_only: it is a configuration for others alone.
         config_from: the name of the one that it is made after; "" for none.
     """
@@ -116,12 +123,16 @@ class NetworkSpec:
     labels: dict[str, str] = field(default_factory=dict)
     ipam_options: dict[str, str] | None = None
     ipv6: Pool | None = None
+    more: list[Pool] = field(default_factory=list)
+    enable_ipv4: bool = True
     config_only: bool = False
     config_from: str = ""
 
     @property
-    def ipv4(self) -> Pool:
-        """Its IPv4 addresses."""
+    def ipv4(self) -> Pool | None:
+        """Its IPv4 addresses, those of the first subnet; None for a network without."""
+        if not self.enable_ipv4:
+            return None
         return Pool(self.subnet, self.ip_range, self.gateway, self.aux_addresses)
 
 
@@ -189,7 +200,9 @@ class Network:
     """A network as Docker shows it; `created_ns` is nanoseconds since 1970.
 
     Attributes:
+        enable_ipv4: it has IPv4 addresses.
         ipv6: its IPv6 addresses, if it has some.
+        more: its further subnets of either version, which all are of the user's choice.
         static, static6: the subnet is one that the user chose, so that containers may choose addresses in it.
         config_only, config_from: as in `NetworkSpec`.
         ipam_options: none there are, but inspect gives back whether the user said so.
@@ -211,13 +224,27 @@ class Network:
     ipam_options: dict[str, str] | None = None
     ipv6: Pool | None = None
     static6: bool = False
+    more: list[Pool] = field(default_factory=list)
+    enable_ipv4: bool = True
     config_only: bool = False
     config_from: str = ""
 
     @property
-    def ipv4(self) -> Pool:
-        """Its IPv4 addresses."""
+    def ipv4(self) -> Pool | None:
+        """Its IPv4 addresses, those of the first subnet; None for a network without."""
+        if not self.enable_ipv4:
+            return None
         return Pool(self.subnet, self.ip_range, self.gateway, self.aux_addresses)
+
+    def pools(self, version: int) -> list[Pool]:
+        """All its subnets of an IP version; none of one that has no subnet yet."""
+        found = [self.ipv4 if version == 4 else self.ipv6, *self.more]
+        return [one for one in found if one is not None and one.subnet and one.version == version]
+
+    def chosen_pools(self, version: int) -> list[Pool]:
+        """Those of the user's choice, in which containers may choose addresses."""
+        static = self.static if version == 4 else self.static6
+        return self.pools(version) if static else []
 
     @property
     def predefined(self) -> bool:
@@ -231,14 +258,14 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
     Args:
         containers: container id to name and endpoint, of the running ones; empty in a list of networks.
     """
-    configs = [one.shown for one in (network.ipv4, network.ipv6) if one is not None and one.subnet]
+    configs = [one.shown for version in (4, 6) for one in network.pools(version)]
     return {
         "Name": network.name,
         "Id": network.id,
         "Created": _timestamp(network.created_ns),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": True,
+        "EnableIPv4": network.enable_ipv4,
         "EnableIPv6": network.ipv6 is not None,
         "IPAM": {
             "Driver": "default",

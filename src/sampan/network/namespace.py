@@ -47,7 +47,7 @@ class Port:
     bridge_index: int
     mtu: int
     mac_address: str
-    address: ipaddress.IPv4Interface
+    address: ipaddress.IPv4Interface | None
     isolated: bool
     hairpin: bool
     more_addresses: tuple[ipaddress.IPv4Interface | ipaddress.IPv6Interface, ...] = ()
@@ -215,7 +215,7 @@ def _put_child(host: Netlink, path: Path, port: Port, lan: Lan) -> None:
 def _dress(inside: Netlink, port: Port) -> list[Message]:
     """What is still to be asked of the calling thread's namespace for an interface that is there."""
     index = socket.if_nametoindex(port.interface)  # asked of the calling thread's namespace
-    addresses = [port.address, *port.more_addresses]
+    addresses = [*([port.address] if port.address is not None else ()), *port.more_addresses]
     # In the /proc of all, the kernel would look for the thread's sys/net among those of all containers.
     proc = procfs.open_private()
     try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import threading
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.network.egress import Guard, Lane, Policy
-from sampan.network.grounds import Ground, Grounds
+from sampan.network.ground import Ground
+from sampan.network.grounds import Grounds
 from sampan.network.model import Network
 from sampan.network.store import EndpointRecord, NetworkStore
 
@@ -64,7 +66,7 @@ class Policies:
     def _admit(self, record: EndpointRecord, one: Ground, policy: Policy, *, own: bool, fresh: bool) -> None:
         if one.network.driver != "bridge":
             raise Unavailable(not_at_a_bridge(one.network))
-        if not record.address:
+        if not record.address or one.address is None:
             raise Unavailable(
                 f"network {one.network.name} has no IPv4, and with an egress policy nothing else is sent"
             )
@@ -75,7 +77,7 @@ class Policies:
                 container_id=record.container_id,
                 network_id=record.network_id,
                 address=address,
-                mac=record.mac or mac_of(address),
+                mac=record.mac or mac_of(record.address),
                 veth=record.veth,
                 subnet=one.address.network,
                 policy=policy,
@@ -144,9 +146,12 @@ class Policies:
         return one is not None and one.network.internal
 
 
-def mac_of(address: ipaddress.IPv4Address) -> str:
-    """The MAC address of an endpoint that was given none."""
-    return "02:42:" + address.packed.hex(":")
+def mac_of(text: str) -> str:
+    """The MAC address of an endpoint that was given none, from its address, which nobody else has."""
+    address = ipaddress.ip_address(text)
+    if address.version == 4:
+        return "02:42:" + address.packed.hex(":")
+    return "02:" + hashlib.blake2s(address.packed, digest_size=5).digest().hex(":")
 
 
 def not_at_a_bridge(network: Network) -> str:

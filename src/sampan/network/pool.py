@@ -37,6 +37,7 @@ class AddressPool:
     remember an address do not find another container behind it at once.
 
     Args:
+        gateway: nobody's address; None for a subnet without one.
         within: the part of the subnet that addresses are chosen from; any other can be claimed.
         reserved: addresses that are nobody's.
     """
@@ -44,7 +45,7 @@ class AddressPool:
     def __init__(
         self,
         subnet: IPNetwork,
-        gateway: IPAddress,
+        gateway: IPAddress | None,
         within: IPNetwork | None = None,
         reserved: Iterable[IPAddress] = (),
     ) -> None:
@@ -55,7 +56,7 @@ class AddressPool:
         self._highest = int(subnet.broadcast_address) - 1
         self._first = max(self._lowest, int(within.network_address))
         self._last = min(self._highest, int(within.broadcast_address))
-        self._reserved = {int(gateway), *map(int, reserved)}
+        self._reserved = {*map(int, reserved), *([int(gateway)] if gateway is not None else ())}
         self._used = set(self._reserved)
         self._free = self._last - self._first + 1 - sum(map(self._counts, self._used))
         self._next = self._first

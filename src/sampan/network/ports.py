@@ -8,9 +8,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from sampan.errors import InvalidParameter, SampanError
 from sampan.network import holding
@@ -20,12 +21,29 @@ ANY6 = "::"
 Addresses = tuple[str, ...]  # of a container: that of IPv4, and that of IPv6 if it has one
 PROTOCOLS = ("tcp", "udp", "sctp")
 MODES = ("nat", "proxy")
+ROUTED = "routed"  # the gateway mode of networks whose containers are reached at their own addresses
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _EPHEMERAL_DEFAULT = (32768, 60999)
+_HAS_IPV6 = Path("/proc/net/if_inet6")
 
 
 class PortTaken(SampanError):
     """500: a host port is in use; Docker's words and status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a port is to be published.
+
+    Attributes:
+        address: of the host's.
+        proxied: a process listens there and forwards.
+        routed: at the container's own address and port instead, as its network has that.
+    """
+
+    address: str
+    proxied: bool = False
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,48 +92,69 @@ class Binding:
             address = ipaddress.ip_address(self.host_ip.removeprefix("[").removesuffix("]"))
         except ValueError:
             raise InvalidParameter(f"invalid IP address: {self.host_ip}") from None
-        if address.version == 6 and (address.is_loopback or address.is_link_local):
+        if address.version == 6 and address.is_link_local:
             raise InvalidParameter(
-                f"cannot publish at {self.host_ip}: the kernel leads nothing from a loopback or link-local "
-                "IPv6 address to a container; name another address of the host's, 127.0.0.1, or none"
+                f"cannot publish at {self.host_ip}: a link-local address is one of each interface's; name "
+                "another address of the host's, or none"
             )
         return str(address)
 
-    def addresses(self, families: Container[int]) -> tuple[str, ...]:
+    def places(self, families: Container[int], modes: Mapping[int, str]) -> tuple[Place, ...]:
         """Where it is to be published: at one address of the host's, or at all of each family.
+
+        The kernel leads nothing from ::1 to a container, nor from IPv6 to IPv4: there a process does.
 
         Args:
             families: 4, 6 or both: what the container has addresses of.
+            modes: its network's gateway modes, by family.
 
         Raises:
-            InvalidParameter: as `address`, or the container has no address of that family.
+            InvalidParameter: as `address`, or the container cannot be reached from there.
         """
-        if not self.host_ip:
-            return tuple(one for family, one in ((4, ANY), (6, ANY6)) if family in families)
-        address = self.address()
+        if self.host_ip:
+            wanted = [self.address()]
+        else:
+            there = (4, 6) if self.proxied and _HAS_IPV6.exists() else families
+            wanted = [address for family, address in ((4, ANY), (6, ANY6)) if family in there]
+        return tuple(self._place(address, families, modes) for address in wanted)
+
+    def _place(self, address: str, families: Container[int], modes: Mapping[int, str]) -> Place:
         family = 6 if ":" in address else 4
-        if family == 6 and self.proxied:
-            raise InvalidParameter(
-                f"cannot publish at {self.host_ip} by proxy, which is IPv4's alone: label the container "
-                "sampan.publish-mode=nat, or name an IPv4 address or none"
+        if family in families and modes.get(family) == ROUTED:
+            return Place(ANY6 if family == 6 else ANY, routed=True)
+        beyond = family == 6 and (6 not in families or ipaddress.ip_address(address).is_loopback)
+        if not self.proxied and not beyond:
+            if family not in families:
+                raise InvalidParameter(
+                    f"cannot publish at {self.host_ip}: the container's network has no IPv{family}; name an "
+                    f"IPv{10 - family} address or none"
+                )
+            return Place(address)
+        if self.protocol == "sctp":
+            what = (
+                f"at {self.host_ip}, where that takes a proxy" if beyond and not self.proxied else "by proxy"
             )
-        if family not in families:
             raise InvalidParameter(
-                f"cannot publish at {self.host_ip}: the container's network has no IPv{family}; name an "
-                f"IPv{10 - family} address or none"
+                f"port {self.port}/sctp cannot be published {what}: publish it by NAT (label "
+                "sampan.publish-mode=nat) at other addresses, or publish tcp and udp alone"
             )
-        return (address,)
+        return Place(address, proxied=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port that is published: the container's, and where at the host; and if by proxy rather than NAT."""
+    """A port that is published: the container's, and where at the host; and if by proxy rather than NAT.
+
+    Attributes:
+        routed: nowhere at the host, but at the container's own address; then `host_port` is 0.
+    """
 
     protocol: str
     port: int
     host_ip: str
     host_port: int
     proxied: bool = False
+    routed: bool = False
 
 
 class PortTable:
@@ -134,12 +173,17 @@ class PortTable:
             self._holding.close()
 
     def claim(
-        self, owner: str, wanted: Sequence[Binding], families: Container[int] = (4,)
+        self,
+        owner: str,
+        wanted: Sequence[Binding],
+        families: Container[int] = (4,),
+        modes: Mapping[int, str] = MappingProxyType({}),
     ) -> list[Published]:
         """Take host ports, all that are wanted or none.
 
         Args:
             families: the IP versions that the container has addresses of.
+            modes: the gateway modes of its networks, by IP version.
 
         Raises:
             InvalidParameter: a binding is wrong.
@@ -150,9 +194,7 @@ class PortTable:
             try:
                 # Those that must have one port come before those that take what is left.
                 for binding in sorted(wanted, key=lambda one: one.choices() is None):
-                    claimed += self._claim_one(
-                        owner, binding, binding.addresses((4,) if binding.proxied else families)
-                    )
+                    claimed += self._claim_one(owner, binding, binding.places(families, modes))
             except BaseException:
                 self._drop(claimed)
                 raise
@@ -163,6 +205,9 @@ class PortTable:
         """Note what an earlier daemon has published for a container that lives."""
         with self._lock:
             for one in published:
+                if one.routed:
+                    self._owned.setdefault(owner, []).append(one)
+                    continue
                 self._taken.setdefault((one.protocol, one.host_port), {})[one.host_ip] = owner
                 self._owned.setdefault(owner, []).append(one)
                 if not one.proxied:
@@ -207,38 +252,46 @@ class PortTable:
         with self._lock:
             return {owner: list(published) for owner, published in self._owned.items()}
 
-    def _claim_one(self, owner: str, binding: Binding, addresses: Addresses) -> list[Published]:
-        """Take one port, the same at each of the addresses."""
+    def _claim_one(self, owner: str, binding: Binding, places: Sequence[Place]) -> list[Published]:
+        """Take one port, the same at each of the places; what is routed takes none of the host's."""
+        routed = [
+            Published(binding.protocol, binding.port, place.address, 0, routed=True)
+            for place in places
+            if place.routed
+        ]
+        places = [place for place in places if not place.routed]
+        if not places:
+            return routed
         choices = binding.choices()
         failure = "all ports are allocated"
         for port in self._ephemeral() if choices is None else choices:
             taken: list[Published] = []
-            for address in addresses:
-                problem = self._take(owner, binding, address, port)
+            for place in places:
+                problem = self._take(owner, binding.protocol, place, port)
                 if problem:
                     break
-                self._taken.setdefault((binding.protocol, port), {})[address] = owner
-                taken.append(Published(binding.protocol, binding.port, address, port, binding.proxied))
+                self._taken.setdefault((binding.protocol, port), {})[place.address] = owner
+                taken.append(Published(binding.protocol, binding.port, place.address, port, place.proxied))
             else:
                 if choices is None:
                     self._next = port + 1
-                return taken
+                return taken + routed
             self._drop(taken)
             if choices is not None and len(choices) == 1:
-                shown = f"[{address}]" if ":" in address else address
+                shown = f"[{place.address}]" if ":" in place.address else place.address
                 failure = f"Bind for {shown}:{port} failed: {problem}"
         raise PortTaken(f"driver failed programming external connectivity: {failure}")
 
-    def _take(self, owner: str, binding: Binding, address: str, port: int) -> str:
+    def _take(self, owner: str, protocol: str, place: Place, port: int) -> str:
         """Take a port that is free; why it is not, or ""."""
-        holders = self._taken.get((binding.protocol, port), {})
+        holders, address = self._taken.get((protocol, port), {}), place.address
         wild = ANY6 if ":" in address else ANY
         rivals = [one for one in holders if (":" in one) == (":" in address)]
         if rivals and (address in rivals or address == wild or wild in rivals):
             return "port is already allocated"
         try:
-            take = self._holding.listen if binding.proxied else self._holding.take
-            take(owner, binding.protocol, address, port)
+            take = self._holding.listen if place.proxied else self._holding.take
+            take(owner, protocol, address, port)
         except OSError as error:
             return holding.problem(error)
         return ""

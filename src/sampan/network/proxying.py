@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls
-from sampan.network.ports import Published
+from sampan.network.ports import Addresses, Published
 from sampan.runtime import wire
 
 log = logging.getLogger("sampan.network")
@@ -39,7 +39,7 @@ Sockets = Sequence[tuple[Published, socket.socket]]
 
 @dataclass(slots=True)
 class _Proxy:
-    address: str
+    addresses: Addresses
     sockets: Sockets
     pidfd: int = -1
     child: subprocess.Popen[bytes] | None = None
@@ -65,11 +65,11 @@ class Proxies:
         self._watched: dict[int, str] = {}
         self._closing = False
 
-    def open(self, container_id: str, address: str, sockets: Sockets) -> None:
+    def open(self, container_id: str, addresses: Addresses, sockets: Sockets) -> None:
         """Forward from now on.
 
         Args:
-            address: the container's.
+            addresses: the container's: who connects by one IP version is led on by it, if it has such a one.
             sockets: bound, and listening where they are TCP's.
 
         Raises:
@@ -77,9 +77,9 @@ class Proxies:
         """
         with self._lock:
             self.close(container_id)
-            self._start(container_id, _Proxy(address, sockets))
+            self._start(container_id, _Proxy(addresses, sockets))
 
-    def recall(self, keep: Mapping[str, str]) -> set[str]:
+    def recall(self, keep: Mapping[str, Addresses]) -> set[str]:
         """Find the processes that an earlier daemon has left, and end those that no container needs.
 
         Args:
@@ -92,9 +92,9 @@ class Proxies:
         with self._lock:
             self._closing = False
             for file in self._directory.iterdir() if self._directory.is_dir() else ():
-                pidfd, address = _found(file)
-                if pidfd >= 0 and keep.get(file.name) == address:
-                    self._proxies[file.name] = proxy = _Proxy(address, (), pidfd)
+                pidfd, addresses = _found(file)
+                if pidfd >= 0 and keep.get(file.name) == addresses:
+                    self._proxies[file.name] = proxy = _Proxy(addresses, (), pidfd)
                     self._watch(file.name, proxy)
                     found.add(file.name)
                     continue
@@ -160,11 +160,11 @@ class Proxies:
             proxy.pidfd = syscalls.pidfd_open(proxy.child.pid)
             self._directory.mkdir(mode=0o700, exist_ok=True)
             ticks = process.start_time_ticks(proxy.child.pid)
-            note = {"pid": proxy.child.pid, "ticks": ticks, "address": proxy.address}
+            note = {"pid": proxy.child.pid, "ticks": ticks, "address": " ".join(proxy.addresses)}
             (self._directory / container_id).write_text(json.dumps(note))
             for start in range(0, len(proxy.sockets), _FDS_IN_PACKET):
                 some = proxy.sockets[start : start + _FDS_IN_PACKET]
-                ports = [(one.protocol, proxy.address, one.port) for one, _ in some]
+                ports = [(one.protocol, _target(proxy.addresses, one), one.port) for one, _ in some]
                 wire.send(here, {"op": "ports", "ports": ports}, [end.fileno() for _, end in some])
             _tell_life(proxy)
         except BaseException:
@@ -254,6 +254,11 @@ class Proxies:
                 log.error("ports of container %s are not published: %s", container_id[:12], error)
 
 
+def _target(addresses: Addresses, one: Published) -> str:
+    """Which of a container's addresses a port leads to: that of the host's IP version, if there is one."""
+    return next((address for address in addresses if (":" in address) == (":" in one.host_ip)), addresses[0])
+
+
 def _tell_life(proxy: _Proxy) -> None:
     if proxy.life >= 0 and proxy.connection is not None:
         with suppress(OSError):  # it has died, and is told when it is started again
@@ -273,17 +278,17 @@ def _wait(pidfd: int) -> None:
     poll.poll(_KILLED_S * 1000)
 
 
-def _found(file: Path) -> tuple[int, str]:
-    """A pidfd of the process that a file is about, -1 when it is gone; and the address it forwards to."""
+def _found(file: Path) -> tuple[int, Addresses]:
+    """A pidfd of the process that a file is about, -1 when it is gone; and the addresses it forwards to."""
     try:
         note = json.loads(file.read_text())
         pidfd = syscalls.pidfd_open(int(note["pid"]))
     except (OSError, ValueError, LookupError):
-        return -1, ""
+        return -1, ()
     try:
         if process.start_time_ticks(int(note["pid"])) == note["ticks"] and not _readable(pidfd):
-            return pidfd, str(note["address"])
+            return pidfd, tuple(str(note["address"]).split())
     except OSError:
         pass
     os.close(pidfd)
-    return -1, ""
+    return -1, ()

@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sampan.errors import InvalidParameter, Unavailable
+from sampan.errors import Unavailable
 from sampan.linux import nftmaps
 from sampan.network import flows
 from sampan.network.firewall import Firewall, absence_allowed
@@ -49,7 +49,7 @@ class Publisher:
                 continue
             self._ports.restore(container_id, published)
             if any(one.proxied for one in published):
-                proxied[container_id] = addresses[0]
+                proxied[container_id] = addresses
         alive = self._proxies.recall(proxied)
         for container_id in proxied.keys() - alive:
             try:
@@ -80,6 +80,7 @@ class Publisher:
         addresses: Addresses,
         bindings: Sequence[Binding],
         host_ip: str,
+        modes: Mapping[int, str],
         repair: Callable[[], None],
     ) -> tuple[Published, ...]:
         """Publish ports, all or none.
@@ -87,29 +88,24 @@ class Publisher:
         Args:
             addresses: the container's.
             host_ip: where those are published that name no address of the host's.
+            modes: the gateway modes of the networks that the addresses are of, by IP version.
             repair: puts back a table that somebody has taken away since it was last looked at.
 
         Raises:
             InvalidParameter, PortTaken: a binding is wrong, a port in use.
             Unavailable: there is no firewall table, or nothing to forward with.
         """
-        if not self._firewall.in_place and not all(one.proxied for one in bindings):
-            raise Unavailable(
-                "ports cannot be published: that takes our nftables table, which is switched off "
-                "(--iptables=false) or which this kernel does not take; see the warnings of `info`, or "
-                "publish them by proxy (--publish-mode proxy)"
-            )
-        for one in bindings:
-            if one.proxied and one.protocol == "sctp":
-                raise InvalidParameter(
-                    f"port {one.port}/sctp cannot be published by proxy: label the container "
-                    "sampan.publish-mode=nat, or publish tcp and udp alone"
-                )
         if host_ip != ANY:
             bindings = [one if one.host_ip else replace(one, host_ip=host_ip) for one in bindings]
         families = [6 if ":" in address else 4 for address in addresses]
-        published = tuple(self._ports.claim(container_id, bindings, families))
+        published = tuple(self._ports.claim(container_id, bindings, families, modes))
         try:
+            if not self._firewall.in_place and not all(one.proxied for one in published):
+                raise Unavailable(
+                    "ports cannot be published: that takes our nftables table, which is switched off "
+                    "(--iptables=false) or which this kernel does not take; see the warnings of `info`, or "
+                    "publish them by proxy (--publish-mode proxy)"
+                )
             self._store.keep_published(container_id, addresses, published)
             self._lead(container_id, addresses, published, repair)
         except BaseException as error:
@@ -118,7 +114,7 @@ class Publisher:
             if isinstance(error, OSError) and any(one.proxied for one in published):
                 raise Unavailable(f"ports cannot be published by proxy: {error}") from error
             raise
-        if any(one.protocol == "udp" for one in published):
+        if any(one.protocol == "udp" and not one.proxied and not one.routed for one in published):
             for address in addresses:
                 flows.lead_udp_anew(address, published)
         return published
@@ -141,7 +137,7 @@ class Publisher:
                     self._firewall.publish(redirections)
         if any(one.proxied for one in published):
             try:
-                self._proxies.open(container_id, addresses[0], self._ports.sockets(container_id))
+                self._proxies.open(container_id, addresses, self._ports.sockets(container_id))
             except BaseException:
                 self._firewall.withdraw(redirections)
                 raise
@@ -174,7 +170,7 @@ class Publisher:
         """What a container publishes."""
         return tuple(self._ports.of(container_id))
 
-    def redirections(self) -> list[nftmaps.Redirection]:
+    def redirections(self) -> list[nftmaps.Entry]:
         """All that is published, as the firewall's elements."""
         addresses = {container_id: theirs for container_id, (theirs, _) in self._store.published().items()}
         return [
@@ -185,13 +181,16 @@ class Publisher:
         ]
 
 
-def _redirections(addresses: Addresses, published: Iterable[Published]) -> list[nftmaps.Redirection]:
+def _redirections(addresses: Addresses, published: Iterable[Published]) -> list[nftmaps.Entry]:
     targets = {target.version: target for target in map(ipaddress.ip_address, addresses)}
-    found = []
+    found: list[nftmaps.Entry] = []
     for one in published:
         at = ipaddress.ip_address(one.host_ip)
         if not one.proxied and (target := targets.get(at.version)) is not None:
+            if one.routed:
+                found.append(nftmaps.Admission(one.protocol, target, one.port))
+                continue
             everywhere = one.host_ip in (ANY, ANY6)
             place = None if everywhere else at
             found.append(nftmaps.Redirection(one.protocol, place, one.host_port, target, one.port))
-    return found
+    return list(dict.fromkeys(found))  # a port of a routed network may be asked for twice

@@ -15,17 +15,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, lans, namespace
-from sampan.network.grounds import Ground, Grounds
+from sampan.network.ground import Ground, Part
+from sampan.network.grounds import Grounds
 from sampan.network.leaving import Leaving, delete_veth
 from sampan.network.model import Endpoint, Request, Sandbox
 from sampan.network.names import Member, Names
 from sampan.network.policies import Policies, mac_of
-from sampan.network.pool import AddressPool, IPAddress
+from sampan.network.pool import IPAddress
 from sampan.network.ports import Addresses, Binding
 from sampan.network.publishing import Publisher
 from sampan.network.store import EndpointRecord, NetworkStore
@@ -248,39 +248,43 @@ class Sandboxes:
         interface = request.interface or _next_name(one.settings.prefix, taken)
         if interface in taken:
             raise Conflict(f"interface {interface} exists in the container already; choose another name")
-        address = self._address_for(request.address, one, one.pool)
-        undo.callback(one.pool.release, address)
-        address6 = ""
-        if one.pool6 is not None:
-            chosen = self._address_for(request.address6, one, one.pool6)
-            undo.callback(one.pool6.release, chosen)
-            address6 = str(chosen)
+        chosen = {4: "", 6: ""}
+        for version, asked in ((4, request.address), (6, request.address6)):
+            if one.parts_of(version):
+                part, address = self._address_for(asked, one, version)
+                undo.callback(part.pool.release, address)
+                chosen[version] = str(address)
         return EndpointRecord(
             id=secrets.token_hex(32),
             container_id=container_id,
             network_id=one.network.id,
-            address=str(address),
-            mac=mac or mac_of(ipaddress.IPv4Address(str(address))),
+            address=chosen[4],
+            mac=mac or mac_of(chosen[4] or chosen[6]),
             veth="" if one.lan is not None else "veth" + secrets.token_hex(4)[:7],
             interface=interface,
             gw_priority=request.gw_priority,
-            address6=address6,
+            address6=chosen[6],
         )
 
-    def _address_for(self, asked: str, one: Ground, pool: AddressPool) -> IPAddress:
-        """The address that is asked for, or any; one that is about to be free is waited for.
+    def _address_for(self, asked: str, one: Ground, version: int) -> tuple[Part, IPAddress]:
+        """The address that is asked for, or any, and its subnet; one that is about to be free is waited for.
 
         Raises:
             Forbidden: it is in use; in Docker's words.
             Unavailable: none is free.
         """
 
-        def take() -> IPAddress:
-            if not asked:
-                return pool.allocate()
-            wanted = ipaddress.ip_address(asked)
-            pool.claim(wanted, move_on=False)
-            return wanted
+        parts = one.parts_of(version)
+
+        def take() -> tuple[Part, IPAddress]:
+            if asked:
+                wanted, part = ipaddress.ip_address(asked), one.part_of(asked) or parts[0]
+                part.pool.claim(wanted, move_on=False)
+                return part, wanted
+            for part in parts[:-1]:
+                with suppress(Unavailable):
+                    return part, part.pool.allocate()
+            return parts[-1], parts[-1].pool.allocate()
 
         try:
             return take()
@@ -292,8 +296,8 @@ class Sandboxes:
             raise Forbidden("Address already in use") from None
 
     def _ways(self, records: Sequence[EndpointRecord]) -> _Ways:
-        with_ipv6 = [record for record in records if record.address6]
-        ipv4, ipv6 = self._gateway(records), self._gateway(with_ipv6) if with_ipv6 else None
+        ipv4 = self._gateway(record for record in records if record.address)
+        ipv6 = self._gateway(record for record in records if record.address6)
         addresses = (
             ipv4.address if ipv4 is not None and ipv4.veth else "",
             ipv6.address6 if ipv6 is not None and ipv6.veth else "",
@@ -315,19 +319,25 @@ class Sandboxes:
     def _gateways(self, ways: _Ways) -> list[IPAddress]:
         """The bridges' addresses that the default routes go to."""
         found: list[IPAddress] = []
-        if ways.ipv4 is not None:
-            found.append(self._grounds.get(ways.ipv4.network_id).address.ip)
-        if ways.ipv6 is not None:
-            address = self._grounds.get(ways.ipv6.network_id).address6
-            found += [address.ip] if address is not None else []
+        for record, address in (
+            (ways.ipv4, ways.ipv4.address if ways.ipv4 else ""),
+            (ways.ipv6, ways.ipv6.address6 if ways.ipv6 else ""),
+        ):
+            part = self._grounds.get(record.network_id).part_of(address) if record is not None else None
+            found += [part.gateway] if part is not None and part.gateway is not None else []
         return found
 
     def _publish(self, container_id: str, ways: _Ways, bindings: Sequence[Binding]) -> None:
-        gateway = ways.ipv4 or ways.ipv6
-        assert gateway is not None, "there are addresses, so there is a way"
-        one = self._grounds.get(gateway.network_id)
-        repair = partial(self._grounds.put_back, [one])
-        self._publisher.publish(container_id, ways.addresses, bindings, one.settings.host_binding, repair)
+        grounds = [self._grounds.get(way.network_id) for way in (ways.ipv4, ways.ipv6) if way is not None]
+        repair = partial(self._grounds.put_back, grounds)
+        modes = {version: one.settings.gateway_mode(version) for version, one in self._by_version(ways)}
+        host_ip = grounds[0].settings.host_binding
+        self._publisher.publish(container_id, ways.addresses, bindings, host_ip, modes, repair)
+
+    def _by_version(self, ways: _Ways) -> Iterator[tuple[int, Ground]]:
+        for version, way in ((4, ways.ipv4), (6, ways.ipv6)):
+            if way is not None:
+                yield version, self._grounds.get(way.network_id)
 
     def _police(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack) -> None:
         """Have the endpoint's policy in place before it can send, and until it no more can."""
@@ -344,10 +354,9 @@ class Sandboxes:
     def _release(self, record: EndpointRecord) -> None:
         self._policies.dismiss(record.id)
         one = self._grounds.find(record.network_id)
-        if one is not None:
-            one.pool.release(ipaddress.IPv4Address(record.address))
-            if one.pool6 is not None and record.address6:
-                one.pool6.release(ipaddress.IPv6Address(record.address6))
+        for address in record.addresses if one is not None else ():
+            if one is not None and (part := one.part_of(address)) is not None:
+                part.pool.release(ipaddress.ip_address(address))
 
     def _tell(self, request: Request, record: EndpointRecord, one: Ground, undo: ExitStack | None) -> None:
         if self._names is None or one.network.predefined:
@@ -374,14 +383,17 @@ class Sandboxes:
         endpoints = {}
         for record in records:
             one = self._grounds.get(record.network_id)
+            part, part6 = _part(record.address, one), _part(record.address6, one)
             endpoints[one.network.name] = Endpoint(
                 network_id=record.network_id,
                 endpoint_id=record.id,
-                mac_address=record.mac or mac_of(ipaddress.IPv4Address(record.address)),
+                mac_address=record.mac or mac_of(record.addresses[0]),
                 ip_address=record.address,
-                prefix_len=one.address.network.prefixlen,
-                gateway="" if one.network.internal else str(one.address.ip),
-                **_ipv6_of(record, one),
+                prefix_len=part.subnet.prefixlen if part is not None else 0,
+                gateway=_shown_gateway(part, one),
+                ipv6_address=record.address6 if part6 is not None else "",
+                ipv6_prefix_len=part6.subnet.prefixlen if part6 is not None else 0,
+                ipv6_gateway=_shown_gateway(part6, one),
             )
         return Sandbox(str(self.path(container_id)), endpoints, self._publisher.of(container_id))
 
@@ -399,14 +411,12 @@ class _Ways:
     addresses: Addresses
 
 
-def _ipv6_of(record: EndpointRecord, one: Ground) -> dict[str, Any]:
-    if one.address6 is None or not record.address6:
-        return {}
-    return {
-        "ipv6_address": record.address6,
-        "ipv6_prefix_len": one.address6.network.prefixlen,
-        "ipv6_gateway": "" if one.network.internal else str(one.address6.ip),
-    }
+def _part(address: str, one: Ground) -> Part | None:
+    return one.part_of(address) if address else None
+
+
+def _shown_gateway(part: Part | None, one: Ground) -> str:
+    return "" if part is None or part.gateway is None or one.network.internal else str(part.gateway)
 
 
 @contextmanager
@@ -438,27 +448,26 @@ def _next_name(prefix: str, taken: Iterable[str]) -> str:
     return f"{prefix}{number}"
 
 
-def _interface6(record: EndpointRecord, one: Ground) -> ipaddress.IPv6Interface | None:
-    if one.address6 is None or not record.address6:
-        return None
-    return ipaddress.IPv6Interface((record.address6, one.address6.network.prefixlen))
-
-
 def _port(record: EndpointRecord, request: Request, one: Ground, hairpin: bool) -> namespace.Port:
+    part, part6 = _part(record.address, one), _part(record.address6, one)
     return namespace.Port(
         veth=record.veth,
         interface=record.interface,
         bridge_index=one.index,
         mtu=one.settings.mtu,
         mac_address=record.mac,
-        address=ipaddress.IPv4Interface((record.address, one.address.network.prefixlen)),
+        address=ipaddress.IPv4Interface((record.address, part.subnet.prefixlen))
+        if part is not None
+        else None,
         isolated=not one.settings.icc,
         hairpin=hairpin,
         more_addresses=tuple(
             ipaddress.ip_interface(f"{address}/{64 if ':' in address else _LINK_LOCAL_BITS}")
             for address in request.link_local
         ),
-        address6=_interface6(record, one),
+        address6=(
+            ipaddress.IPv6Interface((record.address6, part6.subnet.prefixlen)) if part6 is not None else None
+        ),
         sysctls=request.sysctls,
         lan=one.lan,
     )

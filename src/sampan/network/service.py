@@ -20,7 +20,8 @@ from sampan.linux.netlink import Netlink
 from sampan.network import bridge, configurations, lans, namespace, others, settings, subnets
 from sampan.network.egress import Guard, parse
 from sampan.network.firewall import Firewall
-from sampan.network.grounds import Grounds, ground
+from sampan.network.ground import ground
+from sampan.network.grounds import Grounds
 from sampan.network.lans import Lan
 from sampan.network.leaving import delete_veth
 from sampan.network.linking import Link, Linking
@@ -93,7 +94,7 @@ class NetworkService:
 
     def _obstacles(self) -> list[str]:
         bridges = [
-            others.Forwarded(one.settings.interface, frozenset((4, 6) if one.address6 else (4,)))
+            others.Forwarded(one.settings.interface, one.versions)
             for one in self._grounds.all()
             if one.lan is None and not one.network.internal
         ]
@@ -235,6 +236,8 @@ class NetworkService:
             labels=spec.labels,
             ipam_options=spec.ipam_options,
             ipv6=spec.ipv6,
+            more=spec.more,
+            enable_ipv4=spec.enable_ipv4,
             static6=spec.ipv6 is not None and bool(spec.ipv6.subnet),
             config_only=spec.config_only,
             config_from=spec.config_from,
@@ -245,6 +248,8 @@ class NetworkService:
             raise Unavailable("network create --ipv6: this kernel has no IPv6, or it is switched off")
         lan = lans.parse(network)
         chosen = settings.parse(network) if lan is None else lan.settings
+        if spec.more and lan is None:
+            raise Forbidden("bridge driver doesn't support multiple subnets")
         with self._making:
             if any(other.name == spec.name for other in self._users.values()):
                 raise Conflict(f"network with name {spec.name} already exists")
@@ -274,16 +279,15 @@ class NetworkService:
                 made = lans.missing(netlink, lan)
             else:
                 made = bridge.find(netlink, chosen.interface)[0] is None
-            if spec.subnet:
-                subnet = ipaddress.IPv4Network(spec.subnet)
-                subnets.refuse_overlap(subnet, self._subnets())
-            else:
-                pools = subnets.split(self.options.address_pools)[0] or subnets.DEFAULT_POOLS
-                subnet = subnets.choose(pools, self._grounds.used(netlink))
-            gateway = subnets.gateway_of(spec.ipv4, subnet)
-            network = replace(network, subnet=str(subnet), gateway=str(gateway))
+            if spec.ipv4 is not None:
+                first = self._settle(spec.ipv4, 4, netlink, chosen)
+                network = replace(network, subnet=first.subnet, gateway=first.gateway)
             if spec.ipv6 is not None:
-                network = replace(network, ipv6=self._settle6(spec.ipv6, netlink))
+                network = replace(network, ipv6=self._settle(spec.ipv6, 6, netlink, chosen))
+            more = [self._settle(pool, pool.version, netlink, chosen) for pool in spec.more]
+            network = replace(network, more=more)
+            if subnets.overlapping([*network.pools(4), *network.pools(6)]):
+                raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
             self._store.insert(network, made)
             try:
                 self._grounds.raise_new(ground(network, chosen, made, lan))
@@ -324,27 +328,31 @@ class NetworkService:
             self._users[network.id] = changed
             self.policies.set_network(changed, policy)
 
-    def _settle6(self, pool: Pool, netlink: Netlink) -> Pool:
-        """A new network's IPv6 addresses: those asked for, or of the lowest free subnet.
+    def _settle(self, pool: Pool, version: int, netlink: Netlink, chosen: settings.BridgeSettings) -> Pool:
+        """One of a new network's subnets: the one asked for, or the lowest free one; with its gateway.
 
         Raises:
             InvalidParameter, Forbidden: as `create`.
         """
+        pools = subnets.split(self.options.address_pools)[version == 6]
+        subnet: ipaddress.IPv4Network | ipaddress.IPv6Network
         if pool.subnet:
-            subnet = ipaddress.IPv6Network(pool.subnet)
+            subnet = ipaddress.ip_network(pool.subnet)
             subnets.refuse_overlap(subnet, self._subnets())
+        elif version == 4:
+            subnet = subnets.choose(pools or subnets.DEFAULT_POOLS, self._grounds.used(netlink))
         else:
             ours = [subnets.ula_pool(self._predefined["bridge"].id)]
-            pools = subnets.split(self.options.address_pools)[1] or ours
-            subnet = subnets.choose6(pools, self._grounds.used6(netlink))
+            subnet = subnets.choose6(pools or ours, self._grounds.used6(netlink))
+        if chosen.gateway_mode(version) == settings.ISOLATED and not pool.gateway:
+            return replace(pool, subnet=str(subnet))  # nobody is there to have its address
         return replace(pool, subnet=str(subnet), gateway=str(subnets.gateway_of(pool, subnet)))
 
     def _subnets(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         networks = [*(one.network for one in self._grounds.all()), *self._users.values()]
         networks = [network for network in networks if not network.config_only]
-        texts = [network.subnet for network in networks]
-        texts += [network.ipv6.subnet for network in networks if network.ipv6 is not None]
-        return [ipaddress.ip_network(text) for text in texts]
+        pools = [pool for network in networks for version in (4, 6) for pool in network.pools(version)]
+        return [ipaddress.ip_network(pool.subnet) for pool in pools]
 
     def remove(self, network: Network, running: Mapping[str, str]) -> None:
         """Remove a network of the user's.

@@ -14,12 +14,13 @@ _ICC = f"{PREFIX}bridge.enable_icc"
 _MASQUERADE = f"{PREFIX}bridge.enable_ip_masquerade"
 _HOST_BINDING = f"{PREFIX}bridge.host_binding_ipv4"
 _INTERFACE_PREFIX = f"{PREFIX}container_iface_prefix"
-_GATEWAY_MODES = (f"{PREFIX}bridge.gateway_mode_ipv4", f"{PREFIX}bridge.gateway_mode_ipv6")
+_GATEWAY_MODES = {4: f"{PREFIX}bridge.gateway_mode_ipv4", 6: f"{PREFIX}bridge.gateway_mode_ipv6"}
+_INHIBIT_IPV4 = f"{PREFIX}bridge.inhibit_ipv4"
 _MTU = f"{PREFIX}driver.mtu"
+NAT, NAT_UNPROTECTED, ROUTED, ISOLATED = GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 EGRESS = "sampan.egress"  # ours, not Docker's
 _DEFAULT_BRIDGE = f"{PREFIX}bridge.default_bridge"
 _REAL = (  # Docker has them too
-    f"{PREFIX}bridge.inhibit_ipv4",
     f"{PREFIX}bridge.trusted_host_interfaces",
     f"{PREFIX}enable_ipv4",
     f"{PREFIX}enable_ipv6",
@@ -41,6 +42,8 @@ class BridgeSettings:
         host_binding: where ports are published that name no address of the host's.
         mtu: bytes.
         prefix: what its interfaces in containers are called, before the number.
+        gateway_modes: of IPv4 and of IPv6, each one of `GATEWAY_MODES`.
+        inhibit_ipv4: the gateway's IPv4 address is somebody else's to have, and not the bridge's.
         egress: the policy of containers in it that have none of their own.
     """
 
@@ -51,6 +54,12 @@ class BridgeSettings:
     mtu: int = 1500
     prefix: str = "eth"
     egress: egress.Policy | None = None
+    gateway_modes: tuple[str, str] = (NAT, NAT)
+    inhibit_ipv4: bool = False
+
+    def gateway_mode(self, version: int) -> str:
+        """How what is of an IP version passes between the network and the world."""
+        return self.gateway_modes[0 if version == 4 else 1]
 
 
 def of_default(options: BridgeOptions) -> BridgeSettings:
@@ -91,11 +100,9 @@ def parse(network: Network) -> BridgeSettings:
         mtu=check_mtu(options.pop(_MTU, "")),
         prefix=prefix,
         egress=egress.parse(policy) if policy else None,
+        gateway_modes=(_gateway_mode(options, 4, network), _gateway_mode(options, 6, network)),
+        inhibit_ipv4=_boolean(options, _INHIBIT_IPV4, "false"),
     )
-    for option in _GATEWAY_MODES:
-        mode = options.pop(option, "") or "nat"
-        if mode != "nat":
-            raise Unsupported(f"driver option {option}={mode}: only nat is offered")
     for name in options:
         if name in _REAL:
             raise Unsupported(f"driver option {name} is not offered")
@@ -119,8 +126,20 @@ def check_interface(what: str, name: str) -> None:
         )
 
 
-def _boolean(options: dict[str, str], name: str) -> bool:
-    text = options.pop(name, "true")
+def _gateway_mode(options: dict[str, str], version: int, network: Network) -> str:
+    option = _GATEWAY_MODES[version]
+    mode = options.pop(option, "") or NAT
+    if mode not in GATEWAY_MODES:
+        raise InvalidParameter(f"driver option {option}: {mode!r} must be one of {', '.join(GATEWAY_MODES)}")
+    if mode == ISOLATED and not network.internal:
+        raise InvalidParameter(
+            f"driver option {option}: gateway mode 'isolated' can only be used for an internal network"
+        )
+    return mode
+
+
+def _boolean(options: dict[str, str], name: str, default: str = "true") -> bool:
+    text = options.pop(name, default)
     if text not in _TRUE | _FALSE:
         raise InvalidParameter(f"driver option {name}: {text!r} must be true or false")
     return text in _TRUE

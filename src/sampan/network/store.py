@@ -228,7 +228,10 @@ class NetworkStore:
     def keep_published(self, container_id: str, addresses: Addresses, published: Sequence[Published]) -> None:
         """Record what a container publishes, and where it goes."""
         entries = json.dumps(
-            [[one.protocol, one.port, one.host_ip, one.host_port, one.proxied] for one in published]
+            [
+                [one.protocol, one.port, one.host_ip, one.host_port, one.proxied, one.routed]
+                for one in published
+            ]
         )
         self._database.execute(
             "INSERT OR REPLACE INTO published VALUES (?, ?, ?)", (container_id, " ".join(addresses), entries)

@@ -149,9 +149,11 @@ def check(spec: NetworkSpec) -> None:
     Raises:
         InvalidParameter: with everything that is wrong, in Docker's words.
     """
-    _check(spec.ipv4, 4)
-    if spec.ipv6 is not None:
-        _check(spec.ipv6, 6)
+    if spec.ipv4 is None and spec.ipv6 is None:
+        raise InvalidParameter("IPv4 or IPv6 must be enabled")
+    for pool, version in ((spec.ipv4, 4), (spec.ipv6, 6), *((one, one.version) for one in spec.more)):
+        if pool is not None:
+            _check(pool, version)
 
 
 def _check(pool: Pool, version: int) -> None:
@@ -244,6 +246,17 @@ def refuse_overlap(subnet: IPNetwork, others: Iterable[IPNetwork]) -> None:
     """
     if any(_overlap(subnet, other) for other in others):
         raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+
+
+def overlapping(pools: Iterable[Pool]) -> bool:
+    """Whether two of these subnets share addresses."""
+    known: list[IPNetwork] = []
+    for pool in pools:
+        subnet = ipaddress.ip_network(pool.subnet)
+        if any(_overlap(subnet, other) for other in known):
+            return True
+        known.append(subnet)
+    return False
 
 
 def gateway_of(pool: Pool, subnet: IPNetwork) -> IPAddress:

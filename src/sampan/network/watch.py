@@ -73,7 +73,7 @@ class Watch:
             found.append(f"nftables table {self._table} was removed or changed")
         return found
 
-    def bridge_problem(self, name: str, index: int, address: ipaddress.IPv4Address) -> str:
+    def bridge_problem(self, name: str, index: int, address: ipaddress.IPv4Address | None) -> str:
         """What is not as it was with a bridge that had this index and address; "" when all is well."""
         try:
             (now,) = struct.unpack_from("=i", self._ask(name, _SIOCGIFINDEX))
@@ -84,6 +84,8 @@ class Watch:
                 return f"bridge {name} was taken down"
         except OSError:
             return f"bridge {name} was removed or renamed"
+        if address is None:
+            return ""
         try:  # asked for this address, the kernel names it if the interface has it
             wanted = struct.pack("=HH4s", socket.AF_INET, 0, address.packed)
             if self._ask(name, _SIOCGIFADDR, wanted)[4:8] == address.packed:

@@ -118,7 +118,7 @@ def test_no_port(port: str) -> None:
         Binding("tcp", 80, "", port).choices()
 
 
-@pytest.mark.parametrize("address", ["::1", "[::1]", "fe80::1", "nowhere", "1.2.3"])
+@pytest.mark.parametrize("address", ["fe80::1", "[fe80::1]", "nowhere", "1.2.3"])
 def test_no_address(address: str) -> None:
     with pytest.raises(InvalidParameter):
         Binding("tcp", 80, address).address()
@@ -131,8 +131,40 @@ def test_no_address_is_one_of_each_family(table: PortTable) -> None:
     assert [one.host_ip for one in table.claim("two", [Binding("tcp", 80)])] == ["0.0.0.0"]
     with pytest.raises(PortTaken, match=r"Bind for \[::\]:"):
         table.claim("three", [Binding("tcp", 80, "[::]", str(both[0].host_port))], (6,))
-    with pytest.raises(InvalidParameter, match="no IPv6"):
-        table.claim("four", [Binding("tcp", 80, "2001:db8::1")])
+    with pytest.raises(InvalidParameter, match="no IPv4"):
+        table.claim("four", [Binding("tcp", 80, "127.0.0.1")], (6,))
+
+
+def test_a_process_forwards_where_the_kernel_cannot(table: PortTable) -> None:
+    """From ::1, and from IPv6 to a container that has IPv4 alone."""
+    for families, proxied in (((4,), True), ((4, 6), True)):
+        (one,) = table.claim("one", [Binding("tcp", 80, "[::1]")], families)
+        assert (one.host_ip, one.proxied) == ("::1", proxied)
+        assert [held.family for _, held in table.sockets("one")] == [socket.AF_INET6]
+        table.free(table.disown("one"))
+    (far,) = Binding("tcp", 80, "2001:db8::1").places((4,), {})
+    assert far.proxied
+    (near,) = Binding("tcp", 80, "2001:db8::1").places((4, 6), {})
+    assert not near.proxied
+    for words in (("sctp", 80, "::1"), ("sctp", 80, "2001:db8::1")):
+        with pytest.raises(InvalidParameter, match="sctp cannot be published"):
+            Binding(*words).places((4,), {})
+    both = Binding("tcp", 80, proxied=True).places((4,), {})
+    assert [one.address for one in both] == ["0.0.0.0", "::"] and all(one.proxied for one in both)
+
+
+def test_what_is_routed_takes_no_port_of_the_hosts(table: PortTable) -> None:
+    port = free_port()
+    wanted = [Binding("tcp", 80, "", str(port)), Binding("udp", 53, "[::]")]
+    for owner in ("one", "two"):
+        found = table.claim(owner, wanted[1:], (4, 6), {6: "routed"})
+        assert [(one.host_ip, one.host_port, one.routed) for one in found] == [("::", 0, True)]
+    four, six = table.claim("three", wanted[:1], (4, 6), {6: "routed"})
+    assert (four.host_ip, four.host_port, four.routed) == ("0.0.0.0", port, False)
+    assert (six.host_ip, six.routed) == ("::", True)
+    with contextlib.closing(PortTable()) as later:
+        later.restore("three", [four, six])
+        assert later.of("three") == [four, six]
 
 
 def test_a_port_that_one_family_cannot_have_is_taken_in_neither(table: PortTable) -> None:

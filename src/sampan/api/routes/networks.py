@@ -9,7 +9,7 @@ from typing import Any
 from sampan.api import filters
 from sampan.engine import Engine, networks
 from sampan.engine.model import EndpointSettings
-from sampan.errors import Forbidden, InvalidParameter, NotFound, Unsupported
+from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response
 from sampan.network import Endpoint, Network, NetworkSpec, Pool, describe
 from sampan.oci.records import decode
@@ -141,7 +141,6 @@ async def create_network(request: Request) -> Response:
     for given, what in (
         (asked.scope not in ("", "local"), f"scope {asked.scope}"),
         (asked.ingress, "ingress networks"),
-        (asked.enable_ipv4 is False, "networks without IPv4"),
     ):
         if given:
             raise Unsupported(f"network create: {what}: not offered")
@@ -150,32 +149,35 @@ async def create_network(request: Request) -> Response:
         raise NotFound(f'plugin "{ipam.driver}" not found')
     for name in ipam.options or ():
         raise InvalidParameter(f"IPAM option {name!r} is none of the default driver's")
-    pools = ipam.config or [_Pool()]
-    pools6 = [pool for pool in pools if ":" in pool.subnet]
-    pools = [pool for pool in pools if pool not in pools6] or [_Pool()]
-    if (len(pools) > 1 or len(pools6) > 1) and asked.driver in ("macvlan", "ipvlan"):
-        raise Unsupported(f"network create: several subnets of one family with {asked.driver}: not offered")
-    if len(pools) > 1 or len(pools6) > 1:
-        raise Forbidden("bridge driver doesn't support multiple subnets")
-    ipv6 = None
-    if asked.enable_ipv6:
-        given6 = pools6[0] if pools6 else _Pool()
-        ipv6 = Pool(given6.subnet, given6.ip_range, given6.gateway, given6.auxiliary_addresses or {})
-    elif pools6:
-        raise InvalidParameter(f"IPv6 subnet {pools6[0].subnet} is for a network with IPv6: use --ipv6")
+    pools = [
+        Pool(one.subnet, one.ip_range, one.gateway, one.auxiliary_addresses or {})
+        for one in ipam.config or ()
+    ]
+    enable_ipv4 = asked.enable_ipv4 is not False
+    of_version = {version: [pool for pool in pools if pool.version == version] for version in (4, 6)}
+    for version, enabled in ((4, enable_ipv4), (6, asked.enable_ipv6)):
+        if of_version[version] and not enabled:
+            subnet = of_version[version][0].subnet
+            raise InvalidParameter(
+                f"IPv{version} subnet {subnet} is for a network with IPv{version}: use --ipv{version}"
+            )
+    first, *more = of_version[4] or [Pool()]
+    first6, *more6 = of_version[6] or [Pool()]
     spec = NetworkSpec(
         name=asked.name,
         driver=asked.driver or "bridge",
-        subnet=pools[0].subnet,
-        ip_range=pools[0].ip_range,
-        gateway=pools[0].gateway,
-        aux_addresses=pools[0].auxiliary_addresses or {},
+        subnet=first.subnet,
+        ip_range=first.ip_range,
+        gateway=first.gateway,
+        aux_addresses=first.aux_addresses,
         internal=asked.internal,
         attachable=asked.attachable,
         options=asked.options or {},
         labels=asked.labels or {},
         ipam_options=ipam.options,
-        ipv6=ipv6,
+        ipv6=first6 if asked.enable_ipv6 else None,
+        more=more + more6,
+        enable_ipv4=enable_ipv4,
         config_only=asked.config_only,
         config_from=str((asked.config_from or {}).get("Network") or ""),
     )

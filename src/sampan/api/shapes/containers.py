@@ -84,14 +84,19 @@ def _ports(container: Container) -> list[dict[str, Any]]:
         number, _, protocol = text.partition("/")
         port = {"PrivatePort": int(number), "Type": protocol}
         ports += [
-            {"IP": place["HostIp"], **port, "PublicPort": int(place["HostPort"])} for place in places or ()
+            {"IP": place["HostIp"], **port, "PublicPort": int(place["HostPort"])}
+            if place["HostPort"]
+            else port
+            for place in places or ()  # without one in networks of gateway mode routed
         ] or [port]
     return ports
 
 
 def _port_map(container: Container) -> dict[str, list[dict[str, str]] | None]:
     """The exposed and published ports of a running container, with their places on the host."""
-    if not container.state.running or not any(one.ip_address for one in container.networks.values()):
+    if not container.state.running or not any(
+        one.ip_address or one.global_ipv6_address for one in container.networks.values()
+    ):
         return {}
     shown: dict[str, list[dict[str, str]] | None] = {}
     for text in sorted({*(container.config.exposed_ports or {}), *container.ports}):
