@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import websocket
 
 from support.engine import Engine
 from support.machine import eventually
@@ -194,3 +195,75 @@ def test_a_log_that_is_not_to_be_on_the_disk_keeps_nothing_for_clients(
     stuck.close()
     assert engine.api.inspect(early)["State"]["Status"] == "running"
     assert read_all(waited_for, begun).count(b"y\n") == 5_000
+
+
+def by_websocket(engine: Engine, container: str, query: str, version: str = "v1.44") -> websocket.WebSocket:
+    """Attach as a browser would."""
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(engine.socket)
+    url = f"ws://docker/{version}/containers/{container}/attach/ws?{query}"
+    try:
+        return websocket.create_connection(url, timeout=20, socket=end)
+    except BaseException:
+        end.close()
+        raise
+
+
+def read_messages(client: websocket.WebSocket) -> tuple[bytes, set[int]]:
+    """Everything up to the server's farewell, and the kinds of messages it came in."""
+    data, kinds = b"", set()
+    while True:
+        kind, piece = client.recv_data()
+        if kind == websocket.ABNF.OPCODE_CLOSE:
+            client.shutdown()
+            return data, kinds
+        data += piece
+        kinds.add(kind)
+
+
+def test_attaching_by_websocket(engine: Engine, busybox: str, name: Names) -> None:
+    one = make(engine, name(), "-i", busybox, "sh", "-c", "echo early; echo wrong >&2; cat; echo over")
+    client = by_websocket(engine, one, "stream=1&stdout=1&stderr=1&stdin=1")
+    engine.docker("start", one)
+    got = b""
+    while got.count(b"\n") < 2:
+        got += client.recv()
+    assert sorted(got.split()) == [b"early", b"wrong"]
+    late = by_websocket(engine, one, "logs=1&stream=1&stdout=1", "v1.27")
+    assert late.recv_data() == (websocket.ABNF.OPCODE_TEXT, b"early\n")
+    late.close()
+    late.shutdown()
+    client.ping("are you there")
+    typed = bytes(range(256)) * 2000
+    client.send_binary(typed)
+    got = b""
+    while len(got) < len(typed):
+        got += client.recv()
+    assert got == typed
+    client.close()
+    client.shutdown()  # which ends the input, as `-i` says
+    eventually(lambda: engine.docker("logs", "--tail", "1", one).raw.endswith(b"over\n"))
+
+
+def test_a_websocket_gets_every_byte_and_the_end(engine: Engine, busybox: str, name: Names) -> None:
+    one = make(engine, name(), busybox, "sh", "-c", f"{LINES} | head -c 3000000")
+    client = by_websocket(engine, one, "stream=1&stdout=1")
+    engine.docker("start", one)
+    data, kinds = read_messages(client)
+    assert (data.count(b"y\n"), len(data), kinds) == (3000, 3_000_000, {websocket.ABNF.OPCODE_BINARY})
+    client = by_websocket(engine, one, "logs=1&stdout=1")
+    assert read_messages(client)[0] == data
+
+
+def test_a_websocket_is_refused_before_the_handshake(engine: Engine, busybox: str, name: Names) -> None:
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        by_websocket(engine, "no-such-one", "stream=1&stdout=1")
+    assert refused.value.status_code == 404
+    one = make(engine, name(), busybox, "true")
+    assert engine.api("GET", f"/containers/{one}/attach/ws?stream=1").status == 400
+    client = by_websocket(engine, one, "stream=1&stdout=1")
+    assert client.sock is not None
+    client.sock.sendall(b"\x82\x01x")  # no mask
+    kind, reason = client.recv_data()
+    assert (kind, reason) == (websocket.ABNF.OPCODE_CLOSE, (1002).to_bytes(2, "big"))
+    client.shutdown()

@@ -27,6 +27,7 @@ OFFERED_LATER = {
     "ContainerTest::test_create_with_volume_driver": "volume plugins",
 }
 THEIRS = {
+    "AttachContainerTest::test_run_container_reading_socket_ws": "hands http+docker:// to websocket-client",
     "TestNetworks::test_create_check_duplicate": "wants two networks of one name, which Docker has given up",
     "TestNetworks::test_create_inspect_network_with_scope": "Swarm",
     "TestNetworks::test_create_network_attachable": "Swarm",
@@ -35,7 +36,6 @@ THEIRS = {
     "TestNetworks::test_create_with_ipv6_address": "an address for a subnet, without EnableIPv6",
     "TestNetworks::test_connect_with_ipv6_address": "an address for a subnet, without EnableIPv6",
     "TestNetworks::test_create_with_driveropt": "a made-up driver option, which is refused by name",
-    "AttachContainerTest::test_run_container_reading_socket_ws": "wants the library websocket-client",
     "ContainerCollectionTest::test_run_with_image_that_does_not_exist": "wants Docker Hub",
     "CreateContainerTest::test_create_with_restart_policy": "words that Docker has changed since",
     "ErrorsTest::test_api_error_parses_json": "words that Docker has changed since",

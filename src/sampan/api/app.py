@@ -19,6 +19,7 @@ from sampan.api.routes import (
     unoffered,
     usage,
     volumes,
+    websockets,
 )
 from sampan.http import Router
 
@@ -33,6 +34,7 @@ def router() -> Router:
         containers,
         usage,
         attaching,
+        websockets,
         archive,
         committing,
         images,

@@ -1,5 +1,6 @@
 """An HTTP/1.1 server for Docker's API and registries: hijack, streams both ways, files, half-closing TLS."""
 
+from sampan.http import websocket
 from sampan.http.failures import describe
 from sampan.http.request import ClientGone, Hijacked, Request, ServerInfo
 from sampan.http.response import (
@@ -42,4 +43,5 @@ __all__ = [
     "stream",
     "text",
     "thread_stream",
+    "websocket",
 ]

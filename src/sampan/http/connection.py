@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -399,7 +400,9 @@ class Connection(asyncio.Protocol):
 
     # --- hijack ---
 
-    async def hijack(self, request: Request, content_type: str) -> Hijacked:
+    async def hijack(
+        self, request: Request, content_type: str, headers: Sequence[tuple[str, str]]
+    ) -> Hijacked:
         """See `Request.hijack`."""
         upgrade = request.upgrade
         early = b""
@@ -423,7 +426,10 @@ class Connection(asyncio.Protocol):
                 "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
             )
         else:
-            head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+            more = "".join(f"{name}: {value}\r\n" for name, value in headers)
+            head = (
+                f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n{more}\r\n"
+            )
         self._transport.write(head.encode("latin-1"))
         await self._sender.flushed()
         if self._transport.is_closing():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -159,7 +159,9 @@ class Request:
             return ""
         return self.headers.get("upgrade", "").strip().lower()
 
-    async def hijack(self, content_type: str = RAW_STREAM) -> Hijacked:
+    async def hijack(
+        self, content_type: str = RAW_STREAM, headers: Sequence[tuple[str, str]] = ()
+    ) -> Hijacked:
         """Answer, and take the connection out of the server's hands.
 
         A client that asked for an upgrade gets `101 UPGRADED` with the protocol it named, another one
@@ -168,11 +170,12 @@ class Request:
 
         Args:
             content_type: of the stream; not sent when the upgrade is to a protocol of its own (h2c).
+            headers: more of them, for an upgrade to a protocol of its own.
 
         Raises:
             ClientGone: the client has left already.
         """
-        return await self._connection.hijack(self, content_type)
+        return await self._connection.hijack(self, content_type, headers)
 
     @property
     def peer(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import random
@@ -47,8 +48,8 @@ class Worker:
             operation = self._dice.choice(OPERATIONS)
             try:
                 answers = operation(self, slot)
-            except (OSError, ValueError):
-                time.sleep(0.01)  # nobody is there
+            except (OSError, ValueError, http.client.HTTPException):
+                time.sleep(0.01)  # nobody is there, or no longer: an answer may have been cut short
                 continue
             if answers < 400:
                 name = operation.__name__

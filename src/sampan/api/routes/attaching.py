@@ -12,7 +12,7 @@ from sampan.api.routes.detach_keys import parse_detach_keys
 from sampan.api.shapes.containers import exec_inspect
 from sampan.api.versions import stream_type
 from sampan.engine import Engine, LogQuery, execs, stream_logs
-from sampan.engine.core import ExecConfig, check_not_restarting
+from sampan.engine.core import ExecConfig, Live, check_not_restarting
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.http import Request, Response, Routes, describe, empty, json_response
@@ -28,11 +28,8 @@ async def attach(request: Request) -> Response | None:
     """Join a container's streams; before its start, to have them from the first byte on."""
     engine: Engine = request.engine
     query = request.query
-    live = engine.get(request.params["id"])
+    live = attachable(engine, request.params["id"])
     container = live.container
-    if container.state.status == "paused":
-        raise Conflict(f"container {live.id} is paused, unpause the container before attach")
-    check_not_restarting(live)
     keys = parse_detach_keys(query.get("detachKeys"))
     tty = container.config.tty
     logs, following = query.flag("logs"), query.flag("stream")
@@ -54,16 +51,37 @@ async def attach(request: Request) -> Response | None:
             detach_keys=keys,
             prefix=connection.prefix,
         )
-        engine.publish(live, "attach")
-        if live.process is not None:
-            await live.process.attach(connection.socket.fileno(), attachment)
-        else:
-            live.parked.append((connection.socket, attachment))
-            handed_over = True
+        handed_over = True
+        await join(engine, live, connection.socket, attachment)
     finally:
         if not handed_over:
             connection.socket.close()
     return None
+
+
+def attachable(engine: Engine, reference: str) -> Live:
+    """The container, when a client can attach to it.
+
+    Raises:
+        SampanError: as Docker words it.
+    """
+    live = engine.get(reference)
+    if live.container.state.status == "paused":
+        raise Conflict(f"container {live.id} is paused, unpause the container before attach")
+    check_not_restarting(live)
+    return live
+
+
+async def join(engine: Engine, live: Live, sock: socket.socket, attachment: Attachment) -> None:
+    """Hand a client's socket on to the monitor, now or at the start; the caller no longer closes it."""
+    engine.publish(live, "attach")
+    if live.process is None:
+        live.parked.append((sock, attachment))
+        return
+    try:
+        await live.process.attach(sock.fileno(), attachment)
+    finally:
+        sock.close()
 
 
 async def _head_is_read(sock: socket.socket) -> None:

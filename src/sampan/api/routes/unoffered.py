@@ -15,7 +15,6 @@ _UNOFFERED = (
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
     ("GET", "/plugins/privileges", "plugins"),
-    ("GET", "/containers/{id}/attach/ws", "attaching by WebSocket"),
 )
 _SWARM = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 
