@@ -199,10 +199,10 @@ def _fetch() -> None:
 def side_by_side() -> list[str]:
     """The options that make pytest run files of tests beside one another, each row in namespaces of its own.
 
-    Most tests wait for something else than a processor, and one row waits for the emulated machines: so one
-    row more than there are processors.
+    Most tests wait for something else than a processor, and two rows wait for the emulated machines: so two
+    rows more than there are processors.
     """
-    rows = (os.cpu_count() or 1) + 1
+    rows = (os.cpu_count() or 1) + 2
     program = [str(environment.PYTHON)]
     if os.geteuid() == 0:
         program = [sys.executable, str(ROOT / "tools" / "isolation.py"), *program]

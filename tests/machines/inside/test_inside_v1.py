@@ -15,6 +15,7 @@ ROOT = Path("/sys/fs/cgroup")
 UNIFIED = ROOT / "unified/cgroup.procs"
 Names = Callable[[], str]
 MIB = 1 << 20
+LAST_CPU = str(os.sysconf("SC_NPROCESSORS_ONLN") - 1)  # an emulated machine has one
 
 
 def place(daemon: Daemon, container: str, controller: str) -> Path:
@@ -39,7 +40,7 @@ def test_limits(daemon: Daemon, name: Names) -> None:
     major, minor = os.major(disk.stat().st_rdev), os.minor(disk.stat().st_rdev)
     options = [
         *("--memory", "64m", "--memory-swap", "96m", "--memory-reservation", "32m", "--cpus", "0.5"),
-        *("--cpu-shares", "512", "--cpuset-cpus", "1", "--pids-limit", "30"),
+        *("--cpu-shares", "512", "--cpuset-cpus", LAST_CPU, "--pids-limit", "30"),
         *("--memory-swappiness", "10", "--device-read-bps", f"{disk}:4mb"),
     ]
     daemon.docker("run", "-d", "--name", one, *options, daemon.busybox, "sleep", "600")
@@ -50,7 +51,7 @@ def test_limits(daemon: Daemon, name: Names) -> None:
         ("memory", "memory.swappiness", "10"),
         ("cpu", "cpu.cfs_quota_us", "50000"),
         ("cpu", "cpu.shares", "512"),
-        ("cpuset", "cpuset.cpus", "1"),
+        ("cpuset", "cpuset.cpus", LAST_CPU),
         ("pids", "pids.max", "30"),
         ("blkio", "blkio.throttle.read_bps_device", f"{major}:{minor} 4194304"),
     ):
