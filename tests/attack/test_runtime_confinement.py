@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import pytest
 
 from sampan.linux import syscalls
 from sampan.linux.capabilities import mask
+from sampan.linux.process import parent
 from sampan.runtime import LaunchError
-from support.bundles import CAPABILITIES, MOUNTS, Box, Runner, in_box, process
+from support.bundles import CAPABILITIES, MOUNTS, Box, Runner, alive, eventually, in_box, process
 from support.engine import SOURCE
 
 pytestmark = pytest.mark.root
@@ -262,13 +264,9 @@ def _strangers(space: str, mounts: str, allowed: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("tracing", [True, False])
-def test_an_exec_is_not_seen_by_tracers_before_it_gave_up_its_rights(tracing: bool) -> None:
-    """With CAP_SYS_PTRACE a container may seize what it sees; else what cannot be dumped is safe.
-
-    The second case shows that what is looked for would be found: there it is let be.
-    """
-    names = [*CAPABILITIES, "CAP_SYS_PTRACE"] if tracing else CAPABILITIES
+def test_an_exec_is_not_seen_by_tracers_before_it_gave_up_its_rights() -> None:
+    """With CAP_SYS_PTRACE a container may seize what it sees, the program's reaper for one."""
+    names = [*CAPABILITIES, "CAP_SYS_PTRACE"]
     sets = dict.fromkeys(_SETS, names)
 
     async def body(runner: Runner) -> None:
@@ -292,37 +290,93 @@ def test_an_exec_is_not_seen_by_tracers_before_it_gave_up_its_rights(tracing: bo
                 )
                 assert (await run.process.wait()).exit_code == 3
                 await runner.remove(run)
-                if seen and not tracing:
-                    break
+            assert not seen
+            # What is looked for would be found.
+            entered = ["nsenter", "--target", str(main.process.pid), "--pid", "sleep", "60"]
+            with subprocess.Popen(entered) as stranger:
+                await eventually(lambda: bool(seen))
+                stranger.kill()
         finally:
             done.set()
             await asyncio.to_thread(watcher.join)
-        assert bool(seen) != tracing, seen
 
     in_box(body)
 
 
-def test_an_exec_beside_tracers_is_a_child_like_any_other() -> None:
+def test_an_exec_is_a_child_like_any_other_of_its_reaper() -> None:
     async def body(runner: Runner) -> None:
         names = [*CAPABILITIES, "CAP_SYS_PTRACE"]
         sets = dict.fromkeys(_SETS, names)
         runner.box.config(["sleep", "60"], capabilities=sets)
         main = await runner.launch()
-        script = "echo $PPID; cat /proc/self/cgroup; stty size; kill -TERM $$; sleep 9"
+        script = "cat /proc/$PPID/comm; cat /proc/self/cgroup; stty size; kill -TERM $$; sleep 9"
         run = await runner.execute(
             main, process(["sh", "-c", script], terminal=True), stdin=True, size=(12, 34)
         )
         lines = (await run.client.read()).decode().split()
-        assert lines[0] == "0" and lines[-2:] == ["12", "34"]
+        assert lines[0] == "sampan-reaper" and lines[-2:] == ["12", "34"]
         assert (await run.process.wait()).exit_code == 143
         with pytest.raises(LaunchError) as caught:
             await runner.execute(main, process(["nope"]))
         assert caught.value.exit_code == 127
         run = await runner.execute(main, process(["sleep", "60"]))
-        parent = Path(f"/proc/{run.process.pid}/stat").read_text().rpartition(")")[2].split()[1]
-        assert int(parent) == main.process.monitor_pid
+        assert parent(parent(run.process.pid)) == main.process.monitor_pid
         await run.process.kill(9)
         assert (await run.process.wait()).exit_code == 137
+
+    in_box(body)
+
+
+def test_who_kills_a_reaper_ends_its_exec_and_nothing_else() -> None:
+    """The program dies with its parent; what has left it is in its cgroup."""
+
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sleep", "60"])
+        main = await runner.launch()
+        run = await runner.execute(main, process(["sh", "-c", "(sleep 1002 &); echo up; sleep 1003; exit 3"]))
+        await run.client.read(b"up")
+        other = await runner.execute(main, process(["sleep", "60"]))
+        reaper = parent(run.process.pid)
+        killer = await runner.execute(
+            main, process(["sh", "-c", "kill -9 $(pidof sampan-reaper | tr ' ' '\\n' | sort -n | head -n 1)"])
+        )
+        assert (await killer.process.wait()).exit_code == 0
+        assert (await asyncio.wait_for(run.process.wait(), 10)).exit_code == 137
+        assert not alive(reaper) and not alive(run.process.pid)
+        assert alive(other.process.pid)
+        assert (
+            await asyncio.to_thread(subprocess.run, ["pgrep", "-f", "sleep 1002"], check=False)
+        ).returncode
+
+    in_box(body)
+
+
+def test_a_report_that_is_taken_away_and_forged_holds_nobody_up() -> None:
+    """As somebody in the container may who traces a reaper: to the monitor it is bytes like any others."""
+
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sleep", "60"])
+        main = await runner.launch()
+        run = await runner.execute(main, process(["sleep", "1003"]))
+        reaper = parent(run.process.pid)
+        [number] = os.listdir(f"/proc/{reaper}/fd")  # it holds nothing else
+        pidfd = os.pidfd_open(reaper)
+        stolen = syscalls.syscall("pidfd_getfd", syscalls.SYS_PIDFD_GETFD, pidfd, int(number), 0)
+        os.kill(reaper, signal.SIGKILL)  # its end of the report stays open
+        assert (await asyncio.wait_for(run.process.wait(), 10)).exit_code == 137
+        run = await runner.execute(main, process(["sleep", "1003"]))
+        reaper = parent(run.process.pid)
+        os.close(pidfd)
+        pidfd = os.pidfd_open(reaper)
+        [number] = os.listdir(f"/proc/{reaper}/fd")
+        os.close(stolen)
+        stolen = syscalls.syscall("pidfd_getfd", syscalls.SYS_PIDFD_GETFD, pidfd, int(number), 0)
+        os.write(stolen, b"\xff" * 8)
+        assert 0 <= (await asyncio.wait_for(run.process.wait(), 10)).exit_code <= 255
+        os.close(stolen)
+        os.close(pidfd)
+        run = await runner.execute(main, process(["echo", "well"]))
+        assert await run.client.read() == b"well\n"
 
     in_box(body)
 

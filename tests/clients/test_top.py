@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from sampan.linux.process import parent
 from support import needs
 from support.cli import Cli
 from support.engine import Engine
@@ -40,6 +44,18 @@ def test_the_default_columns(cli: Cli, engine: Engine, two: str) -> None:
         ps = subprocess.run(["ps", "-ef", "-q", pid], capture_output=True, text=True, check=True).stdout
         theirs = ps.splitlines()[1].split()
         assert [*lines[1].split()[:3], *lines[1].split()[4:6]] == [*theirs[:3], *theirs[4:6]]
+
+
+def test_an_exec_without_its_reaper(cli: Cli, engine: Engine, two: str) -> None:
+    """As with Docker, its program is a child of what stands beside the container, and nothing else shows."""
+    with engine.docker.start("exec", two, "sleep", "604") as process:
+        eventually(lambda: "sleep 604" in cli("top", two).out)
+        first, *_, program = (line.split() for line in cli("top", two).lines[1:])
+        assert program[-2:] == ["sleep", "604"] and program[2] == first[2]  # both are the monitor's
+        assert len(cli("top", two).lines) == 5
+        assert Path(f"/proc/{parent(int(program[1]))}/comm").read_text() == "sampan-reaper\n"
+        os.kill(int(program[1]), signal.SIGKILL)
+        process.communicate(timeout=30)
 
 
 @needs.program("ps", "procps")

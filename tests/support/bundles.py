@@ -21,6 +21,7 @@ from sampan.runtime import (
     LogSpec,
     Process,
     remove_run,
+    sealed_steps_program,
 )
 
 APPLETS = (
@@ -213,7 +214,6 @@ class Runner:
         stdin: bool = False,
         size: tuple[int, int] | None = None,
         timeout_s: float = 0,
-        reaper: int | None = None,
         ends_all: bool = False,
     ) -> Run:
         """One more process in a container that runs."""
@@ -221,12 +221,11 @@ class Runner:
         client = Client()
         request = ExecRequest(
             f"id{self.box.count}", rundir, open_stdin=stdin, terminal=bool(process_object.get("terminal")),
-            terminal_size=size, timeout_s=timeout_s, reaped=reaper is not None,
-            ends_all=ends_all,
+            terminal_size=size, timeout_s=timeout_s, ends_all=ends_all,
         )  # fmt: skip
 
         async def begin() -> Process:
-            beginning = await main.process.begin_exec(request, [] if reaper is None else [reaper])
+            beginning = await main.process.begin_exec(request, [sealed_steps_program()])
             Path(rundir, "exec.json").write_text(json.dumps({"process": process_object}))
             return await beginning.go([Attachment(stdin, True, True, False)], [client.theirs.fileno()])
 

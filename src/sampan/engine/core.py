@@ -28,7 +28,7 @@ from sampan.errors import InvalidParameter
 from sampan.images import ImageService
 from sampan.logdrivers.job import Job
 from sampan.network import NetworkService, Resolving
-from sampan.runtime import Attachment, Beginning, ExitRecord, Launcher, Process
+from sampan.runtime import Attachment, ExitRecord, Launcher, Process
 from sampan.storage import Driver
 from sampan.volumes import VolumeService
 
@@ -69,7 +69,6 @@ class Exec:
 
     Attributes:
         launched: set when the attempt to start it is over, well or ill.
-        ahead: makes its process before the client asks for its start, see `execs.begin_ahead`.
     """
 
     id: str
@@ -80,7 +79,6 @@ class Exec:
     started: bool = False
     ended: ExitRecord | None = None
     launched: asyncio.Event = field(default_factory=asyncio.Event)
-    ahead: asyncio.Task[Beginning | None] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -102,7 +100,6 @@ class Live:
         settled: done when the clean-up after the last end is.
         process_spec: the `process` of the OCI configuration, for execs; None when not read yet.
         parked: clients that attached before the start; their descriptors are ours to close.
-        ahead: the exec whose process waits for its start, see `execs.begin_ahead`.
         listed: its entry in lists as it was last given out, and what that depends on.
         sample, sampling: the last look at what it uses (`stats.Sample`), and the one being taken.
     """
@@ -123,7 +120,6 @@ class Live:
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
-    ahead: Exec | None = None
     listed: tuple[Any, bytes] | None = None
     sample: Any = None
     sampling: asyncio.Future[Any] | None = None

@@ -20,10 +20,18 @@ from sampan.engine.signals import parse_signal
 from sampan.engine.spec import exec_process
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.oci.records import decode, encode
-from sampan.runtime import Attachment, Beginning, ExecRequest, ExitRecord, LaunchError, Process, adopt
+from sampan.runtime import (
+    Attachment,
+    Beginning,
+    ExecRequest,
+    ExitRecord,
+    LaunchError,
+    Process,
+    adopt,
+    sealed_steps_program,
+)
 
 _LONGEST_S = 366 * 86400
-_AHEAD_S = 0.25  # how long a process waits for its client to ask for its start
 KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
 
 
@@ -89,76 +97,8 @@ def check_startable(live: Live, session: Exec) -> None:
     _check_runnable(live)
 
 
-def begin_ahead(core: Core, live: Live, session: Exec) -> None:
-    """Make the process while the client, who has been told of the exec, gets ready to ask for its start.
-
-    It waits before it sees the container's files. One that is not asked for soon is ended again; then, and
-    where anything is amiss, `start` makes one, and has the errors.
-    """
-    config = session.config
-    own = live.container.host_config.runtime == OWN_RUNTIME
-    if own and not config.tty and not config.timeout and live.process is not None and live.ahead is None:
-        live.ahead = session
-        session.ahead = asyncio.create_task(_make(core, live, session), name=f"ahead {session.id[:12]}")
-        core.spawn(session.ahead)
-        asyncio.get_running_loop().call_later(_AHEAD_S, _give_up, core, live, session)
-
-
-async def _make(core: Core, live: Live, session: Exec) -> Beginning | None:
-    directory = rundir(core, session)
-    written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
-    beginning = None
-    try:
-        assert live.process is not None
-        beginning = await live.process.begin_exec(_request(session, directory))
-        await written
-        return beginning
-    except (SampanError, OSError):
-        await asyncio.gather(written, return_exceptions=True)
-        await _clear(directory, beginning)
-        return None
-
-
-def _give_up(core: Core, live: Live, session: Exec) -> None:
-    """Its time has passed: end the process, unless it has been started. A later start waits for its end."""
-    if live.ahead is session:
-        live.ahead = None
-    if (ahead := session.ahead) is not None:
-
-        async def end() -> Beginning | None:
-            beginning = await ahead
-            if beginning is not None:
-                await _clear(rundir(core, session), beginning)
-            return None
-
-        session.ahead = core.spawn(asyncio.create_task(end(), name=f"drop {session.id[:12]}"))
-
-
-async def _made_ahead(core: Core, live: Live, session: Exec) -> Beginning | None:
-    """The process that waits for its start, if one does."""
-    if live.ahead is session:
-        live.ahead = None
-    ahead, session.ahead = session.ahead, None
-    try:
-        beginning = await asyncio.shield(ahead) if ahead is not None else None
-    except asyncio.CancelledError:
-        session.ahead = ahead
-        _give_up(core, live, session)
-        raise
-    if beginning is not None and beginning.failed:
-        await _clear(rundir(core, session), beginning)
-        return None
-    return beginning
-
-
-async def _clear(directory: Path, beginning: Beginning | None) -> None:
-    if beginning is not None:
-        await beginning.drop()
-    await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
-
-
 def _request(
-    session: Exec, directory: Path, terminal_size: tuple[int, int] | None = None, ends_all: bool = False
+    session: Exec, directory: Path, terminal_size: tuple[int, int] | None, ends_all: bool
 ) -> ExecRequest:
     return ExecRequest(
         id=session.id,
@@ -196,10 +136,8 @@ async def start(
     session.started = True
     directory = rundir(core, session)
     core.publish(live, f"exec_start: {' '.join(session.config.cmd)}", execID=session.id)
-    beginning = await _made_ahead(core, live, session)
     try:
-        if beginning is None:
-            beginning = await _begin(core, live, session, terminal_size, ends_all)
+        beginning = await _begin(core, live, session, terminal_size, ends_all)
         attachments = [attachment] if attachment is not None else []
         process = await beginning.go(attachments, [connection.fileno()] if connection is not None else [])
     except (SampanError, OSError) as error:
@@ -223,7 +161,11 @@ async def _begin(
         if live.process is None:
             raise NotRunning(live.id)
         request = _request(session, directory, terminal_size, ends_all)
-        beginning = await live.process.begin_exec(request, [_reaper()] if request.reaped else [])
+        if live.container.host_config.runtime == OWN_RUNTIME:
+            programs = [sealed_steps_program()]
+        else:
+            programs = [_reaper()] if request.reaped else []
+        beginning = await live.process.begin_exec(request, programs)
     except BaseException:
         await asyncio.gather(written, return_exceptions=True)
         raise
@@ -237,7 +179,7 @@ async def _begin(
 
 @cache
 def _reaper() -> int:
-    """The program above an exec that has a time limit; see `runtime.ExecRequest.reaped`."""
+    """The program above an exec that has a time limit, with an external runtime."""
     return sealed_init()
 
 

@@ -2,6 +2,8 @@
 
 The columns of `ps -ef`, the default, are read from /proc (proc_pid_stat(5)), without ps and its walk over
 every process of the machine. For other options the host's ps runs, with `-q` where they allow it.
+The reapers of execs are left out: besides the container's first process they are its monitor's only children
+(`runtime.exec_start`), which none of the container's own can become.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import time
 
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NotRunning
+from sampan.engine.options import OWN_RUNTIME
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.linux.cgroups import manager_for
+from sampan.linux.process import parent
 
 DEFAULT = "-ef"
 _TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
@@ -45,15 +49,23 @@ async def top(core: Core, live: Live, ps_args: str = "") -> Table:
     if not live.container.state.running:
         raise NotRunning(live.id)
     path = core.cgroups_path(live.container)
-    table = await in_thread(lambda: _table(path, ps_args))
+    own = live.process if live.container.host_config.runtime == OWN_RUNTIME else None
+    monitor, first = (own.monitor_pid, live.container.state.pid) if own is not None else (0, 0)
+    table = await in_thread(lambda: _table(path, ps_args, monitor, first))
     core.publish(live, "top")
     return table
 
 
-def _table(cgroups_path: str, ps_args: str) -> Table:
+def _table(cgroups_path: str, ps_args: str, monitor: int, first: int) -> Table:
     pids = sorted(manager_for(cgroups_path).pids())
+    reapers = [str(pid) for pid in pids if monitor and pid != first and parent(pid) == monitor]
+    pids = [pid for pid in pids if str(pid) not in reapers]
     if ps_args == DEFAULT:
-        return list(_TITLES), [row for pid in pids if (row := _row(pid)) is not None]
+        rows = [row for pid in pids if (row := _row(pid)) is not None]
+        for row in rows:
+            if row[2] in reapers:
+                row[2] = str(monitor)  # as if the reaper were not there
+        return list(_TITLES), rows
     return parse(_ps(ps_args, pids), pids)
 
 

@@ -175,6 +175,14 @@ def get_process() -> tuple[int, int, int]:
     )
 
 
+def process_sets(
+    effective: Iterable[str], permitted: Iterable[str], inheritable: Iterable[str], held: int, inherited: int
+) -> tuple[int, int, int]:
+    """The bits of the three sets that a process can be given which has those of `held` and `inherited`."""
+    allowed = mask(permitted) & held
+    return mask(effective) & allowed, allowed, mask(inheritable) & (held | inherited)
+
+
 def set_process(effective: Iterable[str], permitted: Iterable[str], inheritable: Iterable[str]) -> None:
     """Set this thread's three classic sets.
 
@@ -184,13 +192,8 @@ def set_process(effective: Iterable[str], permitted: Iterable[str], inheritable:
     Raises:
         OSError: as capset(2).
     """
-    held = get_process()[1]
-    allowed = mask(permitted) & held
-    wanted = (
-        mask(effective) & allowed,
-        allowed,
-        mask(inheritable) & (held | get_process()[2]),
-    )
+    _, held, inherited = get_process()
+    wanted = process_sets(effective, permitted, inheritable, held, inherited)
     data = (_Data * 2)()
     for half in range(2):
         data[half].effective, data[half].permitted, data[half].inheritable = (

@@ -70,12 +70,25 @@ def join_process(pid: int, pidfd: int, kinds: Iterable[str]) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    files = [
-        (kind, os.open(f"/proc/{pid}/ns/{KINDS[kind][0]}", os.O_RDONLY | os.O_CLOEXEC)) for kind in wanted
-    ]
+    files = open_each(pid, wanted)
     try:
-        for kind, fd in files:
-            syscalls.setns(fd, flag(kind))
+        for fd, one in files:
+            syscalls.setns(fd, one)
     finally:
-        for _, fd in files:
+        for fd, _ in files:
             os.close(fd)
+
+
+def open_each(pid: int, kinds: Iterable[str]) -> list[tuple[int, int]]:
+    """Descriptors of a process's namespaces, with their flags, in the order in which they can be joined."""
+    wanted = set(kinds)
+    opened: list[tuple[int, int]] = []
+    try:
+        for kind, (name, one) in KINDS.items():
+            if kind in wanted:
+                opened.append((os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), one))
+    except BaseException:
+        for fd, _ in opened:
+            os.close(fd)
+        raise
+    return opened

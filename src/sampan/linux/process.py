@@ -72,22 +72,6 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
 
 
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
-_CLONE_PARENT = 0x8000
-
-
-def fork_sibling() -> int:
-    """Fork a child of our parent (clone(2), CLONE_PARENT), which so is told of its end.
-
-    Returns:
-        The child's pid; in the child 0.
-
-    Raises:
-        OSError: with the kernel's errno.
-    """
-    pid = _fork(_SYS_CLONE[os.uname().machine], ctypes.c_ulong(_CLONE_PARENT), None, None, None, None)
-    if pid < 0:
-        syscalls.raise_errno("clone")
-    return pid
 
 
 def _fork(number: int, *arguments: Any) -> int:
@@ -201,6 +185,12 @@ def start_time_ticks(pid: int) -> int | None:
     """
     fields = _stat(pid)
     return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def parent(pid: int) -> int:
+    """The pid of a process's parent; 0 when there is no such process."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
 
 
 def is_exiting(pid: int) -> bool:

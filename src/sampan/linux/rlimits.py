@@ -44,32 +44,40 @@ def apply(rlimits: Iterable[Mapping[str, Any]], pid: int = 0) -> None:
         OSError: the kernel refuses, naming the limit and saying what it needs.
     """
     for entry in rlimits:
-        name = entry["type"]
-        if name not in NUMBERS:
-            raise ValueError(f"unknown resource limit {name!r}")
-        wanted = (_number(entry["soft"]), _number(entry["hard"]))
+        number, *wanted = numbers(entry)
         try:
-            resource.prlimit(pid, NUMBERS[name], wanted)
+            resource.prlimit(pid, number, (wanted[0], wanted[1]))
         except (OSError, ValueError) as error:
-            raise _explain(name, wanted, error, pid) from None
+            code = error.errno if isinstance(error, OSError) else None
+            raise refusal(entry, code or errno.EINVAL, pid) from None
+
+
+def numbers(entry: Mapping[str, Any]) -> tuple[int, int, int]:
+    """The kernel's number of a limit, its soft and its hard value.
+
+    Raises:
+        ValueError: an unknown type.
+    """
+    name = entry["type"]
+    if name not in NUMBERS:
+        raise ValueError(f"unknown resource limit {name!r}")
+    return NUMBERS[name], _number(entry["soft"]), _number(entry["hard"])
 
 
 def _number(value: int) -> int:
     return INFINITY if value < 0 or value >= _UNLIMITED else value
 
 
-def _explain(name: str, wanted: tuple[int, int], error: OSError | ValueError, pid: int) -> OSError:
-    code = errno.EINVAL
-    if isinstance(error, OSError) and error.errno is not None:
-        code = error.errno
+def refusal(entry: Mapping[str, Any], code: int, pid: int = 0) -> OSError:
+    """The kernel's refusal of a limit, an errno, in words."""
+    number, soft, hard = numbers(entry)
     reason = os.strerror(code)
-    soft, hard = wanted
     if code == errno.EPERM:
-        _, present = resource.prlimit(pid, NUMBERS[name])
+        _, present = resource.prlimit(pid, number)
         reason = f"raising it above {_text(present)} needs CAP_SYS_RESOURCE, which this machine does not give"
     elif code == errno.EINVAL and (hard != INFINITY and (soft == INFINITY or soft > hard)):
         reason = "the soft limit is above the hard limit"
-    return OSError(code, f"error setting rlimit {name} to {_text(soft)}:{_text(hard)}: {reason}")
+    return OSError(code, f"error setting rlimit {entry['type']} to {_text(soft)}:{_text(hard)}: {reason}")
 
 
 def _text(value: int) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LaunchRequest,
         LogSpec,
     )
+    from sampan.runtime.steps_program import sealed_steps_program
 
 __all__ = [
     "PROGRAM_FD",
@@ -37,6 +38,7 @@ __all__ = [
     "Process",
     "adopt",
     "remove_run",
+    "sealed_steps_program",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "PROGRAM_FD": "protocol",
     "REPORT_FD": "protocol",
     "remove_run": "cleanup",
+    "sealed_steps_program": "steps_program",
 }
 
 

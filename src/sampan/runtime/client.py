@@ -404,12 +404,6 @@ class Beginning:
         self._process = process
         self._connection = connection
 
-    @property
-    def failed(self) -> bool:
-        """Whether it is known already that nothing will come of it."""
-        ready = self._process._ready
-        return ready.done() and ready.exception() is not None
-
     async def go(self, attachments: Sequence[Attachment], fds: Sequence[int]) -> Process:
         """Let it go on, as `exec.json` is written by now.
 

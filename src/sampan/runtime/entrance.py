@@ -19,16 +19,10 @@ class CgroupEntry:
     It is born in its unified one (CLONE_INTO_CGROUP), and writes itself into the `tasks` file of each v1
     hierarchy: moving only oneself takes no lock of the whole system, where a write of another's pid to
     `cgroup.procs` waits for an RCU grace period (Linux kernel/cgroup/cgroup.c, cgroup_procs_write_start).
-
-    A container may have made cgroups inside of its own and given them controllers; on v2 its own then takes
-    no process any more (cgroup-v2.rst, "No Internal Process Constraint"), and an exec goes where `neighbour`,
-    the container's first process, is.
     """
 
     directory: int | None
     tasks: tuple[str, ...]
-    neighbour: int | None = None
-    opened: tuple[int, ...] = ()  # the same files, where the parent keeps them open for many children
 
     def close(self) -> None:
         if self.directory is not None:
@@ -37,15 +31,6 @@ class CgroupEntry:
     def clone(self, flags: int) -> tuple[int, int]:
         if self.directory is None:
             return process.clone(flags)
-        try:
-            return self._clone_into(flags)
-        except OSError as error:
-            if self.neighbour is None or error.errno not in (errno.EBUSY, errno.EOPNOTSUPP):
-                raise
-        os.close(self.directory)
-        self.directory = None
-        path = cgroups.unified_directory(self.neighbour)
-        self.directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return self._clone_into(flags)
 
     def _clone_into(self, flags: int) -> tuple[int, int]:
@@ -65,9 +50,9 @@ class CgroupEntry:
         return child
 
     def join(self) -> None:
-        for number, path in enumerate(self.tasks):
+        for path in self.tasks:
             try:
-                fd = self.opened[number] if self.opened else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
                 try:
                     os.write(fd, b"0")
                 finally:
@@ -76,16 +61,26 @@ class CgroupEntry:
                 raise Refused("cgroup", f"{path}: {error.strerror}", error.errno or 0) from None
 
 
-def cgroup_entry(manager: cgroups.Manager | None, leaf: cgroups.Leaf | None = None) -> CgroupEntry:
-    """The entry to a container's cgroups, and in one hierarchy to a leaf below the container's."""
-    if manager is None:
-        return CgroupEntry(None, ())
+def cgroup_paths(manager: cgroups.Manager, leaf: cgroups.Leaf | None = None) -> tuple[str, tuple[str, ...]]:
+    """Where to enter a container's cgroups, and in one hierarchy a leaf below the container's.
+
+    Returns:
+        The directory in the unified hierarchy, "" for none, and the `tasks` files in the others.
+    """
     paths = manager.paths()
     if leaf is not None:
         paths["" if leaf.unified else "freezer"] = leaf.path
-    unified = paths.pop("", None)
+    unified = paths.pop("", "")
+    return unified, tuple(f"{path}/tasks" for path in dict.fromkeys(paths.values()))
+
+
+def cgroup_entry(manager: cgroups.Manager | None) -> CgroupEntry:
+    """The entry to a container's cgroups."""
+    if manager is None:
+        return CgroupEntry(None, ())
+    unified, tasks = cgroup_paths(manager)
     directory = os.open(unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if unified else None
-    return CgroupEntry(directory, tuple(f"{path}/tasks" for path in dict.fromkeys(paths.values())))
+    return CgroupEntry(directory, tasks)
 
 
 def clone(flags: int, entry: CgroupEntry, join_pid: Callable[[], None] | None) -> tuple[int, int]:

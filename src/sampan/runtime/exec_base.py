@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from sampan.linux import cgroups, family, syscalls
@@ -28,7 +27,6 @@ class ExecBase(Run):
         loop: the monitor's.
         request: what to run.
         daemon: the exec's own connection to the daemon that asked.
-        fds: the reaper's program, if it is asked for.
 
     Attributes:
         leaf: its own cgroup, if it has one.
@@ -36,8 +34,9 @@ class ExecBase(Run):
     """
 
     strayed = False
+    reaped = False  # it has a reaper, which is to be spared so that it collects what is killed
 
-    def __init__(self, loop: Loop, request: ExecRequest, daemon: socket.socket, fds: Sequence[int]) -> None:
+    def __init__(self, loop: Loop, request: ExecRequest, daemon: socket.socket) -> None:
         super().__init__(
             loop, "exec", request.id, request.rundir, terminal=request.terminal,
             open_stdin=request.open_stdin, stdin_once=True,
@@ -47,7 +46,6 @@ class ExecBase(Run):
         self._daemon = daemon
         self._clients: list[tuple[int, Attachment]] = []
         self._ours: dict[str, int] = {}
-        self._reaper = fds[0] if request.reaped else -1
         self._report = -1  # where the reaper tells the program's exit code
         self._reported: int | None = None
         self._ends_at = float("inf")
@@ -67,14 +65,6 @@ class ExecBase(Run):
     def begin(self) -> None:
         """Set out; the rest follows from the loop."""
         raise NotImplementedError
-
-    def _take_reaper(self) -> tuple[int, int] | None:
-        """The reaper's program and where it is to report; the caller closes both. None without a reaper."""
-        if self._reaper < 0:
-            return None
-        program, self._reaper = self._reaper, -1
-        self._report, theirs = os.pipe2(os.O_CLOEXEC)
-        return program, theirs
 
     def _await_word(self) -> None:
         """Have `_written_down` called when the daemon has written the program down."""
@@ -164,23 +154,8 @@ class ExecBase(Run):
         return due - now if timeout < 0 else min(timeout, max(0.0, due - now))
 
     def _on_report(self, _: int) -> None:
-        """The program has ended, and the reaper has not: others may live."""
-        code = os.read(self._report, 1)
-        self._loop.unwatch(self._report)
-        if not code or self._status is not None or self._killed_at < float("inf") or self._timed_out:
-            return  # the reaper has ended, or is about to
-        if not self._others():
-            return
-        if self._request.ends_all:
-            self._reported = code[0]
-            self._kill_all()
-            return
-        # They live on as with Docker, and the reaper as long as they do; the exec is over.
-        self._loop.unwatch(self._pidfd)
-        remaining = _Remaining(self._loop, self._pid, os.dup(self._pidfd))
-        self._loop.watch(remaining.pidfd, select.EPOLLIN, remaining.on_exit)
-        self._outlived = True
-        self._ended(code[0])
+        """The reaper tells something."""
+        raise NotImplementedError
 
     def _ended(self, status: int) -> None:
         super()._ended(status if self._reported is None else self._reported)
@@ -190,9 +165,7 @@ class ExecBase(Run):
         if self._report >= 0:
             self._loop.unwatch(self._report)
             os.close(self._report)
-        if self._reaper >= 0:
-            os.close(self._reaper)
-        self._report = self._reaper = -1
+        self._report = -1
         super().close()
         self._daemon.close()
 
@@ -202,52 +175,43 @@ class ExecBase(Run):
         else:
             syscalls.pidfd_send_signal(self._pidfd, number)
 
+    @property
+    def _top(self) -> int:
+        """The process above all that it has started: its reaper, if it has one."""
+        return self._pid
+
     def _others(self) -> bool:
         """Whether anything lives that it has started."""
         if self.leaf is not None:
-            return bool(set(self.leaf.pids()) - {self._pid})
-        return bool(family.family(self._pid))
+            return bool(set(self.leaf.pids()) - {self._top})
+        return bool(family.family(self._top))
 
     def _kill_all(self) -> None:
         """End it and all that it started. A reaper is left to collect them, and ends then by itself."""
-        if not self._request.reaped:
+        if not self.reaped:
             self._kill_rest()
             return
         if self.leaf is not None:
-            self.leaf.kill(spared=self._pid)
+            self.leaf.kill(spared=self._top)
         else:
-            family.kill_family(self._pid)
+            family.kill_family(self._top)
         self._killed_at = time.monotonic()
 
     def _kill_rest(self) -> None:
         if self.leaf is not None:
             self.leaf.kill()
         else:
-            family.kill_family(self._pid)
+            family.kill_family(self._top)
         try:
             syscalls.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         except ProcessLookupError:
             pass
 
+    def release(self) -> bool:
+        """Once it is over: whether its own process has ended, too, which may stay for what it adopted."""
+        return True
+
     def _record(self, status: int, finished_at_ns: int) -> ExitRecord:
         if not self._timed_out:
             return ExitRecord(status, finished_at_ns)
         return ExitRecord(TIMED_OUT, finished_at_ns, error=f"timed out after {self._request.timeout_s:g} s")
-
-
-class _Remaining:
-    """A reaper that has outlived its exec; the monitor collects it one day."""
-
-    def __init__(self, loop: Loop, pid: int, pidfd: int) -> None:
-        self._loop = loop
-        self._pid = pid
-        self.pidfd = pidfd
-
-    def on_exit(self, _: int) -> None:
-        """It has ended."""
-        try:
-            os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            pass  # who looks for strays has found it
-        self._loop.unwatch(self.pidfd)
-        os.close(self.pidfd)

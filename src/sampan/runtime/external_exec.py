@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sampan.linux import syscalls
 from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.external import Console, Runtime
-from sampan.runtime.init import Refused, reaper_arguments
+from sampan.runtime.init import Refused
 from sampan.runtime.loop import Loop
 from sampan.runtime.protocol import PROGRAM_FD, ExecRequest
 
@@ -22,7 +22,8 @@ class ExternalExec(ExecBase):
 
     Args:
         runtime: the container's.
-        loop, request, daemon, fds: as for `ExecBase`.
+        loop, request, daemon: as for `ExecBase`.
+        fds: the reaper's program, if it is asked for.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class ExternalExec(ExecBase):
         daemon: socket.socket,
         fds: Sequence[int],
     ) -> None:
-        super().__init__(loop, request, daemon, fds)
+        super().__init__(loop, request, daemon)
+        self._reaper = fds[0] if request.reaped else -1
+        self.reaped = request.reaped
         self._runtime = runtime
         self._console: Console | None = None
         self._caller = (0, -1)  # the runtime's pid and a pidfd of it, while it works
@@ -46,6 +49,14 @@ class ExternalExec(ExecBase):
     def begin(self) -> None:
         """Wait until the program is written down."""
         self._await_word()
+
+    def _take_reaper(self) -> tuple[int, int] | None:
+        """The reaper's program and where it is to report; the caller closes both. None without a reaper."""
+        if self._reaper < 0:
+            return None
+        program, self._reaper = self._reaper, -1
+        self._report, theirs = os.pipe2(os.O_CLOEXEC)
+        return program, theirs
 
     def _written_down(self) -> None:
         self._write_process()
@@ -73,7 +84,7 @@ class ExternalExec(ExecBase):
         with open(f"{self._path}/exec.json", "rb") as file:
             process = json.loads(file.read())["process"]
         if self._request.reaped:
-            process["args"] = [f"/proc/self/fd/{PROGRAM_FD}", *reaper_arguments(process["args"])[1:]]
+            process["args"] = [f"/proc/self/fd/{PROGRAM_FD}", "-k", "--", *process["args"]]
         with open(f"{self._path}/process.json", "w", encoding="utf-8") as file:
             json.dump(process, file)
 
@@ -110,3 +121,49 @@ class ExternalExec(ExecBase):
         if self._console is not None:
             self._console.close()
             self._console = None
+
+    # --- the end ---
+
+    def _on_report(self, _: int) -> None:
+        """The program has ended, and the reaper has not: others may live."""
+        code = os.read(self._report, 1)
+        self._loop.unwatch(self._report)
+        if not code or self._status is not None or self._killed_at < float("inf") or self._timed_out:
+            return  # the reaper has ended, or is about to
+        if not self._others():
+            return
+        if self._request.ends_all:
+            self._reported = code[0]
+            self._kill_all()
+            return
+        # They live on as with Docker, and the reaper as long as they do; the exec is over.
+        self._loop.unwatch(self._pidfd)
+        remaining = _Remaining(self._loop, self._pid, os.dup(self._pidfd))
+        self._loop.watch(remaining.pidfd, select.EPOLLIN, remaining.on_exit)
+        self._outlived = True
+        self._ended(code[0])
+
+    def close(self) -> None:
+        """As `Run.close`."""
+        if self._reaper >= 0:
+            os.close(self._reaper)
+        self._reaper = -1
+        super().close()
+
+
+class _Remaining:
+    """A reaper that has outlived its exec; the monitor collects it one day."""
+
+    def __init__(self, loop: Loop, pid: int, pidfd: int) -> None:
+        self._loop = loop
+        self._pid = pid
+        self.pidfd = pidfd
+
+    def on_exit(self, _: int) -> None:
+        """It has ended."""
+        try:
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            pass  # who looks for strays has found it
+        self._loop.unwatch(self.pidfd)
+        os.close(self.pidfd)

@@ -1,4 +1,4 @@
-"""What runs between clone3 and execve: the container's first process, or one more in a running container.
+"""What runs between clone3 and execve in the container's first process; further ones take `exec_steps`.
 
 The code is Python in a fork of the launcher. From the moment the root changes nothing may be imported (the
 launcher has emptied the import system), and from the moment it is in the container's pid namespace it may be
@@ -38,7 +38,6 @@ from sampan.linux.mounts import MountOptions
 from sampan.runtime import hooks
 from sampan.runtime.bundle import ContainerSpec, ProcessSpec
 from sampan.runtime.operations import Plan
-from sampan.runtime.protocol import REPORT_FD
 from sampan.runtime.rootfs import MountedRoot
 
 _DEVPTS_SUPER_MAGIC = 0x1CD1
@@ -47,7 +46,6 @@ _CHANGED_SIGNALS = (
     signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD,
 )  # fmt: skip
 _PLAIN_BIND = MountOptions()
-_REAPER_NAME = "docker-init"  # as ps shows it
 _SYS_GETCWD = {"x86_64": 79, "aarch64": 17}
 
 
@@ -72,7 +70,7 @@ class Entry:
     """What the new process is given.
 
     Attributes:
-        process: the program and as whom; an exec learns it later.
+        process: the program and as whom.
         channel: to the parent; it closes at execve, which is how the parent learns of it.
         stdio: descriptors for 0, 1 and 2; unused with a terminal.
         filters: the compiled seccomp program and its flags, or None.
@@ -82,12 +80,9 @@ class Entry:
         wait: called before execve (before the startContainer hooks, if there are any); `sampan-runtime
             create` waits for `start` there.
         kept: descriptors that `wait` needs.
-        reaper: a program that runs this one and adopts what it leaves behind, and where it tells the exit
-            code: two descriptors.
-        steps_in: it forks into the container's pid namespace when it has given up its rights, no earlier.
     """
 
-    process: ProcessSpec | None
+    process: ProcessSpec
     channel: socket.socket
     stdio: tuple[int, int, int]
     filters: tuple[bytes, int] | None
@@ -97,8 +92,6 @@ class Entry:
     wait: Callable[[], None] | None = None
     kept: tuple[int, ...] = ()
     state: dict[str, object] = field(default_factory=dict)
-    reaper: tuple[int, int] | None = None
-    steps_in: bool = False
     _proc: int | None = None
 
     def proc(self, alone: bool = False) -> int:
@@ -106,12 +99,6 @@ class Entry:
         if self._proc is None:
             self._proc = procfs.open_private(alone)
         return self._proc
-
-    @property
-    def wanted(self) -> ProcessSpec:
-        """The program, once it is known."""
-        assert self.process is not None
-        return self.process
 
 
 def run(entry: Entry, body: Callable[[Entry], None]) -> NoReturn:
@@ -152,14 +139,14 @@ def container(
     if spec.namespaces.get("cgroup") == "":
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     root = MountedRoot(rootfs, spec.rootfs_propagation)
-    if spec.sysctl or entry.wanted.apparmor_profile:
+    if spec.sysctl or entry.process.apparmor_profile:
         # Early: an old kernel can make one only while nobody else is here, nothing hidden, nothing read-only.
         entry.proc(alone=not (spec.namespaces["mount"] or spec.rootfs_propagation in ("shared", "rshared")))
     try:
         plan.execute(root)
     except OSError as error:
         raise Refused("mount", error.strerror or str(error), error.errno or 0) from None
-    if entry.wanted.terminal:
+    if entry.process.terminal:
         _open_terminal(entry, root.fd, console=root)
     hooks.run_all(spec.hooks.get("createContainer", []), entry.state)
     root.enter()
@@ -173,56 +160,12 @@ def container(
             procfs.write(entry.proc(), f"sys/{path}", value)
         except OSError as error:
             raise Refused("sysctl", f"open sysctl {key} file: {error.strerror}", error.errno or 0) from None
-    if not entry.wanted.terminal:
+    if not entry.process.terminal:
         _take_stdio(entry.stdio)
     if entry.wait is not None and spec.hooks.get("startContainer"):
         entry.wait()
         entry.wait = None
     hooks.run_all(spec.hooks.get("startContainer", []), entry.state)
-    _become(entry)
-
-
-def joined(
-    entry: Entry,
-    pid: int,
-    pidfd: int,
-    kinds: list[str],
-    enter_cgroups: Callable[[], None],
-    load: Callable[[], ProcessSpec],
-    in_leaf: bool,
-    tasks: tuple[int, ...] = (),
-) -> None:
-    """Become one more process of a running container.
-
-    The child was born in the container's pid namespace, or forks into it last of all (`entry.steps_in`):
-    somebody in there who may trace any process (CAP_SYS_PTRACE) could seize it while it is the host's root.
-
-    A parent that serves a container has many descriptors, and ways to the host's files among them: they are
-    closed before anything else. One in a cgroup of its own sees that as the root of the hierarchy, and so
-    finds the container's limits in /sys/fs/cgroup where it would without.
-    """
-    stays = [entry.channel.fileno(), pidfd, *entry.stdio, *tasks]
-    process.close_all_but([*stays, *(entry.reaper or ())], entry.proc)
-    entry._proc = None
-    _start(entry)
-    enter_cgroups()
-    if entry.channel.recv(16) != b"go":
-        os._exit(1)  # the parent gave up; nobody listens
-    entry.process = load()
-    set_oom_score("self", entry.wanted)
-    own_view = in_leaf and "cgroup" in kinds
-    joined = {"pid"} if not entry.steps_in else set()  # what is not to be joined any more
-    if own_view:
-        joined.add("cgroup")
-    namespaces.join_process(pid, pidfd, [kind for kind in kinds if kind not in joined])
-    if own_view:
-        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-    if entry.wanted.terminal:
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _open_terminal(entry, root)
-        os.close(root)
-    else:
-        _take_stdio(entry.stdio)
     _become(entry)
 
 
@@ -280,7 +223,7 @@ def _open_terminal(entry: Entry, root: int, console: MountedRoot | None = None) 
         master, slave, number = terminals.open_pair(ptmx)
     except OSError as error:
         raise Refused("terminal", f"open /dev/pts/ptmx: {error.strerror}", error.errno or 0) from None
-    size = entry.terminal_size or entry.wanted.console_size
+    size = entry.terminal_size or entry.process.console_size
     if size:
         terminals.set_size(master, *size)
     if console is not None:
@@ -289,8 +232,7 @@ def _open_terminal(entry: Entry, root: int, console: MountedRoot | None = None) 
     os.close(master)
     _take_stdio((slave, slave, slave))
     os.close(slave)
-    if not entry.steps_in:
-        terminals.make_controlling(0)
+    terminals.make_controlling(0)
 
 
 def _bind_console(root: MountedRoot, slave: int, number: str) -> None:
@@ -328,12 +270,12 @@ def _own_stdio(uid: int) -> None:
 
 def _become(entry: Entry) -> NoReturn:
     """Give up everything that the process is not to have, and execute its program."""
-    wanted = entry.wanted
+    wanted = entry.process
     _set_rlimits(wanted)
     if wanted.apparmor_profile:
         _set_apparmor(entry, wanted.apparmor_profile)
     _own_stdio(wanted.uid)
-    process.close_all_but([entry.channel.fileno(), *entry.kept, *(entry.reaper or ())], entry.proc)
+    process.close_all_but([entry.channel.fileno(), *entry.kept], entry.proc)
     entry._proc = None
     os.umask(wanted.umask)
     inside = _change_directory(wanted.cwd, first=True)
@@ -354,8 +296,6 @@ def _become(entry: Entry) -> NoReturn:
     if given is not None:
         capabilities.set_process(given.effective, given.permitted, given.inheritable)
         capabilities.raise_ambient(given.ambient)
-    if entry.steps_in:
-        _step_in(entry)
     if entry.guarded:
         process.die_with_parent()
         poll = select.poll()
@@ -368,42 +308,11 @@ def _become(entry: Entry) -> NoReturn:
     if wanted.no_new_privileges and entry.filters is not None:
         seccomp.load(*entry.filters)
     try:
-        if entry.reaper is not None:
-            _execute_reaper(entry, *entry.reaper)
         process.execute(program, wanted.args, wanted.env)
     except OSError as error:
         text = f"exec {program}: {os.strerror(error.errno or 0).lower()}"
         raise Refused("exec", text, error.errno or 0) from None
     raise AssertionError
-
-
-def reaper_arguments(command: list[str]) -> list[str]:
-    """The arguments of a reaper of this command."""
-    return [_REAPER_NAME, "-k", "--", *command]
-
-
-def _execute_reaper(entry: Entry, program: int, report: int) -> NoReturn:
-    # What lies where the report is to be makes room; the channel must stay open until execve succeeds.
-    if program == REPORT_FD:
-        program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, REPORT_FD + 1)
-    if entry.channel.fileno() == REPORT_FD:
-        moved = fcntl.fcntl(entry.channel.detach(), fcntl.F_DUPFD_CLOEXEC, REPORT_FD + 1)
-        entry.channel = socket.socket(fileno=moved)
-    os.dup2(report, REPORT_FD)
-    os.set_inheritable(REPORT_FD, True)  # it may have been there already
-    process.execute_file(program, reaper_arguments(entry.wanted.args), entry.wanted.env)
-    raise AssertionError
-
-
-def _step_in(entry: Entry) -> None:
-    """Go on in a fork, which is in the container's pid namespace and has the container's rights alone."""
-    pid = process.fork_sibling()
-    if pid:
-        entry.channel.send(b"born %d" % pid)
-        os._exit(0)
-    os.setsid()
-    if entry.wanted.terminal:
-        terminals.make_controlling(0)
 
 
 def _set_rlimits(wanted: ProcessSpec) -> None:
@@ -440,9 +349,9 @@ def _change_directory(path: str, first: bool) -> bool:
     except PermissionError:
         if first:
             return False
-        raise Refused("cwd", _cwd_text(path, errno.EACCES), errno.EACCES) from None
+        raise Refused("cwd", cwd_text(path, errno.EACCES), errno.EACCES) from None
     except OSError as error:
-        raise Refused("cwd", _cwd_text(path, error.errno or 0), error.errno or 0) from None
+        raise Refused("cwd", cwd_text(path, error.errno or 0), error.errno or 0) from None
     number = _SYS_GETCWD[os.uname().machine]
     buffer = bytearray(4096)
     view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
@@ -458,7 +367,8 @@ def _change_directory(path: str, first: bool) -> bool:
     return True
 
 
-def _cwd_text(path: str, number: int) -> str:
+def cwd_text(path: str, number: int) -> str:
+    """Why a working directory cannot be entered, in the words that Docker's clients look for."""
     return f'chdir to cwd ("{path}") set in config.json failed: {os.strerror(number).lower()}'
 
 

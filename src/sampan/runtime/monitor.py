@@ -96,6 +96,7 @@ class Monitor(Run):
         if self._has_strays:
             wake_at_children(self._loop)
         self._execs: list[ExecBase] = []
+        self._lasting: list[ExecBase] = []  # over, but for the reapers of what they have left running
         self._leaves: list[cgroups.Leaf] = []
         self._uncollected = 0
         self._where: Target | None = None  # for execs; made by the first, kept for those to come
@@ -169,6 +170,8 @@ class Monitor(Run):
             self.tend()
             if self._execs:
                 self._tend_execs()
+            if self._lasting:
+                self._release_execs()
             if self._has_strays:
                 self._reap_strays()
 
@@ -180,15 +183,21 @@ class Monitor(Run):
                 wake_at_children(self._loop)
             if run.over:
                 self._execs.remove(run)
-                if run.leaf is not None:
-                    # What it started may live on in there: then it is tried again after the next exec.
-                    leaves = [*self._leaves, run.leaf]
-                    self._leaves = [leaf for leaf in leaves if not _removed(leaf)]
+                self._lasting.append(run)
                 run.close()
                 self._uncollected += 1
         if self._uncollected >= _EXECS_BETWEEN_COLLECTIONS and not self._execs:
             self._uncollected = 0
             gc.collect()
+
+    def _release_execs(self) -> None:
+        released = [run for run in self._lasting if run.release()]
+        for run in released:
+            self._lasting.remove(run)
+            if run.leaf is not None:
+                # What it started may live on in there: then it is tried again after the next exec.
+                leaves = [*self._leaves, run.leaf]
+                self._leaves = [leaf for leaf in leaves if not _removed(leaf)]
 
     # --- execs ---
 
@@ -217,7 +226,7 @@ class Monitor(Run):
         if (self._runtime is not None and self._runtime.busy) or any(run.expecting for run in self._execs):
             return
         ours = {self._pid} if self._status is None else set()
-        for run in self._execs:
+        for run in (*self._execs, *self._lasting):
             ours |= run.children
         reap_strays(ours)
 

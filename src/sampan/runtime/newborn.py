@@ -21,19 +21,15 @@ class Newborn:
     Args:
         child: its pid and a pidfd of it.
         channel: our end.
-        steps_in: its program will run in a sibling of it (`init.joined`), which it tells us of.
 
     Attributes:
         terminal: the master of its terminal, once it has said so.
-        unborn: the sibling is still to come, or will never be heard of.
     """
 
-    def __init__(self, child: tuple[int, int], channel: socket.socket, steps_in: bool = False) -> None:
+    def __init__(self, child: tuple[int, int], channel: socket.socket) -> None:
         self.pid, self.pidfd = child
         self.channel = channel
         self.terminal: int | None = None
-        self.unborn = steps_in
-        self._failure: Refused | None = None
 
     def go(self) -> None:
         """Let it go on, when all that its parent had to do is done."""
@@ -52,28 +48,12 @@ class Newborn:
         if fds:
             self.terminal = fds[0]
             os.set_inheritable(self.terminal, False)
-        if data == b"" and self.unborn:  # both are gone, or the sibling goes on and we do not know it
-            raise self._failure or Refused("init", "the process was killed before it began")
         if data in (b"", b"ready"):
             return True
-        if data.startswith(b"born "):
-            self._succeed(int(data[5:]))
-            if self._failure is not None:
-                raise self._failure
-        elif data != b"terminal":
+        if data != b"terminal":
             report: dict[str, Any] = json.loads(data)
-            self._failure = Refused(report["stage"], report["text"], report["errno"])
-            if not self.unborn:
-                raise self._failure
-            # A sibling that fails at once may be heard before its maker, whose word alone tells its pid.
+            raise Refused(report["stage"], report["text"], report["errno"])
         return False
-
-    def _succeed(self, pid: int) -> None:
-        """It has gone on in a child of ours, and ended itself."""
-        os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        self.pid, self.pidfd = pid, syscalls.pidfd_open(pid)
-        self.unborn = False
 
     def kill(self) -> None:
         """Kill it, and let go of its terminal; it is still to be waited for."""

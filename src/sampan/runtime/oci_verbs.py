@@ -23,6 +23,7 @@ from sampan.runtime.joining import start_exec
 from sampan.runtime.launcher import forget_imports
 from sampan.runtime.oci_state import Container, Store
 from sampan.runtime.start import Started, plan_container, start_container
+from sampan.runtime.steps_program import sealed_steps_program
 from sampan.runtime.targets import filters_of, target_of
 
 _CGROUP_PARENT = "/sampan-runtime"
@@ -167,9 +168,10 @@ def execute(
     )
     parsed = bundle.parse_process(wanted)
     _check_console(parsed, console_socket)
+    program = sealed_steps_program()
     started = _start(
         "exec",
-        lambda: start_exec(identifier, container.pid, where, parsed, (0, 1, 2), guarded=guarded),
+        lambda: start_exec(program, identifier, container.pid, where, parsed, (0, 1, 2), guarded=guarded),
     )
     _send_console(started, console_socket)
     _write_pid(pid_file, started.pid)

@@ -96,9 +96,10 @@ class ExecRequest:
         terminal: whether it has a terminal.
         terminal_size: as in `LaunchRequest`.
         timeout_s: seconds after which it is ended, with all that it started; 0 for never.
-        reaped: run it under a reaper, whose program is the first descriptor with the request, so that
-            nothing of it stays behind as a zombie where the container's process 1 reaps nobody. The program
-            is called as `NAME -k -- COMMAND…`, and tells the command's exit code on `REPORT_FD`.
+        reaped: with an external runtime, run it under a reaper, whose program is the first descriptor with
+            the request, so that nothing of it stays behind as a zombie where the container's process 1 reaps
+            nobody. It is called as `NAME -k -- COMMAND…`, and tells the exit code on `REPORT_FD`. With our
+            own the descriptor is the program of `steps_program`, which always ends as such a reaper.
         ends_all: what its program leaves running is ended, too.
     """
 

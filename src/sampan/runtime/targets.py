@@ -18,14 +18,12 @@ class Target:
         namespaces: the kinds to join.
         cgroups_path: the container's cgroup, "" for none.
         filters: compiled seccomp program and flags.
-        watched: somebody in the container may trace processes, whatever they are.
         tasks: the `tasks` files of its v1 cgroups, opened by `joining.open_tasks`; empty to open each anew.
     """
 
     namespaces: list[str]
     cgroups_path: str
     filters: Filters
-    watched: bool = False
     tasks: tuple[int, ...] = ()
 
 
@@ -50,6 +48,4 @@ def target_of(spec: ContainerSpec) -> Target:
 
 def make_target(spec: ContainerSpec, filters: Filters, tasks: tuple[int, ...] = ()) -> Target:
     """As `target_of`, where the filters are known."""
-    given = spec.process.capabilities if spec.process is not None else None
-    watched = "pid" in spec.namespaces and (given is None or "CAP_SYS_PTRACE" in given.bounding)
-    return Target(list(spec.namespaces), spec.cgroups_path, filters, watched, tasks)
+    return Target(list(spec.namespaces), spec.cgroups_path, filters, tasks)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.engine.init_program import sealed_init
 from sampan.errors import Conflict
-from sampan.runtime import ExecRequest, LaunchError
+from sampan.runtime import ExecRequest, LaunchError, sealed_steps_program
 from support.bundles import Run, Runner, alive, eventually, in_box, process
 
 pytestmark = pytest.mark.root
@@ -30,6 +29,10 @@ def _children(pid: int) -> list[tuple[str, str]]:
         if int(fields[1]) == pid:
             found.append((text[text.index("(") + 1 : text.rindex(")")], fields[0]))
     return found
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _leaves(runner: Runner) -> set[Path]:
@@ -58,12 +61,13 @@ def test_sigkill_ends_all_that_an_exec_started_and_nothing_else() -> None:
         other = await runner.execute(main, process(["sleep", "1001"]))
         script = "(sleep 1002 &) ; sh -c '(sleep 1003 &)'; sleep 1004"
         run = await runner.execute(main, process(["sh", "-c", script]))
-        await eventually(lambda: len(_children(main.process.pid)) == 2)
+        reaper = _parent(run.process.pid)
+        await eventually(lambda: len(_children(reaper)) == 3)  # the two orphans, too
         assert len(_leaves(runner)) == 2
         await run.process.kill(signal.SIGKILL)
         record = await asyncio.wait_for(run.process.wait(), 5)
         assert record.exit_code == 137
-        await eventually(lambda: all(state == "Z" for _, state in _children(main.process.pid)))
+        assert _children(main.process.pid) == [] and not alive(reaper)
         assert alive(other.process.pid) and alive(main.process.pid)
         await eventually(lambda: len(_leaves(runner)) == 1)
         with pytest.raises(Conflict):
@@ -78,9 +82,10 @@ def test_other_signals_reach_the_program_alone() -> None:
         script = "trap 'echo caught; exit 5' USR1; (sleep 1002 &) ; echo up; while :; do sleep 0.02; done"
         run = await runner.execute(main, process(["sh", "-c", script]))
         await run.client.read(b"up")
+        reaper = _parent(run.process.pid)
         await run.process.kill(signal.SIGUSR1)
         assert (await asyncio.wait_for(run.process.wait(), 5)).exit_code == 5
-        assert ("sleep", "S") in _children(main.process.pid)
+        assert _children(reaper) == [("sleep", "S")] and _children(main.process.pid) == []
 
     in_box(body)
 
@@ -90,10 +95,14 @@ def test_what_an_exec_leaves_running_lives_on() -> None:
         main = await _container(runner, ["sleep", "1000"])
         started = await runner.execute(main, process(["sh", "-c", "(sleep 1002 >/dev/null 2>&1 &); exit 3"]))
         assert await _end(runner, started) == (b"", 3)
-        assert ("sleep", "S") in _children(main.process.pid)
-        assert len(_leaves(runner)) == 1
+        assert _children(main.process.pid) == []
+        await eventually(lambda: len(_leaves(runner)) == 1)
         service = next(iter(_leaves(runner)))
-        os.kill(int((service / "cgroup.procs").read_text()), signal.SIGKILL)
+        pids = [int(pid) for pid in (service / "cgroup.procs").read_text().split()]
+        [left] = [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
+        reaper = _parent(left)
+        os.kill(left, signal.SIGKILL)
+        await eventually(lambda: not alive(reaper) and not _leaves(runner))
         assert await _end(runner, await runner.execute(main, process(["true"]))) == (b"", 0)
         await eventually(lambda: not _leaves(runner))
 
@@ -106,13 +115,9 @@ def test_a_time_limit_ends_everything_and_leaves_no_zombie(terminal: bool) -> No
 
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sleep", "1000"])
-        reaper = sealed_init()
         script = "trap '' TERM; (sleep 1002 &) ; sh -c '(sleep 1003 &) ; sleep 1004' & echo up; sleep 1005"
         began = time.monotonic()
-        run = await runner.execute(
-            main, process(["sh", "-c", script], terminal=terminal), timeout_s=0.5, reaper=reaper
-        )
-        os.close(reaper)
+        run = await runner.execute(main, process(["sh", "-c", script], terminal=terminal), timeout_s=0.5)
         await run.client.read(b"up")
         record = await asyncio.wait_for(run.process.wait(), 5)
         assert 0.5 <= time.monotonic() - began < 3
@@ -126,18 +131,14 @@ def test_a_time_limit_ends_everything_and_leaves_no_zombie(terminal: bool) -> No
 def test_a_program_in_time_is_not_touched_by_its_limit() -> None:
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sleep", "1000"])
-        reaper = sealed_init()
         for script, code in (("exit 7", 7), ("kill -9 $$", 137), ("echo $0 fine", 0)):
-            run = await runner.execute(
-                main, process(["sh", "-c", script]), timeout_s=20, reaper=os.dup(reaper)
-            )
+            run = await runner.execute(main, process(["sh", "-c", script]), timeout_s=20)
             output, status = await _end(runner, run)
             assert status == code
         assert output == b"sh fine\n"
         with pytest.raises(LaunchError) as caught:
-            await runner.execute(main, process(["nope"]), timeout_s=20, reaper=reaper)
+            await runner.execute(main, process(["nope"]), timeout_s=20)
         assert caught.value.exit_code == 127
-        os.close(reaper)
         assert _children(main.process.pid) == []
 
     in_box(body)
@@ -156,7 +157,6 @@ def test_what_a_reaped_exec_leaves_lives_on_and_becomes_no_zombie(terminal: bool
             main,
             process(["sh", "-c", script], terminal=terminal),
             timeout_s=60,
-            reaper=sealed_init(),
         )
         output, status = await _end(runner, run)
         assert (output.strip(), status) == (b"up", 3)
@@ -165,12 +165,12 @@ def test_what_a_reaped_exec_leaves_lives_on_and_becomes_no_zombie(terminal: bool
             Path(f"/proc/{pid}/comm").read_text().strip()
             for pid in (leaf / "cgroup.procs").read_text().split()
         }
-        assert names == {"sleep", "memfd:docker-in"}
+        assert names == {"sleep", "sampan-reaper"}
         assert _children(main.process.pid) == []
         for pid in (leaf / "cgroup.procs").read_text().split():
             if Path(f"/proc/{pid}/comm").read_text().strip() == "sleep":
                 os.kill(int(pid), signal.SIGKILL)
-        await eventually(lambda: not (leaf / "cgroup.procs").read_text())
+        await eventually(lambda: not _leaves(runner))
         # Nor is the reaper left to the monitor as one.
         await eventually(lambda: [name for name, _ in _children(main.process.monitor_pid)] == ["sleep"])
         assert _children(main.process.pid) == []
@@ -183,9 +183,7 @@ def test_all_of_an_exec_that_ends_all_ends_with_its_program(code: int) -> None:
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sleep", "1000"])
         script = f"(sleep 1002 &) ; sh -c '(sleep 1003 &)'; true & echo up; exit {code}"
-        run = await runner.execute(
-            main, process(["sh", "-c", script]), timeout_s=60, reaper=sealed_init(), ends_all=True
-        )
+        run = await runner.execute(main, process(["sh", "-c", script]), timeout_s=60, ends_all=True)
         assert await _end(runner, run) == (b"up\n", code)
         assert _children(main.process.pid) == []
         assert not any((leaf / "cgroup.procs").read_text() for leaf in _leaves(runner))
@@ -201,7 +199,6 @@ def test_a_container_ends_with_reapers_of_its_execs() -> None:
                 main,
                 process(["sh", "-c", "sleep 1002 >/dev/null 2>&1 & exit 0"]),
                 timeout_s=60,
-                reaper=sealed_init(),
             )
             assert await _end(runner, run) == (b"", 0)
         os.kill(main.process.pid, signal.SIGKILL)
@@ -213,14 +210,12 @@ def test_a_container_ends_with_reapers_of_its_execs() -> None:
 def test_the_reaper_cannot_be_written_to_from_inside() -> None:
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sleep", "1000"])
-        reaper = sealed_init()
         script = "echo up; echo x 2>&1 >/proc/$PPID/exe; cat /proc/$PPID/comm"
-        run = await runner.execute(main, process(["sh", "-c", script]), timeout_s=20, reaper=reaper)
+        run = await runner.execute(main, process(["sh", "-c", script]), timeout_s=20)
         output, _ = await _end(runner, run)
         assert b"denied" in output or b"not permitted" in output or b"busy" in output
         with pytest.raises(PermissionError):
-            os.write(reaper, b"x")
-        os.close(reaper)
+            os.write(sealed_steps_program(), b"x")
 
     in_box(body)
 
@@ -229,7 +224,7 @@ def test_an_exec_whose_program_never_comes_holds_nobody_up() -> None:
     async def body(runner: Runner) -> None:
         main = await _container(runner, ["sh", "-c", "while :; do echo tick; sleep 0.1; done"])
         rundir = runner.box.rundir()
-        stuck = await main.process.begin_exec(ExecRequest("stuck", rundir))
+        stuck = await main.process.begin_exec(ExecRequest("stuck", rundir), [sealed_steps_program()])
         await eventually(lambda: len(_leaves(runner)) == 1)
         assert (await _end(runner, await runner.execute(main, process(["echo", "hi"]))))[0] == b"hi\n"
         assert b"tick\ntick" in await main.client.read(b"tick\ntick")

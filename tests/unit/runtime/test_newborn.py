@@ -1,4 +1,4 @@
-"""What the parent of a new process makes of what it is told, in whatever order that comes."""
+"""What the parent of a new process makes of what it is told."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 
 from sampan.runtime.init import Refused
 from sampan.runtime.newborn import Newborn
-
-FAILURE = json.dumps({"stage": "exec", "text": "exec /bin/evil: no such file", "errno": 2}).encode()
 
 
 @pytest.fixture
@@ -33,34 +31,12 @@ def child() -> tuple[int, int]:
     return pid, pidfd
 
 
-def test_a_sibling_that_fails_before_it_is_announced(channel: tuple[socket.socket, socket.socket]) -> None:
-    """Its parent learns of it all the same, and so can wait for it: a zombie would hold the container."""
+def test_a_failure_is_told_in_its_own_words(channel: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = channel
-    maker, sibling = child(), child()
-    newborn = Newborn(maker, ours, steps_in=True)
-    theirs.send(FAILURE)
-    theirs.send(b"born %d" % sibling[0])
-    assert newborn.hear() is False and newborn.unborn
+    newborn = Newborn(child(), ours)
+    theirs.send(json.dumps({"stage": "exec", "text": "exec /bin/evil: no such file", "errno": 2}).encode())
     with pytest.raises(Refused, match="no such file"):
         newborn.hear()
-    assert newborn.pid == sibling[0] and not newborn.unborn
-    with pytest.raises(ChildProcessError):
-        os.waitpid(maker[0], 0)
-    newborn.abandon()
-    os.close(sibling[1])
-
-
-@pytest.mark.parametrize("said", [b"", FAILURE], ids=["silent", "failure"])
-def test_a_sibling_that_is_never_announced(channel: tuple[socket.socket, socket.socket], said: bytes) -> None:
-    ours, theirs = channel
-    newborn = Newborn(child(), ours, steps_in=True)
-    if said:
-        theirs.send(said)
-        assert newborn.hear() is False
-    theirs.close()
-    with pytest.raises(Refused, match="no such file" if said else "killed before it began"):
-        newborn.hear()
-    assert newborn.unborn
     newborn.abandon()
 
 

@@ -22,7 +22,7 @@ def test_an_exec_is_refused_with_neither_daemon_nor_directory(tmp_path: Path) ->
     rundir = tmp_path / "exec"
     rundir.mkdir()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    run = ExecBase(Loop(), ExecRequest("id", str(rundir)), ours, [])
+    run = ExecBase(Loop(), ExecRequest("id", str(rundir)), ours)
     run._open_rundir()
     theirs.close()
     shutil.rmtree(rundir)

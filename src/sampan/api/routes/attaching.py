@@ -103,7 +103,6 @@ async def create(request: Request) -> Response:
     config = decode(ExecConfig, {name: v for name, v in body.items() if name not in ("Container", "Detach")})
     live = engine.get(request.params["id"])
     session = execs.create(engine, live, config)
-    execs.begin_ahead(engine, live, session)
     return json_response({"Id": session.id}, 201)
 
 

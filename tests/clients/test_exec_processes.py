@@ -1,14 +1,15 @@
-"""An exec's process is made while its client asks for the start: nothing of it stays where none asks."""
+"""An exec's processes, from outside: its program, its reaper, what they leave, and refused ones."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sampan.linux.process import parent
 from support.engine import Daemon
 from support.machine import eventually
 
@@ -19,6 +20,12 @@ def lasting(daemon: Daemon) -> Iterator[str]:
     daemon.docker("run", "-d", "--name", "lasting", daemon.busybox, "sleep", "600")
     yield "lasting"
     daemon.api.remove("lasting")
+
+
+def eventually_some(what: Callable[[], list[str]]) -> list[str]:
+    """What is there once something is."""
+    eventually(what)
+    return what()
 
 
 def create(daemon: Daemon, container: str, *words: str, **more: object) -> str:
@@ -57,40 +64,52 @@ def runs(daemon: Daemon, container: str) -> list[str]:
     return sorted([*directories, *(path.name for path in leaves)])
 
 
-def test_one_that_nobody_starts_is_gone_and_can_still_be_started(daemon: Daemon, lasting: str) -> None:
-    one = create(daemon, lasting, "echo", "late")
-    eventually(lambda: len(processes(daemon, lasting)) == 2, what="its process is made")
-    eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
-    told = daemon.api.get(f"/exec/{one}/json")
-    assert (told["Running"], told["Pid"], told["ExitCode"]) == (False, 0, None)
-    assert start(daemon, one) == "late\n"
-    assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] == 0
+def zombies(daemon: Daemon, container: str) -> list[str]:
+    """Those in its pid namespace that nobody has waited for."""
+    found = []
+    for pid in processes(daemon, container):
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            continue
+        if text.rpartition(")")[2].split()[0] == "Z":
+            found.append(text)
+    return found
 
 
-def test_started_at_once(daemon: Daemon, lasting: str) -> None:
-    for number in range(20):
-        one = create(daemon, lasting, "sh", "-c", f"cat /proc/self/cgroup; exit {number}")
-        assert start(daemon, one)
-        assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] == number
-        answer = daemon.api("POST", f"/exec/{one}/start", {"Detach": False, "Tty": False})
-        assert answer.status == 409
-    eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
+def test_no_zombie_is_left_by_what_execs_leave(daemon: Daemon, lasting: str) -> None:
+    """Process 1 is `sleep`, which never reaps; ordinary ones, with a terminal, detached, refused."""
+    script = "for i in 1 2 3; do (true & sleep 0.1 &) ; done; (sleep 0.2 & exec true) & exit 4"
+    daemon.docker("exec", lasting, "sh", "-c", script, code=4)
+    daemon.docker("exec", "-d", lasting, "sh", "-c", script)
+    daemon.docker("exec", lasting, "no-such-program", code=127)
+    daemon.docker("exec", "-w", "/none", lasting, "true", code=127)
+    one = create(daemon, lasting, "sh", "-c", script, Tty=True)
+    start(daemon, one)
+    eventually(lambda: len(processes(daemon, lasting)) == 1, what=str(zombies(daemon, lasting)))
+    eventually(lambda: not runs(daemon, lasting))
 
 
-def test_started_when_its_time_is_over(daemon: Daemon, lasting: str) -> None:
-    """The one process ends while the other is made."""
-    for number in range(24):
-        one = create(daemon, lasting, "echo", "there")
-        time.sleep(0.238 + number / 1000)
-        assert start(daemon, one) == "there\n"
-        assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] == 0
-    eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
+def test_inspect_tells_the_program_and_not_its_reaper(daemon: Daemon, lasting: str) -> None:
+    with daemon.docker.start("exec", lasting, "sleep", "605") as process:
+        [one] = eventually_some(lambda: daemon.api.inspect(lasting)["ExecIDs"])
+        pid = daemon.api.get(f"/exec/{one}/json")["Pid"]
+        assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00605\x00"
+        assert Path(f"/proc/{parent(pid)}/comm").read_text() == "sampan-reaper\n"
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] == 143
 
 
-def test_several_before_the_first_is_started(daemon: Daemon, lasting: str) -> None:
-    made = [create(daemon, lasting, "echo", str(number)) for number in range(5)]
-    assert [start(daemon, one) for one in reversed(made)] == ["4\n", "3\n", "2\n", "1\n", "0\n"]
-    eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
+def test_a_container_at_its_limit_refuses_an_exec_in_words(daemon: Daemon) -> None:
+    """The reaper and the program need room; nothing half-made is left where there is none."""
+    daemon.docker("run", "-d", "--name", "full", "--pids-limit", "1", daemon.busybox, "sleep", "600")
+    try:
+        refused = daemon.docker("exec", "full", "true", code=None)
+        assert refused.code == 125 and "--pids-limit" in refused.out
+        eventually(lambda: len(processes(daemon, "full")) == 1 and not runs(daemon, "full"))
+    finally:
+        daemon.api.remove("full")
 
 
 @pytest.mark.parametrize(

@@ -12,27 +12,30 @@ never reaps. Who kills an exec kills all of it but this program.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import tempfile
 
-from sampan.engine.init_program.assembler import EQUAL, GREATER, LESS, NOT_EQUAL, X86, Arm, Assembler
 from sampan.errors import Unsupported
 from sampan.runtime import PROGRAM_FD, REPORT_FD
+from sampan.runtime.assembler import (
+    EQUAL,
+    GREATER,
+    LESS,
+    MACHINES,
+    NOT_EQUAL,
+    Assembler,
+    executable,
+    sealed,
+)
 
 FILE_NAME = "docker-init"
 
-_MACHINES: dict[str, type[Assembler]] = {"x86_64": X86, "aarch64": Arm}
 _STACK_BYTES = 512 * 1024  # a path of PATH and a name are at most 128 KiB each
 # Offsets in the reserved stack.
 _ALL_SIGNALS, _FIRST_MASK, _STATUS, _GROUP, _STAYS, _PATH = 0, 8, 16, 24, 32, 40
 _SIG_SETMASK, _SIGCHLD, _WNOHANG, _TIOCSPGRP = 2, 17, 1, 0x5410
 _PR_SET_CHILD_SUBREAPER = 36
 _ENOENT, _ENOTDIR = 2, 20
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_BASE = 0x400000
-_HEADERS = 64 + 2 * 56
 
 
 def write_init(directory: str) -> str:
@@ -63,11 +66,7 @@ def sealed_init() -> int:
     Raises:
         Unsupported: it is not written for this machine.
     """
-    content = init_program(os.uname().machine)
-    fd = os.memfd_create(FILE_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, content)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd
+    return sealed(FILE_NAME, init_program(os.uname().machine))
 
 
 def init_program(machine: str) -> bytes:
@@ -79,21 +78,11 @@ def init_program(machine: str) -> bytes:
     Raises:
         Unsupported: another one.
     """
-    if machine not in _MACHINES:
+    if machine not in MACHINES:
         raise Unsupported(f"--init is offered on x86_64 and aarch64, not on {machine}")
-    assembler = _MACHINES[machine]()
+    assembler = MACHINES[machine]()
     _program(assembler)
-    code = assembler.finish()
-    size = _HEADERS + len(code)
-    identity = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)
-    header = identity + struct.pack(
-        "<HHIQQQIHHHHHH",
-        *(2, assembler.elf_machine, 1, _BASE + _HEADERS, 64, 0),
-        *(0, 64, 56, 2, 64, 0, 0),
-    )
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x10000)
-    stack = struct.pack("<IIQQQQQQ", 0x6474E551, 6, 0, 0, 0, 0, 0, 16)  # PT_GNU_STACK: not executable
-    return header + segment + stack + code
+    return executable(assembler)
 
 
 def _program(asm: Assembler) -> None:

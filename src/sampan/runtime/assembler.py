@@ -1,11 +1,13 @@
 """A few instructions of an imaginary machine, as bytes of x86-64 and of AArch64.
 
-Enough to write one small program once and have it for both: eight-byte registers, loads and stores, jumps
+Enough to write a small program once and have it for both: eight-byte registers, loads and stores, jumps
 on a comparison, system calls. References: Intel SDM volume 2; Arm ARM, section C6.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -80,6 +82,10 @@ class Assembler(ABC):
         """Add 0 to 4095."""
 
     @abstractmethod
+    def subtract(self, register: str, other: str) -> None:
+        """Subtract another register."""
+
+    @abstractmethod
     def mask(self, register: str, number: int) -> None:
         """Keep the bits of `number`."""
 
@@ -100,6 +106,10 @@ class Assembler(ABC):
         """Go on at a label."""
 
     @abstractmethod
+    def call_listed(self, base: str, result: str) -> None:
+        """A system call whose number and six arguments lie in memory, 8 bytes each; `p`, `v` are lost."""
+
+    @abstractmethod
     def _compare(self, register: str, other: Value) -> None: ...
 
     @abstractmethod
@@ -117,8 +127,9 @@ class X86(Assembler):
 
     elf_machine = 62
     calls: ClassVar[dict[str, int]] = {
-        "write": 1, "close": 3, "rt_sigprocmask": 14, "ioctl": 16, "getpid": 39, "clone": 56, "execve": 59,
-        "wait4": 61, "kill": 62, "setpgid": 109, "prctl": 157, "rt_sigtimedwait": 128, "exit_group": 231,
+        "write": 1, "close": 3, "rt_sigprocmask": 14, "ioctl": 16, "pread64": 17, "getpid": 39, "clone": 56,
+        "execve": 59, "wait4": 61, "kill": 62, "setpgid": 109, "prctl": 157, "rt_sigtimedwait": 128,
+        "exit_group": 231,
     }  # fmt: skip
     _numbers: ClassVar[dict[str, int]] = dict(zip(REGISTERS, (3, 5, 12, 13, 14, 15, 8, 9, 2), strict=True))
     _arguments = (7, 6, 2, 10)
@@ -157,6 +168,9 @@ class X86(Assembler):
     def add(self, register: str, number: int) -> None:
         self._put(b"\x81", 0, self._numbers[register], tail=struct.pack("<i", number))
 
+    def subtract(self, register: str, other: str) -> None:
+        self._put(b"\x29", self._numbers[other], self._numbers[register])
+
     def mask(self, register: str, number: int) -> None:
         self._put(b"\x81", 4, self._numbers[register], tail=struct.pack("<i", number))
 
@@ -188,6 +202,12 @@ class X86(Assembler):
     def _argument(self, position: int, value: Value) -> None:
         self._set(self._arguments[position], value)
 
+    def call_listed(self, base: str, result: str) -> None:
+        for position, register in enumerate((0, 7, 6, 2, 10, 8, 9)):
+            self._put_memory(b"\x8b", register, self._numbers[base], 8 * position, wide=True)
+        self.code += b"\x0f\x05"
+        self._put(b"\x89", 0, self._numbers[result])
+
     def _trap(self, number: int, result: str | None) -> None:
         self._set(0, number)
         self.code += b"\x0f\x05"
@@ -200,9 +220,9 @@ class Arm(Assembler):
 
     elf_machine = 183
     calls: ClassVar[dict[str, int]] = {
-        "ioctl": 29, "close": 57, "write": 64, "exit_group": 94, "kill": 129, "rt_sigprocmask": 135,
-        "rt_sigtimedwait": 137, "setpgid": 154, "prctl": 167, "getpid": 172, "clone": 220, "execve": 221,
-        "wait4": 260,
+        "ioctl": 29, "close": 57, "write": 64, "pread64": 67, "exit_group": 94, "kill": 129,
+        "rt_sigprocmask": 135, "rt_sigtimedwait": 137, "setpgid": 154, "prctl": 167, "getpid": 172,
+        "clone": 220, "execve": 221, "wait4": 260,
     }  # fmt: skip
     _numbers: ClassVar[dict[str, int]] = dict(zip(REGISTERS, range(19, 28), strict=True))
     _conditions: ClassVar[dict[str, int]] = {EQUAL: 0, NOT_EQUAL: 1, LESS: 11, GREATER: 12}
@@ -245,6 +265,10 @@ class Arm(Assembler):
         place = self._numbers[register]
         self._put(0x91000000 | number << 10 | place << 5 | place)
 
+    def subtract(self, register: str, other: str) -> None:
+        place = self._numbers[register]
+        self._put(0xCB000000 | self._numbers[other] << 16 | place << 5 | place)
+
     def mask(self, register: str, number: int) -> None:
         place = self._numbers[register]
         self._set(self._SCRATCH, number)
@@ -278,8 +302,54 @@ class Arm(Assembler):
     def _argument(self, position: int, value: Value) -> None:
         self._set(position, value)
 
+    def call_listed(self, base: str, result: str) -> None:
+        for position, register in enumerate((8, 0, 1, 2, 3, 4, 5)):
+            self._put(0xF9400000 | position << 10 | self._numbers[base] << 5 | register)
+        self._put(0xD4000001)
+        self._put(0xAA0003E0 | self._numbers[result])
+
     def _trap(self, number: int, result: str | None) -> None:
         self._set(8, number)
         self._put(0xD4000001)
         if result is not None:
             self._put(0xAA0003E0 | self._numbers[result])  # mov result, x0: orr result, xzr, x0
+
+
+MACHINES: dict[str, type[Assembler]] = {"x86_64": X86, "aarch64": Arm}  # by what `uname -m` says
+_BASE = 0x400000
+_PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
+
+
+def executable(assembler: Assembler, room: tuple[int, int] = (0, 0)) -> bytes:
+    """A static executable of this code (elf(5)).
+
+    Args:
+        assembler: what has collected it.
+        room: address and size of memory that it can write to, all zero at first.
+    """
+    code = assembler.finish()
+    segments = 3 if room[1] else 2
+    headers = 64 + segments * 56
+    size = headers + len(code)
+    identity = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9)
+    header = identity + struct.pack(
+        "<HHIQQQIHHHHHH",
+        *(2, assembler.elf_machine, 1, _BASE + headers, 64, 0),
+        *(0, 64, 56, segments, 64, 0, 0),
+    )
+    header += struct.pack("<IIQQQQQQ", _PT_LOAD, 5, 0, _BASE, _BASE, size, size, 0x10000)
+    if room[1]:
+        header += struct.pack("<IIQQQQQQ", _PT_LOAD, 6, 0, room[0], room[0], 0, room[1], 0x10000)
+    header += struct.pack("<IIQQQQQQ", _PT_GNU_STACK, 6, 0, 0, 0, 0, 0, 16)  # not executable
+    return header + code
+
+
+def sealed(name: str, program: bytes) -> int:
+    """A descriptor of a program in memory, which nobody can write to any more (memfd_create(2))."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, program)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
+
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
