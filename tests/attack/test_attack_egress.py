@@ -517,28 +517,124 @@ def test_nothing_is_open_at_the_first_moment(
     eventually(lambda: len(refusals(engine, one, lambda it: it["Protocol"] == "icmp")) == 8)
 
 
-def test_a_network_with_ipv6_is_closed_for_it(
-    engine: Engine, world: Outside, start: Start, name: Names
-) -> None:
+def datagram6(source: str, destination: str, payload: bytes, kind: int = 17) -> bytes:
+    """An IPv6 packet, with UDP in it or what `payload` is; nobody on the way looks at its checksum."""
+    body = struct.pack(">HHHH", 4000, 80, 8 + len(payload), 1) + payload if kind == 17 else payload
+    head = struct.pack(">IHBB", 6 << 28, len(body), kind, 255)
+    ends = (socket.inet_pton(socket.AF_INET6, address) for address in (source, destination))
+    return head + b"".join(ends) + body
+
+
+def discovery(kind: int, target: str, mark: bytes) -> bytes:
+    """A message of RFC 4861: 133 to 137."""
+    return struct.pack(">BBHI", kind, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, target) + mark
+
+
+def link_local(mac_address: str) -> str:
+    first, *rest = mac(mac_address)
+    packed = bytes([0xFE, 0x80, *bytes(6), first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]])
+    return socket.inet_ntop(socket.AF_INET6, packed)
+
+
+def test_ipv6_is_no_way_around(engine: Engine, world: Outside, start: Start, name: Names) -> None:
     net = name()
     engine.docker("network", "create", "--ipv6", "--subnet", "fd53:a9::/64", net)
-    one, other, third = (start(policy, "--network", net) for policy in ("allow:*,0.0.0.0/0", "", ""))
+    one, other = (start(policy, "--network", net) for policy in ("allow:*,0.0.0.0/0", ""))
     mine, theirs = shown(engine, one, net), shown(engine, other, net)
+    own, gateway = mine["GlobalIPv6Address"], mine["IPv6Gateway"]
 
     def reaches(container: str, address: str) -> bool:
         words = ("busybox", "ping", "-6", "-c1", "-W1", address)
         inside_it = ["nsenter", f"--net={netns_of(engine, container)}", *words]
         return subprocess.run(inside_it, capture_output=True, check=False).returncode == 0
 
-    eventually(lambda: reaches(third, theirs["GlobalIPv6Address"]), what="addresses are past their detection")
-    for address in (theirs["GlobalIPv6Address"], theirs["IPv6Gateway"], "fe80::1%eth0"):
-        assert not reaches(one, address)
-    assert not reaches(third, mine["GlobalIPv6Address"])
-    assert texts(ask(netns_of(engine, third), other, "AAAA")) == [theirs["GlobalIPv6Address"]]
-    assert ask(netns_of(engine, one), other, "AAAA").answer == []
-    assert texts(ask(netns_of(engine, one), other)) == [theirs["IPAddress"]]
-    engine.docker("rm", "-f", one, other, third)
+    for address in (world.addresses6[0], world.router6, gateway):
+        assert reaches(other, address) and not reaches(one, address)
+    assert not reaches(one, "fe80::1%eth0")
+    assert reaches(one, theirs["GlobalIPv6Address"]) and reaches(other, own), "neighbours"
+    assert not reaches(one, link_local(theirs["MacAddress"]) + "%eth0"), "by their addresses in the network"
+    everybody, near = "33:33:00:00:00:01", link_local(mine["MacAddress"])
+
+    def said(source: str, message: bytes, by: str = mine["MacAddress"]) -> bytes:
+        return frame(everybody, by, ETH_P_IPV6, datagram6(source, "ff02::1", message, 58))
+
+    other_mac, other6 = theirs["MacAddress"], theirs["GlobalIPv6Address"]
+    with wire(engine, other) as had:
+        frames(
+            engine,
+            one,
+            frame(other_mac, mine["MacAddress"], ETH_P_IPV6, datagram6(other6, other6, b"spoofed 1")),
+            frame(other_mac, other_mac, ETH_P_IPV6, datagram6(own, other6, b"spoofed 2")),
+            frame(other_mac, mine["MacAddress"], ETH_P_IPV6, datagram6("fd53:a9::77", other6, b"spoofed 3")),
+            frame(other_mac, mine["MacAddress"], ETH_P_IPV6, datagram6(near, other6, b"spoofed 4")),
+            frame(other_mac, mine["MacAddress"], ETH_P_IPV6, datagram6("::", other6, b"spoofed 5")),
+            frame(other_mac, mine["MacAddress"], ETH_P_IPV6, datagram6(own, other6, b"my own")),
+            said(near, discovery(134, "::", b"spoofed router")),
+            said(own, discovery(134, "::", b"spoofed router")),
+            said(own, discovery(137, gateway, b"spoofed redirect")),
+            said(own, discovery(136, gateway, b"spoofed gateway")),
+            said(near, discovery(136, other6, b"spoofed peer")),
+            said("fe80::1", discovery(136, own, b"spoofed source")),
+            said(own, discovery(136, own, b"spoofed mac"), other_mac),
+            said(own, discovery(135, gateway, b"who is it")),
+            said(near, discovery(136, own, b"it is me")),
+        )
+        assert had(b"it is me") and had(b"who is it") and had(b"my own")
+        assert not had(b"spoofed")
+    # What looks like a question for neighbours, and is for the world, stays here as well.
+    with inside(world.netns, lambda: listening("eth0")) as far:
+        bridge, target = gateway_mac(engine, net), world.addresses6[0]
+        for source in (own, near):
+            packet = datagram6(source, target, discovery(135, target, b"secret"), 58)
+            frames(engine, one, frame(bridge, mine["MacAddress"], ETH_P_IPV6, packet))
+        packet = datagram6(theirs["GlobalIPv6Address"], target, b"open")
+        frames(engine, other, frame(bridge, other_mac, ETH_P_IPV6, packet))
+        seen = b""
+        while b"open" not in seen:
+            seen += far.recv(2048)
+        assert b"secret" not in seen
+    # Who takes the table away finds it put back.
+    (table6,) = (
+        line.split()[2]
+        for line in subprocess.check_output(["nft", "list", "tables", "ip6"], text=True).splitlines()
+        if line.endswith("-egress")
+        and own in subprocess.check_output(["nft", "list", "table", "ip6", line.split()[2]], text=True)
+    )
+    subprocess.run(["nft", "delete", "table", "ip6", table6], check=True)
+    eventually(lambda: tcp(engine, one, world.addresses6[0]) != "" and table6 in six_tables())
+    engine.docker("rm", "-f", one, other)
     engine.docker("network", "rm", net)
+
+
+def six_tables() -> str:
+    return subprocess.check_output(["nft", "list", "tables", "ip6"], text=True)
+
+
+def listening(interface: str) -> socket.socket:
+    end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    end.bind((interface, 0))
+    end.settimeout(10)
+    return end
+
+
+def test_names_do_not_lead_into_private_places_by_ipv6(
+    engine: Engine, world: Outside, start: Start, net: str, name: Names
+) -> None:
+    six = name()
+    engine.docker("network", "create", "--ipv6", six)
+    one, without = (
+        start("allow:*.rebind.org", "--network", six),
+        start("allow:*.rebind.org", "--network", net),
+    )
+    for number, address in enumerate(("::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1", "64:ff9b::a00:1")):
+        world.zone[f"s{number}.rebind.org"] = [f"AAAA {address}"]
+        answer = ask(netns_of(engine, one), f"s{number}.rebind.org", "AAAA")
+        assert answer.rcode() == dns.rcode.REFUSED and not answer.answer, address
+    world.zone["t.rebind.org"] = [f"AAAA {world.addresses6[0]}"]
+    assert texts(ask(netns_of(engine, one), "t.rebind.org", "AAAA")) == [world.addresses6[0]]
+    assert ask(netns_of(engine, without), "t.rebind.org", "AAAA").answer == [], "it has no IPv6"
+    engine.docker("rm", "-f", one)
+    engine.docker("network", "rm", six)
 
 
 def test_a_network_without_a_bridge_takes_no_policy(engine: Engine, name: Names, busybox: str) -> None:

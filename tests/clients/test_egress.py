@@ -147,6 +147,65 @@ def test_neighbours_and_published_ports(
         assert reach(world.netns, world.router, 8123) == ""  # the answers of a published port get out
 
 
+def test_ipv6_is_judged_as_ipv4_is(
+    engine: Engine, world: Outside, sandboxed: Up, network: Network, up: Up
+) -> None:
+    if not world.addresses6:
+        pytest.skip("takes a kernel with IPv6")
+    first, second, third = world.addresses6
+    world.zone |= {"six.org": [f"AAAA {first}", f"A {world.addresses[0]}"], "port.org": [f"AAAA {second}"]}
+    net = network("--ipv6")
+    open_, closed = up("--network", net), sandboxed("deny", "--network", net)
+    assert tcp(engine, open_, first) == "" and udp(engine, open_, first)
+    assert "denied" in tcp(engine, closed, first) or tcp(engine, closed, first) == REFUSED
+    assert not udp(engine, closed, first)
+    assert ask(netns_of(engine, closed), "six.org", "AAAA").rcode() == dns.rcode.NXDOMAIN
+    one = sandboxed(f"allow:six.org,port.org:443,[{third}]:80", "--network", net)
+    assert (
+        tcp(engine, one, first) == tcp(engine, one, second, 443) == REFUSED
+    )  # not before they were asked for
+    assert texts(ask(netns_of(engine, one), "six.org", "AAAA")) == [first]
+    assert tcp(engine, one, first) == "" and udp(engine, one, first)
+    assert tcp(engine, one, world.addresses[0]) == REFUSED, "which the other question is for"
+    assert texts(ask(netns_of(engine, one), "port.org", "AAAA")) == [second]
+    assert tcp(engine, one, second, 443) == "" and tcp(engine, one, second) == REFUSED
+    assert tcp(engine, one, third) == "" and tcp(engine, one, third, 443) == REFUSED
+    assert f": {first} (six.org)" in engine.sampan("network", "policy", "show", one).out
+    eventually(lambda: refusals(engine, closed, lambda it: (it["Address"], it["Port"]) == (first, 80)))
+    # Neighbours are no egress, and are found by their names.
+    theirs = shown(engine, open_, net)["GlobalIPv6Address"]
+    assert theirs in texts(ask(netns_of(engine, closed), open_, "AAAA"))
+    servers = Servers(netns_of(engine, open_), [theirs], (80,), [])
+    try:
+        assert tcp(engine, closed, theirs) == ""
+    finally:
+        servers.close()
+    # What is changed holds for what is open, and stays when the tables are flushed.
+    with connected(engine, one, third) as kept:
+        engine.sampan("network", "policy", "set", one, "allow:[2600::]:80")
+        assert not echoes(kept) and tcp(engine, one, first) == REFUSED
+    engine.sampan("network", "policy", "set", one, f"allow:{third}")
+    assert tcp(engine, one, third, 443) == ""
+    engine.sampan("network", "policy", "set", one, "none")
+    assert tcp(engine, one, first) == ""
+
+
+def test_a_policy_in_a_network_of_ipv6_alone(
+    engine: Engine, world: Outside, sandboxed: Up, network: Network
+) -> None:
+    if not world.addresses6:
+        pytest.skip("takes a kernel with IPv6")
+    first, second, _ = world.addresses6
+    one = sandboxed(f"allow:{first}", "--network", network("--ipv6", "--ipv4=false"), "-p", "[::]:8125:80")
+    assert tcp(engine, one, first) == "" and tcp(engine, one, second) == REFUSED
+    (place,) = engine.api.inspect(one)["NetworkSettings"]["Networks"].values()
+    servers = Servers(netns_of(engine, one), [place["GlobalIPv6Address"]], (80,), [])
+    try:
+        assert reach(world.netns, world.router6, 8125) == "", "the answers of a published port get out"
+    finally:
+        servers.close()
+
+
 def test_a_policy_is_changed_while_a_container_runs(engine: Engine, world: Outside, up: Up) -> None:
     first, second, *_ = world.addresses
     world.zone["later.org"] = [f"A {second}"]
@@ -222,7 +281,9 @@ def test_our_own_flags_and_what_is_shown(engine: Engine, world: Outside, name: N
     assert engine.sampan("network", "policy", "show", net).lines == ["allow:shown.org:80"]
     engine.sampan("network", "policy", "set", one, "none")
     assert "Egress" not in engine.api.inspect(one)["HostConfig"]
-    assert engine.sampan("network", "policy", "show", one).lines == ["none", f"in {net}: allow:shown.org:80"]
+    lines = engine.sampan("network", "policy", "show", one).lines
+    assert lines[:2] == ["none", f"in {net}: allow:shown.org:80"]
+    assert len(lines) == 3 and lines[2].endswith(f": {first}:80 (shown.org)"), "as the network's has it"
     found = json.loads(engine.sampan("network", "policy", "show", "--format", "json", one).out)
     assert found["Networks"] == {net: {"Policy": "allow:shown.org:80", "Own": False}}
     engine.docker("rm", "-f", one)

@@ -33,6 +33,7 @@ class Outside:
     Attributes:
         addresses: theirs; the last one is a private one.
         router: the test namespace's own address in that network: the host's, as a container sees it.
+        addresses6, router6: the same of IPv6; none on a kernel without.
         zone: what the DNS answers: name to records, each "A 11.1.0.2", "CNAME other" or "AAAA 2600::1".
         ttl: seconds, of its records.
         dns: the server's address, which the host reaches.
@@ -47,6 +48,9 @@ class Outside:
         base = f"11.{os.getpid() % 200 + 1}.{number}"
         self.router = f"{base}.1"
         self.addresses = [f"{base}.{last}" for last in range(2, 6)]
+        base6 = f"2600:{os.getpid() % 0x10000:x}:{number:x}:" if os.path.exists("/proc/net/if_inet6") else ""
+        self.router6 = f"{base6}:1" if base6 else ""
+        self.addresses6 = [f"{base6}:{last}" for last in range(2, 5)] if base6 else []
         self.dns = f"127.53.{number}.{os.getpid() % 250 + 1}"
         self.zone: dict[str, list[str]] = {}
         self.ttl = 300
@@ -77,7 +81,12 @@ class Outside:
         _ip("link", "set", self._name, "up")
         _ip("route", "add", f"{self.PRIVATE}/32", "dev", self._name)
 
+        if self.router6:
+            _ip("address", "add", f"{self.router6}/64", "dev", self._name, "nodad")
+
         def furnish() -> None:
+            for address in self.addresses6:
+                _ip("address", "add", f"{address}/64", "dev", "eth0", "nodad")
             for address in self.addresses:
                 _ip("address", "add", f"{address}/24", "dev", "eth0")
             _ip("address", "add", f"{self.PRIVATE}/32", "dev", "eth0")
@@ -87,7 +96,7 @@ class Outside:
 
         inside(self.netns, furnish)
         self.addresses.append(self.PRIVATE)
-        server = Servers(self.netns, self.addresses, self.PORTS, self.seen)
+        server = Servers(self.netns, self.addresses + self.addresses6, self.PORTS, self.seen)
         self._stack.callback(server.close)
         self._upstream = Upstream(None, self.dns, self._answer)
         self._stack.callback(self._upstream.close)
@@ -136,7 +145,7 @@ class Servers:
 
     @staticmethod
     def _open(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
-        end = socket.socket(socket.AF_INET, kind)
+        end = socket.socket(_family(address), kind)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         end.bind((address, port))
         if kind == socket.SOCK_STREAM:
@@ -184,6 +193,10 @@ class Servers:
 _KINDS = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
@@ -217,7 +230,7 @@ def udp(engine: Engine, container: str, address: str, port: int = 80, wait_s: fl
     """Whether a UDP packet from within a container's namespace is answered."""
 
     def work() -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        with socket.socket(_family(address), socket.SOCK_DGRAM) as end:
             end.settimeout(wait_s)
             try:
                 end.connect((address, port))

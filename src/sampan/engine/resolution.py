@@ -103,7 +103,7 @@ def _serve(core: Core, container: Container, resolution: Resolution, gated: Gate
         upstreams = tuple(replace(one, from_host=True) for one in options.upstreams)
         options = replace(options, upstreams=upstreams)
     if gated is not None:
-        options = replace(options, gated=gated.names, restricted=gated.restricted)
+        options = replace(options, gated=gated.names, restricted=gated.restricted, ipv6=gated.ipv6)
     core.resolving.serve(options, container.sandbox_key)
 
 

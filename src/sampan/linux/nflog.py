@@ -24,20 +24,20 @@ _WAIT_HUNDREDTHS = 5  # of a second, until packets are handed on, together
 _RECEIVE_BYTES = 1 << 16
 _NO_ERRORS_LOST = 5  # NETLINK_NO_ENOBUFS
 _SOL_NETLINK = 270
-_IP_MINIMUM = 20
+_IP_MINIMUM, _IP6_HEADER = 20, 40
 
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What was logged of an IPv4 packet.
+    """What was logged of a packet.
 
     Attributes:
         protocol: its number.
-        port: the destination's; 0 where the protocol has none.
+        port: the destination's; 0 where the protocol has none, or stands behind a header of IPv6's own.
     """
 
-    source: ipaddress.IPv4Address
-    destination: ipaddress.IPv4Address
+    source: ipaddress.IPv4Address | ipaddress.IPv6Address
+    destination: ipaddress.IPv4Address | ipaddress.IPv6Address
     protocol: int
     port: int
 
@@ -90,9 +90,14 @@ class LogGroup:
 
 
 def _logged(packet: bytes) -> Logged | None:
-    if len(packet) < _IP_MINIMUM or packet[0] >> 4 != 4:
+    if len(packet) >= _IP_MINIMUM and packet[0] >> 4 == 4:
+        protocol, start = packet[9], 4 * (packet[0] & 15)
+        ends = packet[12:16], packet[16:20]
+    elif len(packet) >= _IP6_HEADER and packet[0] >> 4 == 6:
+        protocol, start = packet[6], _IP6_HEADER
+        ends = packet[8:24], packet[24:40]
+    else:
         return None
-    protocol, start = packet[9], 4 * (packet[0] & 15)
     ports = protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP)
     port = int.from_bytes(packet[start + 2 : start + 4], "big") if ports else 0
-    return Logged(ipaddress.IPv4Address(packet[12:16]), ipaddress.IPv4Address(packet[16:20]), protocol, port)
+    return Logged(ipaddress.ip_address(ends[0]), ipaddress.ip_address(ends[1]), protocol, port)

@@ -7,9 +7,12 @@ Only what a small firewall of our own needs. A rule is a list of expressions, ea
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sampan.linux.netlink import (
@@ -73,9 +76,9 @@ _CHECKSUM_INTERNET = 1
 _SOURCE_OFFSETS: dict[int, int] = {4: 12, 6: 8}  # by IP version, in its header
 _DESTINATION_OFFSETS: dict[int, int] = {4: 16, 6: 24}
 _REJECT_ICMP_UNREACH, _REJECT_TCP_RESET = 0, 1
-_ICMP_PKT_FILTERED = 13
+_ICMP_PKT_FILTERED, _ICMPV6_ADM_PROHIBITED = 13, 1
 _IPS_DST_NAT = 1 << 5  # nf_conntrack_common.h
-_FIB_DADDR, _FIB_ADDRTYPE, _RTN_UNICAST, _RTN_LOCAL = 2, 3, 1, 2
+_FIB_DADDR, _FIB_ADDRTYPE, _RTN_UNICAST, _RTN_LOCAL, _RTN_MULTICAST = 2, 3, 1, 2, 5
 
 Expression = bytes
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -179,6 +182,11 @@ def fib_daddr_unicast() -> tuple[Expression, ...]:
     return _fib_daddr(_RTN_UNICAST)
 
 
+def fib_daddr_multicast() -> tuple[Expression, ...]:
+    """`fib daddr type multicast`."""
+    return _fib_daddr(_RTN_MULTICAST)
+
+
 def _fib_daddr(kind: int) -> tuple[Expression, ...]:
     load = expression("fib", be32(1, _REGISTER), be32(2, _FIB_ADDRTYPE), be32(3, _FIB_DADDR))
     return (load, _compare(struct.pack("=I", kind), True))
@@ -214,6 +222,13 @@ def l4proto(number: int) -> tuple[Expression, ...]:
     return (_meta(_META_L4PROTO), _compare(bytes([number]), True))
 
 
+def icmpv6_type(number: int) -> tuple[Expression, ...]:
+    """`icmpv6 type …`."""
+    at = be32(2, _TRANSPORT_HEADER), be32(3, 0), be32(4, 1)
+    kind = (expression("payload", be32(1, _REGISTER), *at), _compare(bytes([number]), True))
+    return (*l4proto(socket.IPPROTO_ICMPV6), *kind)
+
+
 def log_to(group: int, snap_bytes: int) -> tuple[Expression, ...]:
     """`log group … snaplen …`: a copy of the packet's beginning for who listens (nfnetlink_log)."""
     return (expression("log", attribute(1, struct.pack(">H", group)), be32(3, snap_bytes)),)
@@ -224,9 +239,9 @@ def reject_tcp_reset() -> tuple[Expression, ...]:
     return (expression("reject", be32(1, _REJECT_TCP_RESET), attribute(2, b"\0")),)
 
 
-def reject_prohibited() -> tuple[Expression, ...]:
-    """`reject with icmp type admin-prohibited`, as `reject_tcp_reset`."""
-    code = attribute(2, bytes([_ICMP_PKT_FILTERED]))
+def reject_prohibited(family: int = socket.AF_INET) -> tuple[Expression, ...]:
+    """`reject with icmp type admin-prohibited`, or `icmpv6`, as `reject_tcp_reset`."""
+    code = attribute(2, bytes([_ICMP_PKT_FILTERED if family == socket.AF_INET else _ICMPV6_ADM_PROHIBITED]))
     return (expression("reject", be32(1, _REJECT_ICMP_UNREACH), code),)
 
 
@@ -344,6 +359,16 @@ def delete_table(name: str, family: int = socket.AF_INET) -> None:
     made = table_messages(name, (), family=family)[0]  # so that deleting never fails for want of it
     with Netlink(NETLINK_NETFILTER) as netlink:
         netlink.transact(batch([made, delete_message(name, family)]))
+
+
+@contextlib.contextmanager
+def absence_allowed() -> Iterator[None]:
+    """Within it, what is to be changed may have gone with a table that somebody has removed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 def table_exists(name: str) -> bool:

@@ -71,6 +71,7 @@ IP_SADDR = Field(7, 4, ("payload", (_NETWORK, 12)))
 IP_DADDR = Field(7, 4, ("payload", (_NETWORK, 16)))
 IP6_SADDR = Field(8, 16, ("payload", (_NETWORK, 8)))
 IP6_DADDR = Field(8, 16, ("payload", (_NETWORK, 24)))
+ND_TARGET = Field(8, 16, ("payload", (_TRANSPORT, 8)))  # of a neighbour solicitation or advertisement
 L4PROTO = Field(12, 1, ("meta", (_META_L4PROTO,)))
 TH_SPORT = Field(13, 2, ("payload", (_TRANSPORT, 0)))
 TH_DPORT = Field(13, 2, ("payload", (_TRANSPORT, 2)))
@@ -218,17 +219,22 @@ def port(number: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A set that counts for itself how often its keys came by lately, of family ip by source address."""
+    """A set that counts for itself how often its keys came by lately: source addresses."""
 
     name: str
     per_second: int
     burst: int
     most: int = 4096
+    family: int = socket.AF_INET
+
+    @property
+    def _key(self) -> Field:
+        return IP_SADDR if self.family == socket.AF_INET else IP6_SADDR
 
     def message(self, table: str, number: int) -> Message:
         """The request to make it, `number` being its id within the transaction."""
-        body = head(socket.AF_INET) + text(1, table) + text(2, self.name) + be32(3, _EVAL | _TIMEOUT)
-        body += be32(4, IP_SADDR.kind) + be32(5, IP_SADDR.size) + nested(9, be32(1, self.most))
+        body = head(self.family) + text(1, table) + text(2, self.name) + be32(3, _EVAL | _TIMEOUT)
+        body += be32(4, self._key.kind) + be32(5, self._key.size) + nested(9, be32(1, self.most))
         body += be32(10, number) + _be64(11, 60_000)
         what = f"create nftables set {table} {self.name}"
         return Message(_NEWSET, NLM_F_ACK | NLM_F_CREATE, body, what)
@@ -240,7 +246,7 @@ class Meter:
             "dynset", text(1, self.name), be32(3, _DYNSET_UPDATE), be32(4, _FIRST_REGISTER),
             nested(7, text(1, "limit"), limit),
         )  # fmt: skip
-        return (IP_SADDR.loaded(_FIRST_REGISTER), update)
+        return (self._key.loaded(_FIRST_REGISTER), update)
 
 
 def _be64(kind: int, value: int) -> bytes:

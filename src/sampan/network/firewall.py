@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from sampan.linux import features, nftables, nftmaps, nftprobe
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
+from sampan.linux.nftables import absence_allowed
 from sampan.linux.nftkeys import (
     IIFNAME,
     IP_DADDR,
@@ -357,16 +358,6 @@ def _passing(bridge: str) -> tuple[tuple[nftables.Expression, ...], ...]:
         nftables.ct_state(nftables.CT_ESTABLISHED) + back + accept,
         nftables.ct_state(nftables.CT_RELATED) + within + accept,
     )
-
-
-@contextlib.contextmanager
-def absence_allowed() -> Iterator[None]:
-    """Within it, what is to be changed may have gone with a table that somebody has removed."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise
 
 
 def _rules(*rules: tuple[nftables.Expression, ...]) -> tuple[nftables.Rule, ...]:

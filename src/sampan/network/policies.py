@@ -26,10 +26,12 @@ class Gated:
     Attributes:
         names: whose addresses it may reach only since it was answered with them, as patterns.
         restricted: it has no way out but by a policy.
+        ipv6: it has an IPv6 address.
     """
 
     names: tuple[str, ...]
     restricted: bool
+    ipv6: bool
 
 
 class Policies:
@@ -66,20 +68,18 @@ class Policies:
     def _admit(self, record: EndpointRecord, one: Ground, policy: Policy, *, own: bool, fresh: bool) -> None:
         if one.network.driver != "bridge":
             raise Unavailable(not_at_a_bridge(one.network))
-        if not record.address or one.address is None:
-            raise Unavailable(
-                f"network {one.network.name} has no IPv4, and with an egress policy nothing else is sent"
-            )
-        address = ipaddress.IPv4Address(record.address)
         self._guard.admit(
             Lane(
                 endpoint_id=record.id,
                 container_id=record.container_id,
                 network_id=record.network_id,
-                address=address,
-                mac=record.mac or mac_of(record.address),
+                places=tuple(
+                    ipaddress.ip_interface(f"{address}/{part.subnet.prefixlen}")
+                    for address in record.addresses
+                    if (part := one.part_of(address)) is not None
+                ),
+                mac=record.mac or mac_of(record.addresses[0]),
                 veth=record.veth,
-                subnet=one.address.network,
                 policy=policy,
                 own=own,
             ),
@@ -139,7 +139,8 @@ class Policies:
         lanes = self._guard.lanes(container_id)
         policed = {lane.endpoint_id for lane in lanes}
         names = dict.fromkeys(name.pattern for lane in lanes for name in lane.policy.names)
-        return Gated(tuple(names), all(one.id in policed or self._inside(one) for one in records))
+        restricted = all(one.id in policed or self._inside(one) for one in records)
+        return Gated(tuple(names), restricted, any(one.address6 for one in records))
 
     def _inside(self, record: EndpointRecord) -> bool:
         one = self._grounds.find(record.network_id)

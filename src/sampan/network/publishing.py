@@ -14,8 +14,9 @@ from pathlib import Path
 
 from sampan.errors import Unavailable
 from sampan.linux import nftmaps
+from sampan.linux.nftables import absence_allowed
 from sampan.network import flows
-from sampan.network.firewall import Firewall, absence_allowed
+from sampan.network.firewall import Firewall
 from sampan.network.ports import ANY, ANY6, Addresses, Binding, PortTable, Published
 from sampan.network.proxying import Proxies
 from sampan.network.store import NetworkStore

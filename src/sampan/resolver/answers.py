@@ -9,12 +9,13 @@ from __future__ import annotations
 import socket
 import struct
 
-from sampan.resolver.wire import IN, A, Query
+from sampan.resolver.wire import AAAA, IN, A, Query
 
 _HEADER = struct.Struct(">HHHHHH")
 _RECORD = struct.Struct(">HHIH")
 _TTL = struct.Struct(">I")
 _CNAME = 5
+_SIZES = {A: (socket.AF_INET, 4), AAAA: (socket.AF_INET6, 16)}
 _POINTER = 0xC0
 _MOST_STEPS = 128  # of one name: labels and pointers
 _MOST_RECORDS = 256
@@ -26,7 +27,7 @@ class Malformed(ValueError):
 
 
 def addresses(query: Query, data: bytes, longest_ttl_s: int) -> tuple[list[tuple[str, int]], bytes]:
-    """The IPv4 addresses that the question's name has by an answer, each with the seconds that it is good
+    """The addresses that the question's name has by an answer, each with the seconds that it is good
     for; and the answer, in which nothing is to be kept for longer than `longest_ttl_s`.
 
     Args:
@@ -57,10 +58,11 @@ def _addresses(query: Query, data: bytes, longest_ttl_s: int) -> tuple[list[tupl
         at += _RECORD.size
         if at + length > len(data):
             raise Malformed("it breaks off")
-        if klass == IN and kind == A:
-            if length != 4:
+        if klass == IN and kind in _SIZES:
+            family, size = _SIZES[kind]
+            if length != size:
                 raise Malformed("an address is not one")
-            found.append((name, socket.inet_ntoa(data[at : at + 4]), ttl_s))
+            found.append((name, socket.inet_ntop(family, data[at : at + size]), ttl_s))
         elif klass == IN and kind == _CNAME:
             aliases[name] = _name(data, at)[0], ttl_s
         at += length

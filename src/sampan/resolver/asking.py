@@ -154,7 +154,7 @@ class Asker:
         entry = self._view.find(query.key)
         if entry is not None:
             kind = query.kind
-            if self._options.restricted and kind in (AAAA, ANY):
+            if self._options.restricted and not self._options.ipv6 and kind in (AAAA, ANY):
                 return answer(query, entry.turned(entry.a) if kind == ANY else [], limit=limit)
             if kind == A:
                 return answer(query, entry.turned(entry.a), limit=limit)
@@ -182,7 +182,7 @@ class Asker:
         elif not self._permits.allow(query.key):
             self._gate.refused(self._container_id, query)
             deliver(answer(query, [], NXDOMAIN, prohibited=True))
-        elif query.kind == AAAA:
+        elif query.kind == AAAA and not self._options.ipv6:
             deliver(answer(query, []))  # there is no IPv6 to reach it by
         else:
             self._forwarder.forward(query, deliver, limit, tcp=tcp, gate=self._gate)

@@ -15,7 +15,7 @@ from typing import Any
 from sampan.resolver.answers import Malformed, addresses, spelled
 from sampan.resolver.clock import Clock, Timer
 from sampan.resolver.protocol import LONGEST_TTL_S
-from sampan.resolver.wire import ANY, IN, A, Query
+from sampan.resolver.wire import AAAA, ANY, IN, A, Query
 
 _WAIT_S = 5.0
 _MOST_WAITING = 1024
@@ -48,7 +48,7 @@ class Gatekeeper:
 
     def passing(self, container_id: str, query: Query, answer: bytes, deliver: Deliver) -> None:
         """An answer is to be handed on: `deliver` it once its addresses are open, or None if they are not."""
-        if query.klass != IN or query.kind not in (A, ANY):
+        if query.klass != IN or query.kind not in (A, AAAA, ANY):
             deliver(answer)
             return
         try:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PROTOCOL = 2
+PROTOCOL = 3
 ADDRESS = "127.0.0.11"
 UDP_OUTLETS = 3
 TCP_OUTLETS = 2
@@ -72,7 +72,8 @@ class AskerOptions:
         ndots_set: its resolv.conf was given an `ndots`: names without a dot are not sent upstream.
         outside: it is on a network beside those with names that has a way out.
         gated: names, `*.` and names, or `*`, whose addresses are opened to it before it hears of them.
-        restricted: no other names are asked of upstreams, and there is no IPv6.
+        restricted: no other names are asked of upstreams.
+        ipv6: one that is restricted has an IPv6 address: without, nobody is told of others'.
     """
 
     container_id: str
@@ -81,6 +82,7 @@ class AskerOptions:
     outside: bool = False
     gated: tuple[str, ...] = ()
     restricted: bool = False
+    ipv6: bool = False
 
 
 def encode(value: Membership | AskerOptions) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
 
 import dns.message
 import dns.rrset
@@ -29,6 +29,13 @@ def test_what_is_written_is_what_is_meant() -> None:
         Destination(IPv4Network("192.0.2.7/32"), (80, 90)),
     )
     assert parse(found.text) == found
+    six = parse("allow:2001:DB8::/32,[2600::1]:443,[2600::]:1-9")
+    assert six.destinations == (
+        Destination(IPv6Network("2001:db8::/32")),
+        Destination(IPv6Network("2600::1/128"), (443, 443)),
+        Destination(IPv6Network("2600::/128"), (1, 9)),
+    )
+    assert six.text == "allow:2001:db8::/32,[2600::1]:443,[2600::]:1-9"
     assert parse("deny").names == parse("deny").destinations == ()
 
 
@@ -48,8 +55,11 @@ def test_what_is_written_is_what_is_meant() -> None:
         ("allow:10.0.0.1:0", "ports go from 1 to 65535"),
         ("allow:10.0.0.1:90-80", "the lower one first"),
         ("allow:pypi.org:90-80", "the lower one first"),
-        ("allow:[2001:db8::1]:443", "has no IPv6"),
-        ("allow:2001:db8::/32", "has no IPv6"),
+        ("allow:[2001:db8::1]:0", "ports go from 1 to 65535"),
+        ("allow:[2001:db8::1]443", "behind the bracket"),
+        ("allow:2001:db8::1/32", "has host bits set"),
+        ("allow:2001:db8::x", "2001:db8::x"),
+        ("allow:fe80::/64", "nothing is sent to link-local"),
         ("allow:" + ",".join(["a"] * 257), "256 are the most"),
         ("allow:" + ".".join(["a" * 60] * 5), "must be a name"),
     ],
@@ -120,9 +130,12 @@ def test_a_label_with_a_dot_in_it_is_not_below_a_name() -> None:
 
 def test_destinations_are_cut_so_that_none_overlap() -> None:
     given = parse(
-        "allow:10.0.0.0/8:443,10.1.0.0/16,10.2.0.0/16:400-500,10.2.3.0/24:443,0.0.0.0/0:22"
+        "allow:10.0.0.0/8:443,10.1.0.0/16,10.2.0.0/16:400-500,10.2.3.0/24:443,0.0.0.0/0:22,[::/0]:22,2600::/16"
     ).destinations
-    pieces = list(apart(given))
+    pieces = [one for one in apart(given) if one.network.version == 4]
+    six = [one for one in apart(given) if one.network.version == 6]
+    assert Destination(IPv6Network("2600::/16")) in six and len(six) == 17
+    given = tuple(one for one in given if one.network.version == 4)
 
     def allowed(among: list[Destination], address: str, port: int) -> int:
         return sum(
@@ -156,8 +169,29 @@ def test_no_name_leads_into_private_places(address: str) -> None:
     assert not reachable_by_name(IPv4Address(address))
 
 
-def asked(name: str) -> Query:
-    query = parse_query(dns.message.make_query(name, "A").to_wire())
+@pytest.mark.parametrize(
+    "address",
+    "::1 :: fd00::1 fe80::1 ff02::1 ff0e::1 2001:db8::1 ::ffff:9.9.9.9 64:ff9b::a00:1 2002:a00:1::1 "
+    "2002:7f00:1:: 2001:0:1::1 fec0::1".split(),
+)
+def test_nor_does_one_that_has_an_ipv6_address(address: str) -> None:
+    assert not reachable_by_name(IPv6Address(address))
+
+
+def test_addresses_of_the_world_are_reached_by_name() -> None:
+    for address in ("2600::1", "2a00:1450::1", "64:ff9b::909:909", "2002:909:909::1"):
+        assert reachable_by_name(IPv6Address(address)), address
+
+
+def test_openings_are_known_again_by_their_elements() -> None:
+    for source, destination in (("10.0.0.2", "9.9.9.9"), ("fd00::2", "2600::9")):
+        for ports in (None, (443, 443), (80, 90)):
+            opening = Opening(ip_interface(source).ip, ip_interface(destination).ip, ports)
+            assert {Opening.of(element) for _, element in opening.elements(9)} == {opening}
+
+
+def asked(name: str, kind: str = "A") -> Query:
+    query = parse_query(dns.message.make_query(name, kind).to_wire())
     assert isinstance(query, Query)
     return query
 
@@ -179,6 +213,11 @@ def test_only_what_the_name_leads_to_counts() -> None:
     found, kept = addresses(asked("www.example.org"), data, 3600)
     assert found == [("9.9.9.9", 3600)]
     assert [rrset.ttl for rrset in dns.message.from_wire(kept).answer] == [5, 3600, 60]
+
+
+def test_addresses_of_either_family_count() -> None:
+    data = answered("a.org", ("a.org.", 7, "AAAA", "2600::9"), ("a.org.", 5, "A", "9.9.9.9"))
+    assert addresses(asked("a.org"), data, 60)[0] == [("2600::9", 7), ("9.9.9.9", 5)]
 
 
 def test_names_in_circles_and_broken_answers() -> None:

@@ -80,10 +80,9 @@ def _egress(_: Place) -> None:
         endpoint_id="doctor",
         container_id="doctor",
         network_id="doctor",
-        address=_ADDRESS.ip + 1,
+        places=(ipaddress.ip_interface(f"{_ADDRESS.ip + 1}/{_ADDRESS.network.prefixlen}"),),
         mac="02:42:c6:12:00:02",
         veth="vethdoctor",
-        subnet=_ADDRESS.network,
         policy=parse("allow:198.18.0.0/15:443"),
         own=True,
     )

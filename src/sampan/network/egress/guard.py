@@ -23,9 +23,10 @@ from sampan.errors import SampanError, Unavailable
 from sampan.linux import conntrack, features, nftables, nftprobe
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.linux.nflog import Logged
+from sampan.linux.nftables import absence_allowed
 from sampan.network.egress import rules
 from sampan.network.egress.openings import Held, Openings
-from sampan.network.egress.policy import Policy, reachable_by_name
+from sampan.network.egress.policy import IPAddress, Policy, reachable_by_name
 from sampan.network.egress.refusals import ANSWER, NAME, PACKET, Refusal, Tell
 from sampan.network.egress.rules import Lane, Opening
 from sampan.network.egress.store import LaneStore
@@ -39,7 +40,10 @@ GRACE_S = 30  # for who connects at the last moment
 MOST_OPENINGS = 4096  # of one endpoint
 _FIRST_GROUP, _GROUPS = 0x5A00, 0x100  # of nfnetlink_log, away from what people choose by hand
 _FEW = 64
-_PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp"}
+_PROTOCOLS = {
+    socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp",
+    socket.IPPROTO_ICMPV6: "icmpv6",
+}  # fmt: skip
 
 
 class Guard:
@@ -91,19 +95,21 @@ class Guard:
             with Netlink(NETLINK_NETFILTER) as netlink:
                 if nftables.table_exists(self._table):
                     netlink.transact(nftables.batch(rules.without(self._table)))
+            rules.drop_ip6(self._table)
         except OSError:
             return  # a kernel without nf_tables has no tables of ours either
 
     def _recall_openings(self) -> None:
-        now, sources = time.monotonic(), {lane.address for lane in self._all()}
+        now, sources = time.monotonic(), {address for lane in self._all() for address in lane.addresses}
         with Netlink(NETLINK_NETFILTER) as netlink:
             if not nftables.table_exists(self._table):
                 return
-            for one in (rules.NAMED, rules.NAMED_PORTS, rules.NAMED_RANGES):
-                for element in one.elements(netlink, self._table):
-                    opening = Opening.of(element)
-                    if opening.source in sources:
-                        self._openings.put({opening: Held(now + element.seconds)})
+            for one in rules.NAMED_SETS:
+                with absence_allowed():  # the table of family ip6 is there while an endpoint has IPv6
+                    for element in one.elements(netlink, self._table):
+                        opening = Opening.of(element)
+                        if opening.source in sources:
+                            self._openings.put({opening: Held(now + element.seconds)})
 
     def close(self) -> None:
         """Watch no more; the tables stay for the containers that live on."""
@@ -169,12 +175,12 @@ class Guard:
                 return
             if not self._lanes[container_id]:
                 del self._lanes[container_id]
-            theirs = self._openings.drop(lane.address)
+            theirs = [one for address in lane.addresses for one in self._openings.drop(address)]
             old = [*rules.entry(lane), *rules.destinations(lane)]
             try:
                 self._change([*rules.deleted(self._table, old), *rules.closed(self._table, theirs)])
             except OSError as error:  # what stays there closes, and is swept with the tables
-                log.warning("the egress policy of %s cannot be taken away: %s", lane.address, error)
+                log.warning("the egress policy of %s cannot be taken away: %s", lane.addresses[0], error)
             self._gone.appendleft(lane)
             self._store.delete(endpoint_id)
 
@@ -189,7 +195,11 @@ class Guard:
             if old is None:
                 return
             new = replace(old, policy=policy, own=own)
-            changed = self._openings.under(old.address, policy, MOST_OPENINGS)
+            changed = {
+                one: held
+                for address in old.addresses
+                for one, held in self._openings.under(address, policy, MOST_OPENINGS).items()
+            }
             now, over = time.monotonic(), [one for one, held in changed.items() if held is None]
             left = [(one, held.until - now) for one, held in changed.items() if held is not None]
             self._store.put(new)
@@ -237,12 +247,14 @@ class Guard:
             if not said:
                 return False
             for text, ttl_s in addresses:
-                address = ipaddress.IPv4Address(text)
+                address = ipaddress.ip_address(text)
                 hold = min(max(ttl_s, SHORTEST_HOLD_S), LONGEST_TTL_S) + GRACE_S
                 for lane, ports in said:
                     if reachable_by_name(address):
-                        opening = Opening(lane.address, address, ports)
-                        found[opening] = max(now + hold, found.get(opening, 0))
+                        for source in lane.addresses:
+                            if source.version == address.version:
+                                opening = Opening(source, address, ports)
+                                found[opening] = max(now + hold, found.get(opening, 0))
                     elif not lane.policy.covers(address):
                         self.tell(Refusal(time.time_ns(), container_id, ANSWER, name, text))
                         return False
@@ -276,7 +288,10 @@ class Guard:
         """What a container may reach at present since it knows it by name."""
         with self._lock:
             return [
-                pair for lane in self.lanes(container_id) for pair in self._openings.of(lane.address).items()
+                pair
+                for lane in self.lanes(container_id)
+                for address in lane.addresses
+                for pair in self._openings.of(address).items()
             ]
 
     # --- the kernel ---
@@ -303,8 +318,10 @@ class Guard:
                 self._table, self._group, self._netlink.port, self._refused, self._changed
             )
         self._made = True
-        left = self._openings.left()
-        self._netlink.transact(nftables.batch(rules.tables(self._table, self._group, self._all(), left)))
+        left, lanes = list(self._openings.left()), self._all()
+        self._netlink.transact(nftables.batch(rules.tables(self._table, self._group, lanes, left)))
+        if not any(map(rules.has_ipv6, lanes)):
+            rules.drop_ip6(self._table)  # what an earlier daemon has left there is nobody's
 
     def _changed(self) -> None:
         """Somebody else has changed the tables: put them back."""
@@ -323,7 +340,7 @@ class Guard:
             known = [*self._all(), *self._gone]
             name = self._openings.name_of(packet.source, packet.destination)
         for lane in known:
-            if lane.address == packet.source:
+            if packet.source in lane.addresses:
                 protocol = _PROTOCOLS.get(packet.protocol, str(packet.protocol))
                 self.tell(
                     Refusal(
@@ -336,7 +353,9 @@ class Guard:
 
 def _forget_flows(lane: Lane) -> None:
     """Let the next packet of each flow that the endpoint has begun be judged as a first one."""
-    conntrack.delete(conntrack.flows([lane.address.packed], lambda flow: flow.source == lane.address))
+    theirs: tuple[IPAddress, ...] = lane.addresses
+    packed = [address.packed for address in theirs]
+    conntrack.delete(conntrack.flows(packed, lambda flow: flow.source in theirs))
 
 
 def _lack(error: OSError) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sampan.network.egress.policy import Policy
+from sampan.network.egress.policy import IPAddress, Policy
 from sampan.network.egress.rules import Opening
 
 
@@ -23,9 +22,9 @@ class Openings:
     """All of them, by source address. Not thread-safe; what has ended is passed over, and swept by `of`."""
 
     def __init__(self) -> None:
-        self._of: dict[ipaddress.IPv4Address, dict[Opening, Held]] = {}
+        self._of: dict[IPAddress, dict[Opening, Held]] = {}
 
-    def of(self, source: ipaddress.IPv4Address) -> dict[Opening, Held]:
+    def of(self, source: IPAddress) -> dict[Opening, Held]:
         """Those of an endpoint."""
         now, theirs = time.monotonic(), self._of.get(source, {})
         for opening in [one for one, held in theirs.items() if held.until <= now]:
@@ -48,11 +47,11 @@ class Openings:
                 theirs.pop(opening, None)
         return before
 
-    def drop(self, source: ipaddress.IPv4Address) -> list[Opening]:
+    def drop(self, source: IPAddress) -> list[Opening]:
         """Forget all of an endpoint; which they were."""
         return list(self._of.pop(source, ()))
 
-    def under(self, source: ipaddress.IPv4Address, policy: Policy, most: int) -> dict[Opening, Held | None]:
+    def under(self, source: IPAddress, policy: Policy, most: int) -> dict[Opening, Held | None]:
         """What changes of an endpoint's when it has another policy: None for those that are over.
 
         Args:
@@ -79,7 +78,7 @@ class Openings:
                 if held.until > now:
                     yield opening, held.until - now
 
-    def name_of(self, source: ipaddress.IPv4Address, destination: ipaddress.IPv4Address) -> str:
+    def name_of(self, source: IPAddress, destination: IPAddress) -> str:
         """What an endpoint was told that an address is the one of; "" when it was not."""
         for opening, held in self._of.get(source, {}).items():
             if opening.destination == destination and held.names:

@@ -1,10 +1,11 @@
 """What an egress policy says: `deny`, or `allow:` and the names, addresses and networks that may be reached.
 
     deny
-    allow:pypi.org,*.debian.org:443,10.0.0.0/8,192.0.2.7:8000-8100
+    allow:pypi.org,*.debian.org:443,10.0.0.0/8,192.0.2.7:8000-8100,2001:db8::/32,[2001:db8::1]:443
 
 A name means itself; `*.` and a name everything below it, at any depth, but not the name; `*` every name.
-Behind a colon stands a port or a range of ports; then TCP and UDP alone are meant, else every protocol.
+Behind a colon stands a port or a range of ports; then TCP and UDP alone are meant, else every protocol. IPv6
+addresses and networks with a port stand in brackets.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ DENY = "deny"
 _ALLOW = "allow:"
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _LONGEST_NAME = 253
-_FORMS = "deny, or allow: with names, *.names, IPv4 addresses and networks, each with :PORT if wanted"
+_FORMS = "deny, or allow: with names, *.names, addresses and networks, each with :PORT if wanted"
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 Ports = tuple[int, int]
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """An IPv4 network that may be reached: at some ports by TCP and UDP, or by any protocol."""
+    """A network that may be reached: at some ports by TCP and UDP, or by any protocol."""
 
-    network: ipaddress.IPv4Network
+    network: IPNetwork
     ports: Ports | None = None
 
 
@@ -80,7 +84,7 @@ class Policy:
             found.update(_cut(one.ports, self.names) if one.ports is not None else (None,))
         return found
 
-    def covers(self, address: ipaddress.IPv4Address) -> bool:
+    def covers(self, address: IPAddress) -> bool:
         """Whether an address may be reached whatever it is called, at some port at least."""
         return any(address in one.network for one in self.destinations)
 
@@ -113,16 +117,32 @@ def parse(text: str) -> Policy:
 
 
 def _item(item: str) -> Name | Destination:
-    if item.startswith("[") or item.count(":") > 1:
-        raise InvalidParameter(f"egress policy: {item}: a container with a policy has no IPv6 to reach it by")
-    host, colon, ports = item.partition(":")
+    if item.startswith("["):
+        host, bracket, rest = item[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InvalidParameter(
+                f"egress policy: {item}: behind the bracket stands : and a port, or nothing"
+            )
+        colon, ports, is_address = rest[:1], rest[1:], True
+    elif item.count(":") > 1:
+        host, colon, ports, is_address = item, "", "", True
+    else:
+        host, colon, ports = item.partition(":")
+        is_address = re.fullmatch(r"[0-9./]+", host) is not None
     wanted = _ports(item, ports) if colon else None
-    if re.fullmatch(r"[0-9./]+", host):
-        try:
-            return Destination(ipaddress.IPv4Network(host), wanted)
-        except ValueError as error:
-            raise InvalidParameter(f"egress policy: {item}: {error}") from None
+    if is_address:
+        return Destination(_network(item, host), wanted)
     return Name(_pattern(item, host), wanted)
+
+
+def _network(item: str, host: str) -> IPNetwork:
+    try:
+        network = ipaddress.ip_network(host)
+    except ValueError as error:
+        raise InvalidParameter(f"egress policy: {item}: {error}") from None
+    if network.version == 6 and network.network_address.is_link_local:
+        raise InvalidParameter(f"egress policy: {item}: nothing is sent to link-local IPv6 addresses")
+    return network
 
 
 def _ports(item: str, text: str) -> Ports:
@@ -158,42 +178,63 @@ def _pattern(item: str, host: str) -> str:
     labels = name.removeprefix("*.").split(".")
     if len(name) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in labels):
         raise InvalidParameter(
-            f"egress policy: {item}: must be a name, *. and a name, an IPv4 address, or a network like "
-            "10.0.0.0/8"
+            f"egress policy: {item}: must be a name, *. and a name, an address, or a network like 10.0.0.0/8"
         )
     return name
 
 
-def reachable_by_name(address: ipaddress.IPv4Address) -> bool:
-    """Whether a name may lead to an address that the policy does not name: not into any private place."""
+def reachable_by_name(address: IPAddress) -> bool:
+    """Whether a name may lead to an address that the policy does not name: not into any private place.
+
+    Of an IPv6 address that stands for an IPv4 one, that one counts (RFC 3056, RFC 6052).
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None or address.teredo is not None or address.is_site_local:
+            return False
+        inner = address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None and not reachable_by_name(inner):
+            return False
     return address.is_global and not address.is_multicast
 
 
 def apart(destinations: Iterable[Destination]) -> Iterator[Destination]:
     """The same destinations so that no two have a packet in common, which sets with ranges ask for."""
     given = list(destinations)
-    wholly = list(ipaddress.collapse_addresses(one.network for one in given if one.ports is None))
+    for version in (4, 6):
+        yield from _apart([one for one in given if one.network.version == version])
+
+
+def _apart(given: list[Destination]) -> Iterator[Destination]:
+    wholly = _collapsed(one.network for one in given if one.ports is None)
     for network in wholly:
         yield Destination(network)
     partly = [(one.network, one.ports) for one in given if one.ports is not None]
     edges = sorted({edge for _, (low, high) in partly for edge in (low, high + 1)})
     for low, after in itertools.pairwise(edges):
         here = [network for network, ports in partly if ports[0] <= low < ports[1] + 1]
-        for network in ipaddress.collapse_addresses(here):
+        for network in _collapsed(here):
             for piece in _without(network, wholly):
                 yield Destination(piece, (low, after - 1))
 
 
-def _without(
-    network: ipaddress.IPv4Network, others: Iterable[ipaddress.IPv4Network]
-) -> list[ipaddress.IPv4Network]:
+def _collapsed(networks: Iterable[IPNetwork]) -> list[IPNetwork]:
+    return list(ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+
+
+def _without(network: IPNetwork, others: Iterable[IPNetwork]) -> list[IPNetwork]:
     pieces = [network]
     for other in others:
-        if any(piece.subnet_of(other) for piece in pieces):
-            pieces = [piece for piece in pieces if not piece.subnet_of(other)]
+        if any(_inside(piece, other) for piece in pieces):
+            pieces = [piece for piece in pieces if not _inside(piece, other)]
         pieces = [
             rest
             for piece in pieces
-            for rest in (piece.address_exclude(other) if other.subnet_of(piece) else (piece,))
+            for rest in (piece.address_exclude(other) if _inside(other, piece) else (piece,))  # type: ignore[arg-type]
         ]
     return pieces
+
+
+def _inside(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.subnet_of(other)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import ipaddress
 
 from sampan.database import Database
 from sampan.network.egress.policy import parse
-from sampan.network.egress.rules import Lane
+from sampan.network.egress.rules import Lane, Place
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS egress_lanes (
@@ -32,10 +32,10 @@ class LaneStore:
         )
         return [
             Lane(
-                endpoint_id, container_id, network_id, ipaddress.IPv4Address(address), mac, veth,
-                ipaddress.IPv4Network(subnet), parse(policy), bool(own),
+                endpoint_id, container_id, network_id, _places(addresses, subnets), mac, veth, parse(policy),
+                bool(own),
             )
-            for endpoint_id, container_id, network_id, address, mac, veth, subnet, policy, own in rows
+            for endpoint_id, container_id, network_id, addresses, mac, veth, subnets, policy, own in rows
         ]  # fmt: skip
 
     def put(self, lane: Lane) -> None:
@@ -43,11 +43,19 @@ class LaneStore:
         self._database.execute(
             "INSERT OR REPLACE INTO egress_lanes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                lane.endpoint_id, lane.container_id, lane.network_id, str(lane.address), lane.mac, lane.veth,
-                str(lane.subnet), lane.policy.text, int(lane.own),
+                lane.endpoint_id, lane.container_id, lane.network_id,
+                " ".join(str(place.ip) for place in lane.places), lane.mac, lane.veth,
+                " ".join(str(place.network) for place in lane.places), lane.policy.text, int(lane.own),
             ),
         )  # fmt: skip
 
     def delete(self, endpoint_id: str) -> None:
         """Forget one; that of an endpoint without a policy is fine."""
         self._database.execute("DELETE FROM egress_lanes WHERE endpoint_id = ?", (endpoint_id,))
+
+
+def _places(addresses: str, subnets: str) -> tuple[Place, ...]:
+    """What the two columns say, IPv4 first."""
+    networks = map(ipaddress.ip_network, subnets.split())
+    pairs = zip(addresses.split(), networks, strict=True)
+    return tuple(ipaddress.ip_interface(f"{address}/{network.prefixlen}") for address, network in pairs)

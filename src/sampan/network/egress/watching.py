@@ -20,7 +20,7 @@ from sampan.linux.nftnews import TableNews
 from sampan.network.egress.rules import SNAP_BYTES
 
 log = logging.getLogger("sampan.network")
-_FAMILIES = (socket.AF_INET, socket.AF_BRIDGE)
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_BRIDGE)
 
 
 class Watching:
