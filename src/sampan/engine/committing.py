@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from sampan.dockerfile import apply_changes
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.metrics import timed
 from sampan.engine.model import ContainerConfig
 from sampan.errors import Conflict
-from sampan.images import Commit, apply_changes
+from sampan.images import Commit
 from sampan.linux.cgroups import manager_for
 from sampan.oci.image import ImageConfig
 from sampan.storage import Snapshot, export_tar

@@ -9,7 +9,6 @@ from sampan.images.content import ContentStore
 from sampan.images.downloads import Cancellation
 from sampan.images.errors import AmbiguousImage, BrokenContent, ImageInUse, InvalidArchive, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded
-from sampan.images.instructions import apply_changes
 from sampan.images.service import ImageService
 
 __all__ = [
@@ -27,5 +26,4 @@ __all__ = [
     "InvalidArchive",
     "Loaded",
     "NoSuchImage",
-    "apply_changes",
 ]

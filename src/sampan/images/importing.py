@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 
+from sampan.dockerfile import apply_changes
 from sampan.errors import InvalidParameter
 from sampan.images.content import BlobWriter
-from sampan.images.instructions import apply_changes
 from sampan.images.records import ImageRecords
 from sampan.oci import media_types
 from sampan.oci.digest import sha256

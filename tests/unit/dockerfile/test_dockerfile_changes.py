@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from sampan.dockerfile import apply_changes
 from sampan.errors import InvalidParameter
-from sampan.images import apply_changes
 from sampan.oci.image import ImageConfig
 
 

@@ -1,0 +1,190 @@
+"""A Dockerfile's text to its instructions: directives, comments, continued lines, flags."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from sampan.errors import InvalidParameter
+
+LIMIT_BYTES = 2 << 20
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVES = ("escape", "syntax", "check")
+_HEREDOC = re.compile(r"""(?:^|\s)\d*<<-?["']?[A-Za-z_]""")
+_FLAG = re.compile(r"""--((?:\\.|'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s'"\\])+)(?:\s+|$)""")
+KEYWORDS = frozenset(
+    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL"
+    " USER VOLUME WORKDIR".split()
+)
+_FLAGS = {
+    "ADD": frozenset(("chown", "chmod")),
+    "COPY": frozenset(("chown", "chmod", "from")),
+    "FROM": frozenset(("platform",)),
+    "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
+}
+_BUILDKIT_FLAGS = {
+    "ADD": frozenset(("checksum", "exclude", "keep-git-dir", "link", "unpack")),
+    "COPY": frozenset(("exclude", "link", "parents")),
+    "RUN": frozenset(("device", "mount", "network", "security")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction.
+
+    Attributes:
+        keyword: in capitals.
+        rest: what follows the keyword and its flags, continued lines joined.
+        flags: the values of its `--name=value`.
+        text: the whole, as progress messages show it.
+        line: where it begins, from 1.
+    """
+
+    keyword: str
+    rest: str
+    flags: dict[str, str]
+    text: str
+    line: int = 1
+
+    def words(self) -> list[str]:
+        """The texts of a JSON list, or else the words between blanks."""
+        listed = json_list(self.rest)
+        return self.rest.split() if listed is None else listed
+
+
+@dataclass(frozen=True, slots=True)
+class Dockerfile:
+    """What a Dockerfile says; `escape` is the character that continues lines and escapes others."""
+
+    instructions: list[Instruction]
+    escape: str = "\\"
+
+
+def parse(data: bytes | str) -> Dockerfile:
+    """Read a Dockerfile.
+
+    Raises:
+        InvalidParameter: it is malformed, or says what only BuildKit can do; the line is told.
+    """
+    if isinstance(data, bytes):
+        if len(data) > LIMIT_BYTES:
+            raise InvalidParameter(f"the Dockerfile has more than {LIMIT_BYTES} bytes")
+        data = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    lines = [line.removesuffix("\r") for line in data.split("\n")]
+    escape, at = _directives(lines)
+    continued = re.compile(rf"(?:^|(?<!{re.escape(escape)})){re.escape(escape)}[ \t]*$")
+    found = []
+    while at < len(lines):
+        start, line = at + 1, lines[at].lstrip()
+        at += 1
+        if not line or line.startswith("#"):
+            continue
+        whole, goes_on = _without_end(line, continued)
+        while goes_on and at < len(lines):
+            line = lines[at]
+            at += 1
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            part, goes_on = _without_end(line, continued)
+            whole += part
+        if whole.strip():
+            found.append(read(whole, start, escape))
+    if not found:
+        raise InvalidParameter("file with no instructions")
+    return Dockerfile(found, escape)
+
+
+def _without_end(line: str, continued: re.Pattern[str]) -> tuple[str, bool]:
+    match = continued.search(line)
+    return (line, False) if match is None else (line[: match.start()], True)
+
+
+def _directives(lines: list[str]) -> tuple[str, int]:
+    """The escape character, and how many lines the directives take."""
+    seen: dict[str, str] = {}
+    for at, line in enumerate(lines):
+        match = _DIRECTIVE.fullmatch(line.strip())
+        name = match[1].lower() if match else ""
+        if match is None or name not in _DIRECTIVES:
+            break
+        if name in seen:
+            raise _wrong(at + 1, f"only one {name} parser directive can be used")
+        seen[name] = match[2]
+    escape = seen.get("escape", "\\")
+    if escape not in ("\\", "`"):
+        raise _wrong(len(seen), f"invalid escape token '{escape}' does not match ` or \\")
+    return escape, len(seen)
+
+
+def read(text: str, line: int = 1, escape: str = "\\") -> Instruction:
+    """One instruction of its own, such as what ONBUILD keeps.
+
+    Raises:
+        InvalidParameter: as `parse`.
+    """
+    text = text.strip()
+    parts = text.split(None, 1)
+    keyword, rest = parts[0].upper(), parts[1].strip() if len(parts) > 1 else ""
+    if keyword not in KEYWORDS:
+        raise _wrong(line, f"unknown instruction: {parts[0]}")
+    flags: dict[str, str] = {}
+    if keyword in _FLAGS or keyword in _BUILDKIT_FLAGS:
+        given, rest = _split_flags(rest)
+        for flag in given:
+            name, equals, value = flag[2:].partition("=")
+            if name in _BUILDKIT_FLAGS.get(keyword, ()):
+                raise _wrong(line, f"{keyword}: the option --{name} {_BUILDKIT}")
+            if name not in _FLAGS.get(keyword, ()):
+                raise _wrong(line, f"{keyword}: unknown flag: {name}")
+            if name in flags:
+                raise _wrong(line, f"{keyword}: duplicate flag specified: {name}")
+            if not equals:
+                raise _wrong(line, f"{keyword}: missing a value on flag: {name}")
+            flags[name] = value
+    if keyword == "ONBUILD" and rest:
+        read(rest, line, escape)
+    elif keyword in ("ADD", "COPY", "RUN") and json_list(rest) is None and _HEREDOC.search(rest):
+        raise _wrong(line, f"{keyword}: a here-document (<<) {_BUILDKIT}")
+    if not rest and keyword not in ("CMD", "ENTRYPOINT"):
+        raise _wrong(line, f"{keyword} requires {_WANTED.get(keyword, 'at least one argument')}")
+    return Instruction(keyword, rest, flags, text, line)
+
+
+_BUILDKIT = (
+    "needs BuildKit, which is not offered: write the step without it, or build elsewhere and pull the image"
+)
+_WANTED = {
+    "ADD": "at least two arguments",
+    "COPY": "at least two arguments",
+    "FROM": "either one or three arguments",
+    "MAINTAINER": "exactly one argument",
+    "STOPSIGNAL": "exactly one argument",
+    "USER": "exactly one argument",
+    "WORKDIR": "exactly one argument",
+}
+
+
+def _wrong(line: int, message: str) -> InvalidParameter:
+    return InvalidParameter(f"dockerfile parse error on line {line}: {message}")
+
+
+def _split_flags(rest: str) -> tuple[list[str], str]:
+    """The words at the beginning that are flags, and what follows them."""
+    found = []
+    while match := _FLAG.match(rest):
+        found.append("--" + re.sub(r"""\\(.)|['"]""", lambda part: part[1] or "", match[1]))
+        rest = rest[match.end() :]
+    return found, re.sub(r"^--(\s+|$)", "", rest)
+
+
+def json_list(text: str) -> list[str] | None:
+    """The texts of a JSON list; None when it is none, which makes it a command for the shell."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None

@@ -1,0 +1,142 @@
+"""Dockerfiles: lines to instructions, stages, and the words in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.dockerfile import BuildArguments, Words, declared, needed, parse, read, split
+from sampan.errors import InvalidParameter, NotFound
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("FROM a\n# comment\n\n  run b \\\n  # inside\n\n   && c\n", [("FROM", "a"), ("RUN", "b    && c")]),
+        ("FROM a\r\nRUN b \\\r\n c\r\n", [("FROM", "a"), ("RUN", "b  c")]),
+        ("\ufeffFROM a", [("FROM", "a")]),
+        ("# syntax=docker/dockerfile:1\n# escape=`\nFROM a\nRUN b `\nc \\\nRUN d",
+         [("FROM", "a"), ("RUN", "b c \\"), ("RUN", "d")]),
+        ("# a comment\n# escape=`\nFROM a\nRUN b \\\n c", [("FROM", "a"), ("RUN", "b  c")]),
+        ("FROM a\nRUN b \\\\\nRUN c", [("FROM", "a"), ("RUN", "b \\\\"), ("RUN", "c")]),
+        ("FROM a\nRUN echo '# no comment'", [("FROM", "a"), ("RUN", "echo '# no comment'")]),
+        ("FROM a\nRUN cat <<< word; x=$((1<<2))", [("FROM", "a"), ("RUN", "cat <<< word; x=$((1<<2))")]),
+        ("FROM a\nCMD", [("FROM", "a"), ("CMD", "")]),
+    ],
+)  # fmt: skip
+def test_lines_become_instructions(text: str, expected: list[tuple[str, str]]) -> None:
+    assert [(one.keyword, one.rest) for one in parse(text.encode()).instructions] == expected
+
+
+def test_flags_are_taken_off() -> None:
+    copy = read("copy --from=one --chown='a b':c  x  y --z")
+    assert (copy.flags, copy.rest) == ({"from": "one", "chown": "a b:c"}, "x  y --z")
+    assert read("ADD -- --from=x y").rest == "--from=x y"
+    assert read("RUN -- --not-ours").rest == "--not-ours"
+    assert read('COPY ["a b", "c"]').words() == ["a b", "c"]
+    assert read("COPY [a b]").words() == ["[a", "b]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "file with no instructions"),
+        ("FROM a\nFETCH b", "on line 2: unknown instruction: FETCH"),
+        ("FROM a\n\nRUN b \\\n c\nCOPY --link a b", "on line 5: COPY: the option --link needs BuildKit"),
+        ("FROM a\nRUN --mount=type=cache,target=/x b", "RUN: the option --mount needs BuildKit"),
+        ("FROM a\nRUN <<EOF\necho\nEOF", "RUN: a here-document .* needs BuildKit"),
+        ("FROM a\nCOPY <<-'X' /b\nX", "COPY: a here-document .* needs BuildKit"),
+        ("FROM a\nONBUILD RUN --network=none b", "RUN: the option --network needs BuildKit"),
+        ("FROM a\nCOPY --chown a b", "missing a value on flag: chown"),
+        ("FROM a\nCOPY --from=a --from=b a b", "duplicate flag specified: from"),
+        ("FROM a\nCOPY --colour=red a b", "unknown flag: colour"),
+        ("# escape=x\nFROM a", "invalid escape token 'x'"),
+        ("# escape=`\n# escape=`\nFROM a", "on line 2: only one escape parser directive"),
+        ("FROM a\nRUN --user=x b", "RUN: unknown flag: user"),
+        ("FROM a\nRUN", "RUN requires at least one argument"),
+        ("RUN a", "on line 1: no build stage in current context"),
+        ("ARG a", "no build stage in current context"),
+        ("FROM a b", "FROM requires either one or three arguments"),
+        ("FROM a AS 1b", 'invalid name for build stage: "1b"'),
+        ("FROM a AS x\nFROM b as X", "duplicate name X"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        split(parse(text))
+
+
+VALUES = {"set": "a/b.tar.gz", "empty": "", "two": "80 443", "_x1": "y"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$set-${_x1}$", "a/b.tar.gz-y$"),
+        ("$unset.", "."),
+        ("\\$set '$set' \"$_x1\"", "$set $set y"),
+        ('"a \\" \\$ \\n"', 'a " $ \\n'),
+        ("a\\ b\\\\", "a b\\"),
+        ("${set:-no}${empty:-d}${unset:-${_x1}}", "a/b.tar.gzdy"),
+        ("[${empty-d}][${unset-d}]", "[][d]"),
+        ("[${set:+in}][${empty:+in}][${empty+in}][${unset+in}]", "[in][][in][]"),
+        ("${set:?why}", "a/b.tar.gz"),
+        ("${set#*/} ${set##*/} ${set%.*} ${set%%.*}", "b.tar.gz b.tar.gz a/b.tar a/b"),
+        ("${set/a/A} ${set//[ab]/_} ${set/\\//+}", "A/b.tar.gz _/_.t_r.gz a+b.tar.gz"),
+        ("${unset:-'a}b'}", "a}b"),
+        ("$1$_x1", "y"),
+    ],
+)
+def test_variables_and_quotes(text: str, expected: str) -> None:
+    assert Words(VALUES).one(text) == expected
+
+
+def test_words_split_after_their_variables_are_replaced() -> None:
+    assert Words(VALUES).several("$two  '1 2'$_x1 \"$two\"") == ["80", "443", "1 2y", "80 443"]
+    assert Words({}, "`").one("a`$b\\c") == "a$b\\c"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("'a", "single-quote"),
+        ('"a', "double-quote"),
+        ("${a", 'missing "}"'),
+        ("${}", "bad substitution"),
+        ("${a^b}", r"unsupported modifier \(\^b\)"),
+        ("${a:?say it}", "a: say it"),
+        ("${empty:?}", "empty: is not allowed to be empty"),
+        ("${a:-" * 60 + "}" * 60, "more than 50"),
+    ],
+)
+def test_words_that_cannot_be(text: str, message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        Words(VALUES).one(text)
+
+
+def test_only_the_stages_that_a_target_needs() -> None:
+    _, stages = split(
+        parse(
+            "FROM a AS Base\nFROM base AS tool\nFROM x AS lone\nFROM y\nCOPY --from=tool a b\n"
+            "FROM z AS end\nCOPY --from=3 a b\nCOPY --from=busybox a b\nFROM end"
+        )
+    )
+    assert needed(stages, "") == [0, 1, 3, 4, 5]
+    assert needed(stages, "Lone") == [2]
+    assert needed(stages, "1") == [0, 1]
+    with pytest.raises(NotFound, match='target stage "nope" could not be found'):
+        needed(stages, "nope")
+
+
+def test_arguments_have_their_scopes() -> None:
+    arguments = BuildArguments({"given": "g", "HTTP_PROXY": "p", "odd": "o", "bare": None})
+    for name, default in declared(read('ARG version=1 given="x y" open'), "\\"):
+        arguments.declare_global(name, default)
+    assert arguments.for_from() == {"version": "1", "given": "g"}
+    assert arguments.beside({}) == {"HTTP_PROXY": "p"}
+    for name, default in declared(read("ARG version own=${version} bare=b"), "\\"):
+        arguments.declare(name, default)
+    assert arguments.beside({"own": "by ENV"}) == {"HTTP_PROXY": "p", "version": "1"}
+    assert arguments.unused() == ["odd"]
+    assert not arguments.in_history("HTTP_PROXY")
+    arguments.next_stage()
+    assert arguments.beside({}) == {"HTTP_PROXY": "p"}
