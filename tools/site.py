@@ -31,7 +31,7 @@ MENU: dict[str, tuple[str, ...]] = {
     "First steps": ("installation", "tutorial/en", "tutorial/zh", "moving-from-docker", "troubleshooting"),
     GUIDES: (
         "command-line", "daemon", "networks", "firewall", "volumes", "storage", "logging", "registry",
-        "sandboxes", "egress", "without-root", "python",
+        "building", "sandboxes", "egress", "without-root", "python",
     ),
     "Reference": (
         "reference/commands", "reference/sampand", "reference/events", "reference/errors", "compatibility",

@@ -126,7 +126,7 @@ def test_what_docker_has_and_we_do_not_is_refused_by_name(daemon: Daemon) -> Non
             assert (answer.status, answer.message) == (501, "plugins are not offered yet"), one.name
         else:
             assert answer.status == 503 and "not a swarm manager" in answer.message, one.name
-    for method, target in (("POST", "/build"), ("POST", "/session")):
+    for method, target in (("POST", "/session"), ("POST", "/grpc")):
         answer = daemon.api(method, target)
         assert answer.status == 501 and answer.message.endswith("not offered yet"), target
 

@@ -26,6 +26,7 @@ ALWAYS = {400, 500, 501, 503}
 # Operations of ours, which Docker does not have, and those that dockerd has for people who debug it.
 OURS = {
     *("GET /debug/stacks", "GET /debug/vars", "POST /exec/{id}/kill", "POST /sampan/check"),
+    "POST /build/cancel",  # which dockerd has, and its description has not
     *(f"{method} /{kind}/{{id}}/egress" for method in ("GET", "PUT") for kind in ("containers", "networks")),
     *(f"GET /{kind}/{{id}}/egress/log" for kind in ("containers", "networks")),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.api.routes import (
     archive,
     attaching,
+    building,
     check,
     committing,
     containers,
@@ -47,6 +48,7 @@ def router() -> Router:
         disk_usage,
         check,
         debug,
+        building,
         unoffered,
     )
     return Router(module.routes for module in modules)

@@ -11,10 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_BUILD = "images are not built here yet; build with Docker or buildah, then load the image or pull it"
+_BUILD = "BuildKit is not offered; `build` is the classic builder"
 _SWARM = "Swarm is not offered: Sampan runs containers on one machine"
 ABSENT = {
-    **dict.fromkeys(("bake", "build", "buildx"), _BUILD),
+    **dict.fromkeys(("bake", "buildx"), _BUILD),
     **dict.fromkeys(("config", "node", "secret", "service", "stack", "swarm"), _SWARM),
     "compose": "install docker's plugin compose, or use docker-compose with DOCKER_HOST",
     "plugin": "the engine takes no plugins",

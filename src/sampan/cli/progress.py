@@ -28,7 +28,8 @@ def show_progress(messages: Iterable[dict[str, Any]], fd: int = 1, quiet: bool =
         problem = message.get("errorDetail") or message.get("error")
         if problem:
             text = problem.get("message", "") if isinstance(problem, dict) else str(problem)
-            raise CommandError(text)
+            code = problem.get("code") if isinstance(problem, dict) else None
+            raise CommandError(text, code if isinstance(code, int) and 0 < code < 256 else None)
         if quiet or "aux" in message:
             continue
         _show(message, fd, terminal, lines)

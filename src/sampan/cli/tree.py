@@ -10,6 +10,7 @@ TOP: dict[str, tuple[str, str]] = {
     "images": ("images", "List images"),
     "version": ("version", "Show the Sampan version information"),
     "info": ("info", "Display system-wide information"),
+    "build": ("build", "Build an image from a Dockerfile"),
     "attach": ("attach", "Attach local standard input, output, and error streams to a running container"),
     "commit": ("commit", "Create a new image from a container's changes"),
     "cp": ("cp", "Copy files/folders between a container and the local filesystem"),
@@ -56,7 +57,7 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     # group -> (summary, {subcommand: module, or "module:key" where the module serves several})
-    "builder": ("Manage the build cache", {"prune": "prune:builder prune"}),
+    "builder": ("Manage the build cache", {"build": "build", "prune": "prune:builder prune"}),
     "checkpoint": (
         "Manage checkpoints",
         {
@@ -116,6 +117,7 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "image": (
         "Manage images",
         {
+            "build": "build",
             "history": "history",
             "import": "import_",
             "inspect": "inspect:image inspect",

@@ -110,11 +110,11 @@ def _directives(lines: list[str]) -> tuple[str, int]:
         if match is None or name not in _DIRECTIVES:
             break
         if name in seen:
-            raise _wrong(at + 1, f"only one {name} parser directive can be used")
+            raise wrong(at + 1, f"only one {name} parser directive can be used")
         seen[name] = match[2]
     escape = seen.get("escape", "\\")
     if escape not in ("\\", "`"):
-        raise _wrong(len(seen), f"invalid escape token '{escape}' does not match ` or \\")
+        raise wrong(len(seen), f"invalid escape token '{escape}' does not match ` or \\")
     return escape, len(seen)
 
 
@@ -128,27 +128,27 @@ def read(text: str, line: int = 1, escape: str = "\\") -> Instruction:
     parts = text.split(None, 1)
     keyword, rest = parts[0].upper(), parts[1].strip() if len(parts) > 1 else ""
     if keyword not in KEYWORDS:
-        raise _wrong(line, f"unknown instruction: {parts[0]}")
+        raise wrong(line, f"unknown instruction: {parts[0]}")
     flags: dict[str, str] = {}
     if keyword in _FLAGS or keyword in _BUILDKIT_FLAGS:
         given, rest = _split_flags(rest)
         for flag in given:
             name, equals, value = flag[2:].partition("=")
             if name in _BUILDKIT_FLAGS.get(keyword, ()):
-                raise _wrong(line, f"{keyword}: the option --{name} {_BUILDKIT}")
+                raise wrong(line, f"{keyword}: the option --{name} {_BUILDKIT}")
             if name not in _FLAGS.get(keyword, ()):
-                raise _wrong(line, f"{keyword}: unknown flag: {name}")
+                raise wrong(line, f"{keyword}: unknown flag: {name}")
             if name in flags:
-                raise _wrong(line, f"{keyword}: duplicate flag specified: {name}")
+                raise wrong(line, f"{keyword}: duplicate flag specified: {name}")
             if not equals:
-                raise _wrong(line, f"{keyword}: missing a value on flag: {name}")
+                raise wrong(line, f"{keyword}: missing a value on flag: {name}")
             flags[name] = value
     if keyword == "ONBUILD" and rest:
         read(rest, line, escape)
     elif keyword in ("ADD", "COPY", "RUN") and json_list(rest) is None and _HEREDOC.search(rest):
-        raise _wrong(line, f"{keyword}: a here-document (<<) {_BUILDKIT}")
+        raise wrong(line, f"{keyword}: a here-document (<<) {_BUILDKIT}")
     if not rest and keyword not in ("CMD", "ENTRYPOINT"):
-        raise _wrong(line, f"{keyword} requires {_WANTED.get(keyword, 'at least one argument')}")
+        raise wrong(line, f"{keyword} requires {_WANTED.get(keyword, 'at least one argument')}")
     return Instruction(keyword, rest, flags, text, line)
 
 
@@ -166,7 +166,8 @@ _WANTED = {
 }
 
 
-def _wrong(line: int, message: str) -> InvalidParameter:
+def wrong(line: int, message: str) -> InvalidParameter:
+    """The error of a line."""
     return InvalidParameter(f"dockerfile parse error on line {line}: {message}")
 
 

@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Callable, Mapping
 
-from sampan.dockerfile.parsing import Instruction, json_list
+from sampan.dockerfile.parsing import Instruction, json_list, wrong
 from sampan.dockerfile.substitution import Words
 from sampan.errors import InvalidParameter
 from sampan.oci.image import Healthcheck, ImageConfig
@@ -50,6 +50,26 @@ class Settings:
         """
         handler = HANDLERS[instruction.keyword]
         return handler(self, instruction, Words(environment, self._escape))
+
+    @staticmethod
+    def check(instruction: Instruction, escape: str) -> None:
+        """Find what is malformed whatever its variables come to, before anything is done.
+
+        Raises:
+            InvalidParameter: with the line's number.
+        """
+        try:
+            if instruction.keyword in ("ENV", "LABEL"):
+                pairs(instruction.keyword, instruction.rest, escape)
+            elif instruction.keyword in ("HEALTHCHECK", "ONBUILD", "SHELL"):
+                Settings(ImageConfig(), escape).apply(instruction, {})
+            elif instruction.keyword in ("ADD", "COPY") and len(instruction.words()) < 2:
+                raise InvalidParameter(
+                    f"{instruction.keyword} requires at least two arguments, but only one was provided."
+                    " Destination could not be determined"
+                )
+        except InvalidParameter as error:
+            raise wrong(instruction.line, error.message) from None
 
     # --- the command ---
 

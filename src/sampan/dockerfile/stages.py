@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from sampan.dockerfile.parsing import Dockerfile, Instruction
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import InvalidParameter
 
 
 @dataclass(slots=True)
@@ -79,11 +79,11 @@ def needed(stages: list[Stage], target: str) -> list[int]:
     """The stages to build, in their order, so that `target` (the last when empty) can be.
 
     Raises:
-        NotFound: there is no such stage.
+        InvalidParameter: there is no such stage.
     """
     last = find(stages, target, len(stages)) if target else len(stages) - 1
     if last is None:
-        raise NotFound(f'target stage "{target}" could not be found')
+        raise InvalidParameter(f'target stage "{target}" could not be found')
     wanted: set[int] = set()
     todo = [last]
     while todo:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,6 +199,9 @@ class Core:
         self.background: set[asyncio.Task[Any]] = set()
         self._unwritten: set[str] = set()  # ids of what waits for room on the disk
         self.pruning: set[str] = set()  # the kinds of objects that are being pruned
+        self.builds: dict[str, Callable[[], None]] = {}  # by id: what ends a build that is under way
+        self.build_roots: set[str] = set()  # file systems in the driver's care that builds fill
+        self.build_images: Counter[str] = Counter()  # ids of images that builds stand on
         self.leaving = False  # the daemon ends: what ends now is started again by the next one
 
     # --- places ---

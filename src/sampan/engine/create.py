@@ -46,6 +46,7 @@ async def create(
     platform: Platform | None = None,
     caller: mountpoints.Caller | None = None,
     networks: dict[str, EndpointSettings] | None = None,
+    temporary: bool = False,
 ) -> tuple[Live, list[str]]:
     """Make a container.
 
@@ -56,6 +57,7 @@ async def create(
         platform: what the image must be for, when that matters.
         caller: uid and gid of who asks, where they are known.
         networks: the networks to be in, where that is said; else the one of the network mode.
+        temporary: the next daemon removes it, should this one not come to that.
 
     Returns:
         The container, and warnings for the user.
@@ -83,6 +85,7 @@ async def create(
         path=path,
         args=args,
         driver=core.driver.name,
+        to_be_removed=temporary,
     )
     try:
         warnings = _complete(core, container)

@@ -39,6 +39,8 @@ class Engine(Core):
         for live in self.containers.values():
             if live.restart is not None:
                 live.restart.cancel()  # its state says `restarting`: the next daemon starts it
+        for end_build in list(self.builds.values()):
+            end_build()
         await health.leave(self)
         if shutdown_containers:
             await self._stop_containers()

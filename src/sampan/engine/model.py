@@ -360,6 +360,6 @@ class Container:
     sandbox_key: str = ""
     restart_count: int = 0
     stopped_by_user: bool = False
-    to_be_removed: bool = False  # a forced removal has begun
+    to_be_removed: bool = False  # a forced removal has begun, or will come: the next daemon sees to it
     links: dict[str, str] = field(default_factory=dict)  # on the default bridge: alias to container id
     linked_environment: list[str] = field(default_factory=list)  # what those set at this run

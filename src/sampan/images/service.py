@@ -6,6 +6,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 from sampan.database import Database
 from sampan.errors import InvalidParameter
 from sampan.images.check import Check, Counts, Finding
-from sampan.images.committing import Commit, commit_image
+from sampan.images.committing import Commit, adopt_step, commit_image, find_step
 from sampan.images.downloads import Cancellation, Downloads
 from sampan.images.errors import AmbiguousImage, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded, check_platform
@@ -446,7 +447,7 @@ class ImageService:
         return _tag_name(text, "refusing to create a tag with a digest reference")
 
     def commit(
-        self, snapshot: Snapshot, parent_id: str, commit: Commit, name: Reference | None = None
+        self, snapshot: Snapshot | None, parent_id: str, commit: Commit, name: Reference | None = None
     ) -> str:
         """Make an image of what a container has changed; see `sampan.images.committing`.
 
@@ -457,6 +458,36 @@ class ImageService:
         if name is not None:
             self._notify("tag", self.resolve(image_id), name.familiar)
         return image_id
+
+    def find_step(self, parent_id: str, commit: Commit, sources: Names | None) -> str | None:
+        """The image that this step on top of a parent would make, when there is one already.
+
+        Args:
+            parent_id: empty for a step that stands on nothing.
+            sources: ids of the images whose steps alone count, wherever they were made; None for all here.
+        """
+        found = find_step(self._records, parent_id, commit)
+        if sources is None:
+            return found
+        for source in sources:
+            if found is not None and found in self._with_ancestors(source):
+                return found
+            adopted = adopt_step(self._records, source, parent_id, commit)
+            if adopted is not None:
+                return adopted
+        return None
+
+    def _with_ancestors(self, image_id: str) -> set[str]:
+        found: set[str] = set()
+        while image_id and image_id not in found:
+            found.add(image_id)
+            image = self._records.get(image_id)
+            image_id = image.parent if image is not None else ""
+        return found
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A directory for a block of code, beside the images; a crash's are cleared at the next start."""
+        return self._records.content.scratch()
 
     def add_builtin(self, archive: bytes) -> bool:
         """Load an archive into a store that was never used; a built-in image that was removed stays away.

@@ -35,6 +35,10 @@ class WebFile:
             raise RegistryUnreachable(f'Get "{shown(self._answer.url)}": unexpected EOF')
         return data
 
+    def header(self, name: str) -> str:
+        """A header's value, "" when it is not there."""
+        return self._answer.header(name)
+
     def close(self) -> None:
         """Let go of the connection."""
         self._answer.close()

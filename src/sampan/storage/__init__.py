@@ -6,7 +6,7 @@
 
 from sampan.storage.driver import ADDED, DELETED, MODIFIED, Change, Driver, PreparedLayer, Snapshot
 from sampan.storage.errors import DriverError, InvalidArchive, InvalidLayer, NoSuchLayer, ParentNeeded
-from sampan.storage.export import archive_path, export_tar
+from sampan.storage.export import archive_path, export_tar, write_path, write_tree
 from sampan.storage.extraction import extract
 from sampan.storage.limits import Limits
 from sampan.storage.opening import open_driver
@@ -29,4 +29,6 @@ __all__ = [
     "export_tar",
     "extract",
     "open_driver",
+    "write_path",
+    "write_tree",
 ]

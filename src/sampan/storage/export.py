@@ -83,11 +83,12 @@ def archive_path(root: int, path: str, name: str, out: BinaryIO) -> None:
         OSError: there is no such file.
     """
     writer = TarWriter(out)
-    _write_path(writer, root, path, os.fsencode(name))
+    write_path(writer, root, path, os.fsencode(name))
     writer.close()
 
 
-def _write_path(writer: TarWriter, root: int, path: str, name: bytes) -> None:
+def write_path(writer: TarWriter, root: int, path: str, name: bytes) -> None:
+    """As `archive_path`, without the end mark."""
     handle = beneath.open_path(root, path, _LOOK, nofollow_last=True)
     try:
         info = os.fstat(handle)

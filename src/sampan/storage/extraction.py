@@ -29,6 +29,8 @@ def extract(
     *,
     owner: tuple[int, int] | None = None,
     keep_kinds: bool = False,
+    devices: bool = True,
+    compressed: bool = True,
 ) -> None:
     """Unpack an archive, compressed or not, into a directory.
 
@@ -38,6 +40,8 @@ def extract(
         stream: the archive; it is read to its end.
         owner: uid and gid of all that is written; None for those that the archive says.
         keep_kinds: refuse to put a file where a directory is, and the other way round.
+        devices: whether device nodes may be made.
+        compressed: whether the archive may be.
 
     Raises:
         InvalidArchive: the archive is broken, leaves the directory, or is refused by `keep_kinds`.
@@ -45,19 +49,22 @@ def extract(
             being written is taken away again; what came before it stays, as in Docker.
     """
     try:
-        _, plain = decompressed(stream, _EVERYTHING)
-        _Extractor(root, directory, owner, keep_kinds).run(plain)
+        plain = decompressed(stream, _EVERYTHING)[1] if compressed else stream
+        _Extractor(root, directory, owner, keep_kinds, devices).run(plain)
     except InvalidLayer as error:
         raise InvalidArchive(error.message) from error
 
 
 class _Extractor(Unpacker):
-    def __init__(self, root: int, directory: str, owner: tuple[int, int] | None, keep_kinds: bool) -> None:
+    def __init__(
+        self, root: int, directory: str, owner: tuple[int, int] | None, keep_kinds: bool, devices: bool
+    ) -> None:
         super().__init__(root, None, _EVERYTHING)
         self._directory_name = directory.rstrip("/")
         self._prefix = os.fsencode(directory).strip(b"/")
         self._owner = owner
         self._keep_kinds = keep_kinds
+        self._devices = devices
 
     def _member(self, member: Member, source: Source) -> None:
         name = self._inside(member.name)
@@ -67,6 +74,8 @@ class _Extractor(Unpacker):
         if member.kind == tar_reader.LINK:
             member.link = self._below(self._inside(member.link, f'invalid hardlink "{os.fsdecode(name)}": '))
         member.name = self._below(name)
+        if not self._devices and member.kind in (tar_reader.CHARACTER, tar_reader.BLOCK_DEVICE):
+            raise InvalidLayer(f'"{os.fsdecode(name)}" is a device, which cannot be here')
         if self._owner is not None:
             member.uid, member.gid = self._owner
         if self._keep_kinds:

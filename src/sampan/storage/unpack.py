@@ -164,12 +164,12 @@ class Unpacker:
                 if size:
                     padded = size + -size % 512
                     data = source.view(padded)
-                    if len(data) < padded:
+                    if len(data) < size:  # the last padding may be missing: docker's client leaves it out
                         raise InvalidLayer("the archive ends in the middle of a file")
                     tar_reader.write_all(fd, memoryview(data)[:size])
             else:
                 source.copy_to(fd, size)
-                source.skip(-size % 512)
+                source.exact(-size % 512)
             # Owner and mode are right at once unless a umask, an ACL, the directory's group or the owner's
             # number says otherwise; that is the same for all files of a directory and a mode.
             if parent != self._made_in:

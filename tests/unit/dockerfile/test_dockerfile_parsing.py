@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sampan.dockerfile import BuildArguments, Words, declared, needed, parse, read, split
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import InvalidParameter
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_only_the_stages_that_a_target_needs() -> None:
     assert needed(stages, "") == [0, 1, 3, 4, 5]
     assert needed(stages, "Lone") == [2]
     assert needed(stages, "1") == [0, 1]
-    with pytest.raises(NotFound, match='target stage "nope" could not be found'):
+    with pytest.raises(InvalidParameter, match='target stage "nope" could not be found'):
         needed(stages, "nope")
 
 

@@ -21,7 +21,7 @@ async def check(request: Request) -> Response:
     """Look for what is broken, and set it right when asked to."""
     engine: Engine = request.engine
     repair = request.query.flag("repair")
-    users, containers = users_of(engine), set(engine.containers)
+    users, containers = users_of(engine), {*engine.containers, *engine.build_roots}
 
     def work(tell: Progress) -> None:
         found: list[Finding] = []

@@ -1,4 +1,4 @@
-"""`GET /system/df`: the disk that images, containers and volumes take, and `POST /build/prune`."""
+"""`GET /system/df`: the disk that images, containers and volumes take."""
 
 from __future__ import annotations
 
@@ -54,9 +54,3 @@ def _volumes(engine: Engine) -> list[dict[str, Any]]:
         }
         for volume in engine.volumes.list()
     ]
-
-
-@routes.post("/build/prune")
-async def prune_build_cache(_: Request) -> Response:
-    """There is no build cache, so there is nothing to remove: clients ask when they prune everything."""
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})

@@ -30,6 +30,7 @@ def users_of(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
         for live in engine.containers.values()
         for image in {live.container.image_id, *(point.image_id for point in live.container.mounts)}
     ]
+    known += [(image, "of a build", True) for image in engine.build_images]
     return lambda image_id: [(owner, running) for image, owner, running in known if image == image_id]
 
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from sampan.engine import Engine
 from sampan.errors import SampanError
 from sampan.http import Request, Response, dump_json, stream
 from sampan.storage.tar_reader import Readable
@@ -19,6 +20,44 @@ _STALE_BEYOND = 256
 
 class ClientLeft(SampanError):
     """Nobody reads the messages any more; the work that tells them ends here."""
+
+
+async def coroutine_response(
+    work: Callable[[Progress], Awaitable[None]], request: Request, cancel: Callable[[], None]
+) -> Response:
+    """As `progress_response`, for a coroutine; the function it is passed takes calls from any thread.
+
+    Args:
+        work: goes on to its own end when the client goes away.
+        cancel: called then.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    def put(message: dict[str, Any]) -> None:
+        if queue.qsize() < _STALE_BEYOND or "progressDetail" not in message:
+            queue.put_nowait(message)
+
+    def tell(message: dict[str, Any]) -> None:
+        loop.call_soon_threadsafe(put, message)
+
+    async def run() -> None:
+        try:
+            await work(tell)
+        finally:
+            loop.call_soon_threadsafe(queue.put_nowait, None)
+
+    engine: Engine = request.engine
+    task = engine.spawn(asyncio.create_task(run(), name="build"))
+    watch = _watch(request, cancel)
+    task.add_done_callback(lambda _done: watch.cancel())
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody asks for it
+    try:
+        first = await queue.get()
+    except asyncio.CancelledError:
+        cancel()
+        raise
+    return await _streamed(first, queue, task)
 
 
 async def progress_response(
@@ -69,8 +108,18 @@ async def progress_response(
     except asyncio.CancelledError:
         left.set()
         raise
+    return await _streamed(first, queue, task, left.set)
+
+
+async def _streamed(
+    first: dict[str, Any] | None,
+    queue: asyncio.Queue[dict[str, Any] | None],
+    work: Awaitable[None],
+    close: Callable[[], None] = lambda: None,
+) -> Response:
+    """The answer made of messages up to None, and the error that `work` ends with."""
     if first is None:
-        await task
+        await asyncio.shield(work)
 
     async def lines() -> AsyncIterator[bytes]:
         message = first
@@ -79,11 +128,15 @@ async def progress_response(
                 yield _line(message)
                 message = await queue.get()
             try:
-                await task
+                await asyncio.shield(work)
             except (SampanError, OSError) as error:
-                yield _line({"errorDetail": {"message": str(error)}, "error": str(error)})
+                detail: dict[str, Any] = {"message": str(error)}
+                code = getattr(error, "code", None)
+                if isinstance(code, int):  # of the command that failed
+                    detail = {"code": code, **detail}
+                yield _line({"errorDetail": detail, "error": str(error)})
         finally:
-            left.set()
+            close()
 
     return stream(lines())
 

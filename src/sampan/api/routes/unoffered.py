@@ -8,10 +8,8 @@ from sampan.http import Request, Response, Routes, json_response
 routes = Routes()
 
 _UNOFFERED = (
-    ("POST", "/build", "building images"),
-    ("POST", "/build/cancel", "building images"),
-    ("POST", "/session", "building images"),
-    ("POST", "/grpc", "building images"),
+    ("POST", "/session", "BuildKit"),
+    ("POST", "/grpc", "BuildKit"),
     ("POST", "/plugins/pull", "plugins"),
     ("POST", "/plugins/create", "plugins"),
     ("GET", "/plugins/privileges", "plugins"),

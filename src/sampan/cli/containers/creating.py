@@ -82,23 +82,26 @@ _PROXIES = {
 }
 
 
-def _proxies(app: App, body: dict[str, Any]) -> None:
-    """Give the container the proxies of docker's config.json: those of this daemon, else the default ones.
-
-    A variable that the user sets, or unsets, is left alone.
-    """
+def proxies_of(app: App) -> dict[str, str]:
+    """The variables for the proxies of docker's config.json: those of this daemon, else the default ones."""
     proxies = app.config.get("proxies") or {}
+    config = proxies.get(app.client.host.url) or proxies.get("default") or {}
+    return {
+        name: config[member]
+        for variable, member in _PROXIES.items()
+        if config.get(member)
+        for name in (variable, variable.lower())
+    }
+
+
+def _proxies(app: App, body: dict[str, Any]) -> None:
+    """Give the container the user's proxies; a variable that the user sets, or unsets, is left alone."""
+    proxies = proxies_of(app)
     if not proxies:
         return
-    config = proxies.get(app.client.host.url) or proxies.get("default") or {}
     env = body.get("Env") or []
     given = {pair.partition("=")[0] for pair in env}
-    for variable, member in _PROXIES.items():
-        if config.get(member):
-            for name in (variable, variable.lower()):
-                if name not in given:
-                    env.append(f"{name}={config[member]}")
-    body["Env"] = env
+    body["Env"] = env + [f"{name}={value}" for name, value in proxies.items() if name not in given]
 
 
 def _lacks_image(detail: str) -> bool:

@@ -36,20 +36,32 @@ def archive_of(path: str, name: str) -> Iterator[bytes]:
             if at == path:
                 raise
             continue  # gone meanwhile
-        yield from _member(at, inside, info, seen)
+        yield from member_of(at, inside, info, seen)
         if stat.S_ISDIR(info.st_mode):
             children = sorted(os.listdir(at), reverse=True)
             stack += [(os.path.join(at, child), f"{inside.rstrip('/')}/{child}") for child in children]
     yield bytes(1024)
 
 
-def _member(at: str, name: str, info: os.stat_result, seen: dict[tuple[int, int], str]) -> Iterator[bytes]:
+def member_of(
+    at: str,
+    name: str,
+    info: os.stat_result,
+    seen: dict[tuple[int, int], str],
+    owner: tuple[int, int] | None = None,
+) -> Iterator[bytes]:
+    """One file's header and data; for a directory the header alone.
+
+    Args:
+        seen: names by device and inode of files with several links; it is added to.
+        owner: uid and gid, when they are not to be the file's own.
+    """
     kind = _KINDS.get(stat.S_IFMT(info.st_mode))
     if kind is None:
         return
     member = tarfile.TarInfo(name)
     member.type, member.mode = kind, stat.S_IMODE(info.st_mode)
-    member.uid, member.gid = info.st_uid, info.st_gid
+    member.uid, member.gid = owner or (info.st_uid, info.st_gid)
     seconds, fraction = divmod(info.st_mtime_ns, 1_000_000_000)
     member.mtime = seconds
     records: dict[str, str] = {}
@@ -89,6 +101,13 @@ def _member(at: str, name: str, info: os.stat_result, seen: dict[tuple[int, int]
         yield bytes(-member.size % 512)
     finally:
         os.close(fd)
+
+
+def text_member(name: str, text: bytes) -> bytes:
+    """A small file that is only a text of ours."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(text), 0o600
+    return _head(member) + text + bytes(-len(text) % 512)
 
 
 def _head(member: tarfile.TarInfo) -> bytes:

@@ -1,0 +1,217 @@
+"""One build: the stages of a Dockerfile, step by step, each step an image on top of the one before.
+
+The order, the words told meanwhile and what history says are those of Docker's classic builder; other than
+there, stages that the target does not need are left out, and COPY and ADD take --chmod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from pathlib import Path
+
+from sampan.building.bases import Bases
+from sampan.building.context import Context
+from sampan.building.ending import Ending
+from sampan.building.filling import Filling
+from sampan.building.options import BuildOptions
+from sampan.building.output import Output, short
+from sampan.building.running import Runner
+from sampan.building.state import State
+from sampan.building.steps import Steps
+from sampan.dockerfile import (
+    HANDLERS,
+    BuildArguments,
+    Instruction,
+    Settings,
+    Stage,
+    Words,
+    declared,
+    find,
+    needed,
+    parse,
+    read,
+    split,
+)
+from sampan.engine import Core
+from sampan.engine.core import in_thread
+from sampan.errors import InvalidParameter, NotFound
+from sampan.images import Image
+from sampan.oci.image import ImageConfig
+from sampan.oci.platforms import from_text
+
+
+class Build:
+    """A build under way.
+
+    Args:
+        context: the files that COPY and ADD take.
+        scratch: a directory for what is downloaded.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        options: BuildOptions,
+        context: Context,
+        scratch: Path,
+        output: Output,
+        ending: Ending,
+    ) -> None:
+        self._core = core
+        self._options = options
+        self._output = output
+        self._ending = ending
+        self._arguments = BuildArguments(options.arguments)
+        self._bases = Bases(core, options, output, ending)
+        runner = Runner(core, output, ending, options.remove, options.force_remove)
+        self._steps = Steps(core, output, ending, runner)
+        self._filling = Filling(core, self._steps, self._other_image, context, scratch, output, ending)
+        self._stages: list[Stage] = []
+        self._built: dict[int, str] = {}
+        self._escape = "\\"
+        self._number = self._total = 0
+
+    async def run(self, text: bytes) -> str:
+        """Build what a Dockerfile says; the image's id.
+
+        Raises:
+            SampanError: it cannot be; the steps that worked stay, as the cache of the next build.
+        """
+        options = self._options
+        dockerfile = parse(text)
+        self._escape = dockerfile.escape
+        arguments, self._stages = split(dockerfile)
+        wanted = needed(self._stages, options.target)
+        for instruction in dockerfile.instructions:
+            Settings.check(instruction, self._escape)
+        self._total = len(arguments) + len(options.labels)
+        self._total += sum(1 + len(self._stages[at].instructions) for at in wanted)
+        if options.cache_from:
+            self._steps.cache_from = await in_thread(self._cache_sources)
+        for instruction in arguments:
+            self._announce(instruction.text)
+            self._declare_global(instruction)
+        image_id = ""
+        for at in wanted:
+            image_id = await self._stage(at, options.labels if at == wanted[-1] else {})
+        unused = self._arguments.unused()
+        if unused:
+            self._output.line(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed")
+        return image_id
+
+    def _cache_sources(self) -> list[str]:
+        found = []
+        for name in self._options.cache_from:
+            with contextlib.suppress(NotFound):  # as in Docker: what is not here cannot help
+                found.append(self._core.images.resolve(name).id)
+        return found
+
+    def _announce(self, text: str) -> None:
+        self._ending.check()
+        self._number += 1
+        self._output.step(self._number, self._total, text)
+
+    def _declare_global(self, instruction: Instruction) -> None:
+        for name, default in declared(instruction, self._escape):
+            words = Words(self._arguments.for_from(), self._escape)
+            self._arguments.declare_global(words.one(name), None if default is None else words.one(default))
+
+    async def _stage(self, at: int, labels: dict[str, str]) -> str:
+        stage = self._stages[at]
+        self._announce(stage.start.text)
+        self._arguments.next_stage()
+        state = await self._begin(at)
+        self._done(state)
+        for instruction in stage.instructions:
+            self._announce(instruction.text)
+            await self._follow(state, instruction)
+            self._done(state)
+        for name, value in sorted(labels.items()):
+            self._announce(f"LABEL {name}={value}")
+            state.config.labels = {**(state.config.labels or {}), name: value}
+            await self._steps.commit(state, f" LABEL {name}={value}")
+            self._done(state)
+        if not state.image_id:
+            raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
+        self._output.result(state.image_id)
+        self._built[at] = state.image_id
+        return state.image_id
+
+    def _done(self, state: State) -> None:
+        self._steps.hold(state.image_id)
+        self._output.line(f" ---> {short(state.image_id)}")
+
+    async def _begin(self, at: int) -> State:
+        stage = self._stages[at]
+        words = Words(self._arguments.for_from(), self._escape)
+        name, wanted = words.one(stage.base), words.one(stage.platform)
+        if not name:
+            raise InvalidParameter(f"base name ({stage.base}) should not be blank")
+        platform = from_text(wanted) if wanted else self._options.platform
+        state = State(at, Settings(ImageConfig(), self._escape), cached=self._options.use_cache)
+        before = None if name.isdecimal() else find(self._stages, name, at)
+        if before is None and name == "scratch":
+            state.platform = platform
+        else:
+            if before is not None:
+                image = await self._image(self._built[before])
+            else:
+                image = await self._bases.image(name, platform)
+            state.image_id = image.id
+            state.settings = Settings(copy.deepcopy(image.config), self._escape)
+        state.complete_path()
+        self._steps.hold(state.image_id)
+        triggers = state.take_triggers()
+        if triggers:
+            self._output.line(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
+        for trigger in triggers:
+            await self._follow(state, read(trigger, escape=self._escape))
+        return state
+
+    async def _image(self, image_id: str) -> Image:
+        return await in_thread(lambda: self._core.images.resolve(image_id))
+
+    async def _other_image(self, at: int, name: str) -> Image:
+        """What `COPY --from` names in a stage: one before it, or an image."""
+        before = find(self._stages, name, at)
+        if before is not None:
+            return await self._image(self._built[before])
+        return await self._bases.image(name, self._options.platform)
+
+    async def _follow(self, state: State, instruction: Instruction) -> None:
+        own = state.environment()
+        given = self._arguments.beside(own)
+        variables = {**given, **own}
+        words = Words(variables, self._escape)
+        keyword = instruction.keyword
+        if keyword == "RUN":
+            hidden = {name for name in given if not self._arguments.in_history(name)}
+            await self._steps.run(state, instruction, given, hidden, self._options.host_config)
+        elif keyword in ("COPY", "ADD"):
+            await self._filling.fill(state, instruction, words)
+        elif keyword == "ARG":
+            await self._steps.commit(state, f" ARG {' '.join(self._declare(instruction, words))}")
+        elif keyword == "MAINTAINER":
+            state.author = instruction.rest
+            await self._steps.commit(state, f" MAINTAINER {state.author}")
+        elif keyword == "WORKDIR":
+            said = state.settings.apply(instruction, variables)
+            await self._filling.make_workdir(state, said)
+        elif keyword in HANDLERS:
+            await self._steps.commit(state, f" {state.settings.apply(instruction, variables)}")
+        else:
+            raise InvalidParameter(f"{keyword} isn't allowed as an ONBUILD trigger")
+
+    def _declare(self, instruction: Instruction, words: Words) -> list[str]:
+        """Take up the arguments of an ARG; what history says of each."""
+        said = []
+        for written, default in declared(instruction, self._escape):
+            name, value = words.one(written), None if default is None else words.one(default)
+            self._arguments.declare(name, value)
+            said.append(name if value is None else f"{name}={value}")
+        return said
+
+    def close(self) -> None:
+        """Let go of the images that it needed."""
+        self._steps.close()

@@ -1,0 +1,118 @@
+"""RUN: a command in an ordinary container of the image so far, and what it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import socket
+import struct
+
+from sampan.building.ending import Ending
+from sampan.building.errors import CommandFailed
+from sampan.building.output import Output, short
+from sampan.engine import Core, Live, create, removal, starting
+from sampan.engine.model import ContainerConfig, HostConfig
+from sampan.runtime import Attachment
+
+_HEADER = struct.Struct(">BxxxI")
+_PIECE_BYTES = 1 << 16
+_LAST_OUTPUT_S = 10.0  # between a command's end and the end of its output
+
+
+class Runner:
+    """The containers of one build's RUN instructions.
+
+    Args:
+        remove, force_remove: see `BuildOptions`.
+    """
+
+    def __init__(self, core: Core, output: Output, ending: Ending, remove: bool, force_remove: bool) -> None:
+        self._core = core
+        self._output = output
+        self._ending = ending
+        self._remove = remove
+        self._force_remove = force_remove
+
+    async def run(self, config: ContainerConfig, host_config: HostConfig) -> Live:
+        """Run a command to its end; the container is still there then, see `dismiss`.
+
+        Raises:
+            CommandFailed: it ended with another code than 0.
+            BuildCancelled: nobody waits any more; the container is gone.
+            SampanError: it could not be started.
+        """
+        live, warnings = await create.create(self._core, None, config, host_config, temporary=True)
+        worked = False
+        try:
+            for warning in warnings:
+                self._output.line(f" ---> [Warning] {warning}")
+            self._output.line(f" ---> Running in {short(live.id)}")
+            await self._to_its_end(live)
+            code = live.container.state.exit_code
+            if code:
+                raise CommandFailed(config.cmd or [], code)
+            worked = True
+        finally:
+            if not worked:
+                await self._after_failure(live)
+        return live
+
+    async def dismiss(self, live: Live) -> None:
+        """The step is done: remove its container, unless it is to be kept."""
+        if not (self._remove or self._force_remove):
+            self._keep(live)
+            return
+        await removal.remove(self._core, live, force=True, volumes=True)
+        self._output.line(f" ---> Removed intermediate container {short(live.id)}")
+
+    async def _after_failure(self, live: Live) -> None:
+        ended = self._ending.is_set
+        if not (ended or self._force_remove):
+            self._keep(live)
+            return
+        await removal.remove(self._core, live, force=True, volumes=True)
+        if not ended:
+            self._output.line(f" ---> Removed intermediate container {short(live.id)}")
+
+    def _keep(self, live: Live) -> None:
+        live.container.to_be_removed = False
+        self._core.write_down(live.container)
+
+    async def _to_its_end(self, live: Live) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        live.parked.append((theirs, Attachment(stdin=False, stdout=True, stderr=True, framed=True)))
+        reader = asyncio.create_task(self._read(ours), name="output of a build")
+        try:
+            await starting.start(self._core, live)
+            waits = [asyncio.ensure_future(one) for one in (live.ended.wait(), self._ending.wait())]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in waits:
+                    one.cancel()
+            self._ending.check()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(reader), _LAST_OUTPUT_S)
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+            ours.close()
+
+    async def _read(self, ours: socket.socket) -> None:
+        """Tell what comes, until the container's side is closed."""
+        loop = asyncio.get_running_loop()
+        decoders = {number: codecs.getincrementaldecoder("utf-8")("replace") for number in (1, 2)}
+        data = b""
+        while piece := await loop.sock_recv(ours, _PIECE_BYTES):
+            data += piece
+            while len(data) >= _HEADER.size:
+                stream, size = _HEADER.unpack_from(data)
+                if len(data) < _HEADER.size + size:
+                    break
+                text = decoders[stream].decode(data[_HEADER.size : _HEADER.size + size])
+                data = data[_HEADER.size + size :]
+                if text:
+                    self._output.command(stream, text)

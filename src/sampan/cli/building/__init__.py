@@ -1,0 +1,1 @@
+"""Build contexts: which local files are sent, and how."""
