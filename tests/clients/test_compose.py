@@ -30,8 +30,8 @@ services:
     restart: unless-stopped
     labels: {tier: front}
   writer:
-    image: busybox
-    command: [sh, -c, "echo hello from writer >/data/page; echo written; exec sleep 1000"]
+    build: {context: ., args: {TEXT: hello from writer}}
+    command: [sh, -c, "cat /text >/data/page; echo written; exec sleep 1000"]
     volumes: ["pages:/data"]
     mem_limit: 64m
 volumes:
@@ -47,6 +47,7 @@ def compose(engine: Engine, busybox: str, tmp_path: Path) -> Compose:
     project = tmp_path / "ahoy"
     project.mkdir()
     (project / "docker-compose.yml").write_text(PROJECT.replace("busybox", busybox))
+    (project / "Dockerfile").write_text(f"FROM {busybox}\nARG TEXT\nRUN echo $TEXT >/text\n")
 
     def run(*words: str, code: int = 0) -> str:
         done = subprocess.run(
@@ -104,8 +105,9 @@ def test_a_project_from_up_to_down(compose: Compose, engine: Engine) -> None:
         assert {one["State"] for those in _project(engine).values() for one in those} == {"exited"}
         compose("start")
     finally:
-        compose("down", "-v", "-t", "0")
+        compose("down", "-v", "-t", "0", "--rmi", "local")
     assert _project(engine) == {}
+    assert engine.api("GET", "/images/ahoy_writer/json").status == 404
     volumes = engine.api.get("/volumes")["Volumes"] or []
     assert not [one for one in volumes if one["Name"] == "ahoy_pages"], json.dumps(volumes)
 
@@ -156,6 +158,7 @@ def test_networks_of_its_own(compose: Compose, engine: Engine, tmp_path: Path) -
         compose("restart", "-t", "0", "store")
         eventually(lambda: answer() == "treasure\n")
     finally:
-        compose("down", "-v", "-t", "0")
+        compose("down", "-v", "-t", "0", "--rmi", "local")
     assert _project(engine) == {}
+    assert engine.api("GET", "/images/ahoy_writer/json").status == 404
     assert not [one for one in engine.api.get("/networks") if one["Name"].startswith("ahoy_")]

@@ -144,6 +144,11 @@ def test_with_a_password(cli: Cli, tmp_path: Path) -> None:
         login = ("login", "-u", USER, "--password-stdin", locked.host)
         cli(*login, stdin=PASSWORD.encode(), env=environment)
         cli("pull", f"{locked.host}/mine:x", env=environment)
+        cli("rmi", f"{locked.host}/mine:x")
+        dockerfile = f"FROM {locked.host}/mine:x\nCMD x".encode()
+        done = cli("build", "-", stdin=dockerfile, env={**environment, "DOCKER_BUILDKIT": "0"})
+        assert "Pulling from mine" in done.out and "Successfully built" in done.out
+        cli("rmi", f"{locked.host}/mine:x", done.out.split()[-1])
 
 
 def test_on_a_narrow_terminal(cli: Cli, registry: Registry, proxy: Proxy) -> None:

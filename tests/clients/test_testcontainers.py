@@ -16,18 +16,19 @@ from support.engine import Engine
 PROGRAM = """
 import json, socket, sys, urllib.request
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.image import DockerImage
 from testcontainers.core.waiting_utils import wait_for_logs
 
-image, volume = sys.argv[1:]
+context, volume = sys.argv[1:]
 script = (
     "mkdir -p /www; echo $GREETING >/www/index; cat /data/file >/www/file; echo serving; "
     "printf 'HTTP/1.0 200 OK\\\\r\\\\n\\\\r\\\\n' >/www/head; "
     "while :; do cat /www/head /www/index /www/file | nc -l -p 8000; done"
 )
+image = DockerImage(path=context, tag="testcontainers:built", buildargs={"GREETING": "ahoy"}).build()
 container = (
-    DockerContainer(image)
+    DockerContainer(str(image))
     .with_exposed_ports(8000)
-    .with_env("GREETING", "ahoy")
     .with_volume_mapping(volume, "/data", "ro")
     .with_command(["sh", "-c", script])
 )
@@ -45,12 +46,15 @@ with container as running:
     code, output = running.exec(["sh", "-c", "echo $GREETING; exit 3"])
     found["exec"] = [code, output.decode()]
     found["logs"] = running.get_logs()[0].decode()
+image.remove()
 print(json.dumps(found))
 """
 
 
 def test_a_service_with_port_environment_and_volume(engine: Engine, busybox: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("from the host\n")
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text(f"FROM {busybox}\nARG GREETING\nENV GREETING=$GREETING\n")
     environment = {
         "DOCKER_HOST": engine.host,
         "TESTCONTAINERS_RYUK_DISABLED": "true",
@@ -59,7 +63,7 @@ def test_a_service_with_port_environment_and_volume(engine: Engine, busybox: str
         "PATH": os.environ["PATH"],
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, busybox, str(tmp_path)],
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "context"), str(tmp_path)],
         env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -67,4 +71,5 @@ def test_a_service_with_port_environment_and_volume(engine: Engine, busybox: str
     assert found["answer"] == "ahoy\nfrom the host\n"
     assert found["exec"] == [3, "ahoy\n"]
     assert "serving" in found["logs"]
+    assert engine.api("GET", "/images/testcontainers:built/json").status == 404
     assert all(one["Id"] != found["id"] for one in engine.api.containers()), "it is removed at the end"

@@ -16,6 +16,7 @@ from sampan.building.ending import Ending
 from sampan.building.filling import Filling
 from sampan.building.options import BuildOptions
 from sampan.building.output import Output, short
+from sampan.building.platforms import platform_arguments
 from sampan.building.running import Runner
 from sampan.building.state import State
 from sampan.building.steps import Steps
@@ -62,7 +63,7 @@ class Build:
         self._options = options
         self._output = output
         self._ending = ending
-        self._arguments = BuildArguments(options.arguments)
+        self._arguments = BuildArguments(options.arguments, platform_arguments(options.platform))
         self._bases = Bases(core, options, output, ending)
         runner = Runner(core, output, ending, options.remove, options.force_remove)
         self._steps = Steps(core, output, ending, runner)

@@ -46,7 +46,7 @@ def fetch(core: Core, url: str, target: str, scratch: Path, output: Output, endi
                 out.write(piece)
                 done += len(piece)
                 detail = {"current": done} if file.length is None else {"current": done, "total": file.length}
-                output.message({"status": "Downloading", "progressDetail": detail})
+                output.message({"id": name or url, "status": "Downloading", "progressDetail": detail})
         place.chmod(0o600)
         modified = file.header("last-modified")
         try:

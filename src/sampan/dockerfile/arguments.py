@@ -39,10 +39,12 @@ class BuildArguments:
 
     Args:
         given: what `--build-arg` says; None for a name without a value.
+        offered: values of arguments that FROM may name at once, and a stage with an ARG without a default.
     """
 
-    def __init__(self, given: Mapping[str, str | None]) -> None:
+    def __init__(self, given: Mapping[str, str | None], offered: Mapping[str, str] | None = None) -> None:
         self._given = dict(given)
+        self._offered = dict(offered or {})
         self._global: dict[str, str | None] = {}
         self._stage: dict[str, str | None] = {}
         self._used: set[str] = set()
@@ -64,11 +66,15 @@ class BuildArguments:
     def _value(self, name: str, default: str | None) -> str | None:
         if name in self._given:
             return self._given[name]
-        return self._global.get(name) if default is None else default
+        if default is not None:
+            return default
+        value = self._global.get(name)
+        return self._offered.get(name) if value is None else value
 
     def for_from(self) -> dict[str, str]:
         """The variables that FROM may name."""
-        values = {name: self._value(name, default) for name, default in self._global.items()}
+        names = {**dict.fromkeys(self._offered), **self._global}
+        values = {name: self._value(name, default) for name, default in names.items()}
         return {name: value for name, value in values.items() if value is not None}
 
     def beside(self, environment: Mapping[str, str]) -> dict[str, str]:

@@ -71,7 +71,7 @@ def parse(data: bytes | str) -> Dockerfile:
     if isinstance(data, bytes):
         if len(data) > LIMIT_BYTES:
             raise InvalidParameter(f"the Dockerfile has more than {LIMIT_BYTES} bytes")
-        data = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        data = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
     lines = [line.removesuffix("\r") for line in data.split("\n")]
     escape, at = _directives(lines)
     continued = re.compile(rf"(?:^|(?<!{re.escape(escape)})){re.escape(escape)}[ \t]*$")

@@ -127,6 +127,17 @@ def test_only_the_stages_that_a_target_needs() -> None:
         needed(stages, "nope")
 
 
+def test_arguments_that_are_offered_want_an_arg() -> None:
+    arguments = BuildArguments({"OS": "given"}, {"ARCH": "amd64", "OS": "linux"})
+    assert arguments.for_from() == {"ARCH": "amd64", "OS": "given"}
+    assert arguments.beside({}) == {}
+    for name, default in (("ARCH", None), ("OS", "default")):
+        arguments.declare(name, default)
+    assert arguments.beside({}) == {"ARCH": "amd64", "OS": "given"}
+    arguments.declare("ARCH", "default")
+    assert arguments.beside({})["ARCH"] == "default"
+
+
 def test_arguments_have_their_scopes() -> None:
     arguments = BuildArguments({"given": "g", "HTTP_PROXY": "p", "odd": "o", "bare": None})
     for name, default in declared(read('ARG version=1 given="x y" open'), "\\"):

@@ -33,6 +33,10 @@ _PLAIN = {
     "shm-size": "shmsize",
     "target": "target",
 }
+# Options of buildx's; docker's own client refuses them, too, when it builds without.
+_BUILDKIT = (
+    *("attest", "build-context", "cache-to", "output", "progress", "provenance", "sbom", "secret", "ssh"),
+)
 _SHOWN_EVERY_BYTES = 512 << 10
 
 
@@ -40,6 +44,9 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     """Send the context and show what comes of it."""
     from sampan.cli.building.source import source_of
 
+    for name in _BUILDKIT:
+        if values.given(name):
+            raise CommandError(f"--{name} needs BuildKit, which is not offered; see docs/building.md")
     id_file = values.text("iidfile")
     if id_file:
         try:
@@ -220,6 +227,7 @@ COMMAND = Command(
         Flag("tag", "list", 'Name of the image, "name:tag"', "t"),
         Flag("target", "string", "Stage to build"),
         Flag("ulimit", "ulimit", "Resource limits"),
+        *(Flag(name, "list", "BuildKit's", hidden=True) for name in _BUILDKIT),
     ),
     run,
     least=1,
