@@ -396,7 +396,8 @@ def fingerprint(netlink: Netlink, name: str, family: int = socket.AF_INET) -> Fi
     """
     table, found = name.encode() + b"\0", []
     for kind, handle, chain in ((_GETCHAIN, 2, 3), (_GETRULE, 3, 2)):
-        request = Message(kind, NLM_F_DUMP, head(family), "list nftables chains and rules")
+        # The kernel gives the rules of this table alone; chains it gives of all.
+        request = Message(kind, NLM_F_DUMP, head(family) + text(1, name), "list nftables chains and rules")
         for _, body in netlink.dump(request):
             members = dict(attributes(body[4:]))
             if body[0] == family and members.get(1) == table:

@@ -186,12 +186,10 @@ def _redirections(addresses: Addresses, published: Iterable[Published]) -> list[
     targets = {target.version: target for target in map(ipaddress.ip_address, addresses)}
     found: list[nftmaps.Entry] = []
     for one in published:
-        at = ipaddress.ip_address(one.host_ip)
-        if not one.proxied and (target := targets.get(at.version)) is not None:
+        if not one.proxied and (target := targets.get(6 if ":" in one.host_ip else 4)) is not None:
             if one.routed:
                 found.append(nftmaps.Admission(one.protocol, target, one.port))
                 continue
-            everywhere = one.host_ip in (ANY, ANY6)
-            place = None if everywhere else at
+            place = None if one.host_ip in (ANY, ANY6) else ipaddress.ip_address(one.host_ip)
             found.append(nftmaps.Redirection(one.protocol, place, one.host_port, target, one.port))
     return list(dict.fromkeys(found))  # a port of a routed network may be asked for twice
