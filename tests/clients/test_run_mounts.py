@@ -42,6 +42,13 @@ def test_a_single_file(cli: Cli, busybox: str, tmp_path: Path) -> None:
     )
 
 
+def test_a_file_is_no_directory(cli: Cli, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("1\n")
+    for source, place in ((tmp_path, "/etc/plain"), (tmp_path / "one", "/etc")):
+        done = cli("run", "--rm", "-v", f"{source}:{place}", busybox, "true", code=125)
+        assert "mount a directory onto a file (or vice-versa)?" in done.err
+
+
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """A directory that is a shared mount of its own (mount_namespaces(7))."""

@@ -199,6 +199,10 @@ def test_host_and_container_see_each_others_changes(
 
 def test_a_container_of_volumes(cli: Cli, busybox: str, fresh: Names, name: Names) -> None:
     """数据卷容器: another container mounts all that the first one has, and both see the same files."""
+    store = name()
+    cli("create", "--name", store, "-v", "/etc", busybox, "true")  # one that is never started
+    assert cli("run", "--rm", "--volumes-from", store, busybox, "cat", "/etc/plain").out == "not a program\n"
+    assert cli("rm", "-v", store).out.strip() == store
     parent, child, one = name(), name(), fresh()
     cli("run", "-d", "--name", parent, "-v", f"{one}:/shared", busybox, "sleep", "60")
     cli("run", "-d", "--name", child, "--volumes-from", parent, busybox, "sleep", "60")
@@ -214,11 +218,9 @@ def test_many_share_one_that_is_filled_once(
     """Containers that start at the same moment all see the whole of what the image has there."""
     one = fresh()
     names = [name() for _ in range(6)]
-    script = "ls /bin | wc -l"
-    for container in names:
-        cli("create", "--name", container, "-v", f"{one}:/bin", busybox, "/bin/busybox", "sh", "-c", script)
+    words = ("-v", f"{one}:/bin", busybox, "/bin/busybox", "sh", "-c", "ls /bin | wc -l")
     with ExitStack() as stack:
-        clients = [stack.enter_context(cli.start("start", "-a", container)) for container in names]
+        clients = [stack.enter_context(cli.start("run", "--name", container, *words)) for container in names]
         counts = {client.communicate(timeout=60)[0].split()[0] for client in clients}
     assert counts == {cli("run", "--rm", busybox, "sh", "-c", "ls /bin | wc -l").out.strip().encode()}
 

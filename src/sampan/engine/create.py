@@ -28,7 +28,7 @@ from sampan.engine.model import (
 from sampan.engine.names import check_name, random_name
 from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
-from sampan.engine.sources import image_of
+from sampan.engine.sources import fill_volumes, image_of
 from sampan.engine.spec import storage_size, validate_host_config
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.images import Image
@@ -222,6 +222,7 @@ def _make(core: Core, container: Container, image: Image) -> None:
         for point in container.mounts:
             if point.type == "volume":
                 _give_volume(core, container, point, undo)
+        fill_volumes(core, container)
         _record(core, container)
         undo.pop_all()
 

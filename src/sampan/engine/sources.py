@@ -107,12 +107,20 @@ class Sources:
         volumes = self._core.volumes
         point.source = str(volumes.hold(point.name, self._holder))
         if "nocopy" not in point.options:
-            owners = None
-            if point.disk_owner:
-                user = self.user()
-                owners = Translation(user.uid, user.gid, *_ids(point.disk_owner, (user.uid, user.gid)))
-            volumes.populate(point.name, self._rootfs, point.destination, owners)
+            self.fill(point)
         return self._part(point, point.source) if point.subpath else point
+
+    def fill(self, point: MountPoint) -> None:
+        """Let a volume that was never used receive what the image has where it will be mounted.
+
+        Raises:
+            SampanError, OSError: it cannot; the volume is as it was.
+        """
+        owners = None
+        if point.disk_owner:
+            user = self.user()
+            owners = Translation(user.uid, user.gid, *_ids(point.disk_owner, (user.uid, user.gid)))
+        self._core.volumes.populate(point.name, self._rootfs, point.destination, owners)
 
     def _ready_image(self, point: MountPoint) -> MountPoint:
         core = self._core
@@ -170,6 +178,30 @@ class Sources:
             raise SampanError(
                 f"{point.destination}: cannot give {point.source} to {ids[0]}:{ids[1]}: {error.strerror}"
             ) from error
+
+
+def fill_volumes(core: Core, container: Container) -> None:
+    """Fill a new container's volumes: others may mount them before it is started, if it ever is.
+
+    What is mounted from elsewhere for those that run is filled by the first of these.
+
+    Raises:
+        SampanError, OSError: one cannot be filled.
+    """
+    points = [
+        point
+        for point in container.mounts
+        if point.type == "volume" and "nocopy" not in point.options and core.volumes.fresh(point.name)
+    ]
+    if not points:
+        return
+    rootfs = core.driver.mount(container.id)
+    try:
+        with Sources(core, container, rootfs) as sources:
+            for point in points:
+                sources.fill(point)
+    finally:
+        core.driver.unmount(container.id)
 
 
 def _is_the_machines(path: str) -> bool:

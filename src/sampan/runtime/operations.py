@@ -137,6 +137,12 @@ def _is_there(root: Root, path: str) -> bool:
     return True
 
 
+_MISMATCH = (
+    "not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check if the "
+    "specified host path exists and is the expected type"
+)
+
+
 @dataclass(slots=True)
 class BindMount:
     """Show a file or directory of the host in the container, its owners mapped if there are `id_mappings`.
@@ -151,16 +157,25 @@ class BindMount:
     id_mappings: IdMappings | None = None
 
     def execute(self, root: Root) -> None:
-        if stat.S_ISDIR(os.stat(self.source).st_mode):
-            target = root.make_directory(self.destination)
-        else:
-            target = root.make_file(self.destination)
+        directory = stat.S_ISDIR(os.stat(self.source).st_mode)
         try:
-            root.bind(self.source, target, self.options)
+            target = (root.make_directory if directory else root.make_file)(self.destination)
+        except NotADirectoryError as error:
+            raise OSError(error.errno, _MISMATCH) from error
+        try:
+            self._bind(root, target, directory)
             if self.options.propagation:
                 root.set_propagation(self.destination, self.options.propagation)
         finally:
             root.close(target)
+
+    def _bind(self, root: Root, target: int, directory: bool) -> None:
+        try:
+            root.bind(self.source, target, self.options)
+        except OSError as error:
+            if directory or not stat.S_ISDIR(os.fstat(target).st_mode):
+                raise
+            raise OSError(error.errno, _MISMATCH) from error
 
     def describe(self) -> str:
         return f"bind {self.source} to {self.destination}{_names(self.options, self.names)}"

@@ -282,6 +282,14 @@ class VolumeService:
             if not self._holders.get(name):
                 mounting.unmount_below(self._root / name)
 
+    def fresh(self, name: str) -> bool:
+        """Whether a volume's own directory may have to be filled still.
+
+        Raises:
+            NotFound: when there is no such volume.
+        """
+        return self._state(name) != _FILLED and not is_mount(self.get(name).options)
+
     def populate(self, name: str, rootfs: str, path: str, owners: Translation | None = None) -> bool:
         """Copy what the image has at `path` into a volume that is empty and was never filled before.
 
