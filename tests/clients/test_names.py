@@ -113,6 +113,9 @@ def test_links_and_new_names(engine: Engine, network: Callable[..., str], up: Up
     db = up("--network", net)
     web = up("--network", net, "--link", f"{db}:store")
     assert texts(ask(netns(engine, web), "store")) == [address(engine, db, net)]
+    found = engine.api.inspect(web)
+    assert found["HostConfig"]["Links"] is None  # as with Docker: those of its networks are shown there
+    assert found["NetworkSettings"]["Networks"][net]["Links"] == [f"{db}:store"]
     renamed = name()
     engine.docker("rename", db, renamed)
     assert texts(ask(netns(engine, web), renamed)) == [address(engine, renamed, net)]

@@ -116,10 +116,7 @@ def _parents(core: Core, container: Container) -> Iterator[tuple[str, Container]
 
 
 def shown(core: Core, container: Container) -> list[str]:
-    """`HostConfig.Links` as inspect has it: `/CHILD:/PARENT/ALIAS`."""
-    if container.host_config.network_mode != _DEFAULT:
-        pairs = map(parse, container.host_config.links or ())
-        return [f"/{target}:/{container.name}/{alias}" for target, alias in pairs]
+    """`HostConfig.Links` as inspect has it, `/CHILD:/PARENT/ALIAS`; links elsewhere are shown there."""
     return [f"/{name}:/{container.name}/{alias}" for alias, name, _ in _children(core, container)]
 
 

@@ -101,7 +101,7 @@ class Linking:
 
     def forget(self, container_id: str) -> None:
         """Close all links of and to a container, before its address can be another's."""
-        if not any(container_id in key for key in self._links):
+        if not any(container_id in key for key in list(self._links)):
             return
         with self._lock:
             for key in [key for key in self._links if container_id in key]:
