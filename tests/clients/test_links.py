@@ -121,6 +121,11 @@ def test_names_follow_a_restart(engine: Engine, up: Up) -> None:
     lines = hosts(engine, web)
     assert [line[0] for line in lines if "db" in line[1:]] == [now]
     assert ["192.0.2.1", "other"] in lines and (before != now or address(engine, taker) != before)
+    engine.docker("network", "disconnect", "bridge", target)
+    up()  # has that address now
+    engine.docker("network", "connect", "bridge", target)
+    now = address(engine, target)
+    assert [line[0] for line in hosts(engine, web) if "db" in line[1:]] == [now]
 
 
 # --- a bridge that keeps its containers apart ---
@@ -157,7 +162,7 @@ def test_a_link_opens_exposed_ports_alone(apart: Daemon) -> None:
 
         def shut(*ways: tuple[str, str, int]) -> None:
             for one, other, port in ways:
-                assert not reaches(own, one, address(own, other), port, wait=0.3), (one, other, port)
+                assert not reaches(own, one, address(own, other), port, wait=0.15), (one, other, port)
 
         listen()
         closed = (

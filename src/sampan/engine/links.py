@@ -155,10 +155,19 @@ def connect(core: Core, container: Container) -> list[tuple[str, str]]:
         )  # fmt: skip
         found += [(address, _called(alias, child)) for address in _addresses(core, theirs)]
         _open(core, container, child)
+    follow(core, container)
+    return found
+
+
+def follow(core: Core, container: Container) -> None:
+    """Let those who are linked to a container have its address on the default bridge, which is a new one.
+
+    Raises:
+        Unavailable: its ports cannot be opened to them.
+    """
     if container.id in core.linked:
         for alias, parent in _parents(core, container):
             _follow(core, parent, alias, container)
-    return found
 
 
 def _called(alias: str, child: Container) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from sampan.engine import endpoints, ports, resolution
+from sampan.engine import endpoints, links, ports, resolution
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.model import Container, EndpointSettings
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, SampanError
@@ -109,6 +109,7 @@ def _plug(core: Core, container: Container, network: Network, settings: Endpoint
     endpoints.note(container, sandbox)
     try:
         resolution.follow(core, container)
+        links.follow(core, container)
     except BaseException:
         with contextlib.suppress(NotFound):  # it ends, and so do all its endpoints
             core.networks.disconnect(container.id, network.id, ports.bindings(core, container))
