@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -39,7 +38,6 @@ from sampan.volumes import VolumeService
 log = logging.getLogger("sampan.daemon")
 
 WORKERS = 16
-SWITCH_S = 0.001  # a fifth of Python's: how long a thread that computes keeps the event loop from its turn
 STOP_GRACE_S = 5.0
 LAST_LOOK_S = 0.05
 M_ARENA_MAX = -8
@@ -68,7 +66,6 @@ class Service:
         settings = self.settings
         loop = asyncio.get_running_loop()
         loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(WORKERS, "work"))
-        sys.setswitchinterval(SWITCH_S)
         kernel.check()
         async with AsyncExitStack() as undo:
             self._handle_signals(loop)
