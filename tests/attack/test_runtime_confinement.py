@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,12 @@ import pytest
 from sampan.linux import syscalls
 from sampan.linux.capabilities import mask
 from sampan.linux.process import parent
-from sampan.runtime import LaunchError
+from sampan.runtime import LaunchError, sealed_steps_program
+from sampan.runtime.bundle import ProcessSpec
+from sampan.runtime.init import Refused
+from sampan.runtime.joining import begin_exec
+from sampan.runtime.targets import Target
+from sampan.runtime.told import BORN, PROGRAM, SEARCHED, TOLD
 from support.bundles import CAPABILITIES, MOUNTS, Box, Runner, alive, eventually, in_box, process
 from support.engine import SOURCE
 
@@ -410,3 +416,59 @@ def test_in_a_chroot_nothing_of_the_host_lies_below_the_root(tmp_path: Path) -> 
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("forged", "answer"),
+    [
+        (TOLD.pack(BORN, 1), "well"),
+        (TOLD.pack(PROGRAM, 0), "tampered"),
+        (TOLD.pack(SEARCHED, 0), "not found in"),
+        (TOLD.pack(0xFFFFFFFF, 7), "Success"),
+        (b"x", "tampered"),
+    ],
+    ids=["birth", "program", "search", "nonsense", "short"],
+)
+def test_what_others_tell_of_an_exec_is_not_believed(forged: bytes, answer: str) -> None:
+    """As a tracer in the container may who takes the channel of a reaper: no other process is followed."""
+    program = sealed_steps_program()
+    before = set(os.listdir("/proc/self/fd"))
+    where = Target([], "", None)
+    newcomer = begin_exec(program, "forged", os.getpid(), where, (0, 1, 2))
+    waiting = newcomer.pid
+    with open(os.pidfd_open(waiting), "rb", buffering=0) as pidfd:
+        channel = _channel_of(waiting, pidfd.fileno())
+    try:
+        os.write(channel, forged)
+        newcomer.go(ProcessSpec(["true"], "/", ["PATH=/usr/bin:/bin"]), None)
+        os.close(channel)
+        try:
+            while not newcomer.hear():
+                pass
+            said = "well"
+        except Refused as error:
+            said = str(error)
+    finally:
+        newcomer.leave()
+        newcomer.kill()
+        newcomer.reap_makers()
+        assert os.waitid(os.P_PID, newcomer.pid, os.WEXITED) is not None
+        os.close(newcomer.pidfd)
+        assert newcomer.report is not None
+        newcomer.report.close()
+        newcomer.close()
+    assert answer in said
+    assert newcomer.pid != 1
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def _channel_of(pid: int, pidfd: int) -> int:
+    """The process's end of its channel, taken from it: of its two sockets the first."""
+    while True:  # what is closed by execve may be there a moment longer
+        sockets = []
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+                    sockets.append(int(number))
+        if len(sockets) == 2:
+            return syscalls.syscall("pidfd_getfd", syscalls.SYS_PIDFD_GETFD, pidfd, min(sockets), 0)

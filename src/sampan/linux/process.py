@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from sampan.linux import procfs, syscalls
@@ -27,6 +28,8 @@ class _CloneArgs(ctypes.Structure):
 
 
 _PF_EXITING = 0x4  # include/linux/sched.h: set before files are closed
+
+_NO_FD = 0x7FFFFFFF
 
 _held = ctypes.PyDLL(None, use_errno=True)
 _held_syscall = _held.syscall
@@ -176,6 +179,18 @@ def close_all_but(kept: Iterable[int], proc: Callable[[], int] = procfs.open_pri
                 except OSError as gone:
                     if gone.errno != errno.EBADF:  # the one that the list was read from
                         raise
+
+
+@cache
+def can_close_ranges() -> bool:
+    """Whether close_range(2) is offered here: it came with kernel 5.9."""
+    try:
+        syscalls.close_range(_NO_FD, _NO_FD)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return False
+    return True
 
 
 def start_time_ticks(pid: int) -> int | None:

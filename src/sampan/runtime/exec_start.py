@@ -14,7 +14,7 @@ import os
 import signal
 import struct
 
-from sampan.linux import syscalls
+from sampan.linux import process, syscalls
 from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.init import Refused
 from sampan.runtime.searching import candidates
@@ -120,8 +120,12 @@ def _close_all_but(steps: Steps, kept: int, first: int, hands: Hands) -> None:
     for low, high in ranges[:-1]:
         steps.call("close_range", low, high, 0, failed=NEXT)
     steps.call("close_range", *ranges[-1], 0, failed=NEXT, zero=done)
+    if process.can_close_ranges():
+        steps.label(done)
+        steps.call("getpid")
+        return
     last = max([*hands.all(), 2])  # and behind it perhaps the terminal's two ends
-    for fd in sorted({0, 1, 2, *hands.all(), last + 1, last + 2}):  # close_range(2) came with kernel 5.9
+    for fd in sorted({0, 1, 2, *hands.all(), last + 1, last + 2}):
         if fd >= first and fd != kept:
             steps.call("close", fd, failed=NEXT)
     steps.label(done)

@@ -10,6 +10,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from sampan.runtime.steps_program import (
     ADDRESS,
@@ -36,13 +37,20 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "faccessat2": (439, 439),
 }  # fmt: skip
 _COLUMN = {"x86_64": 0, "aarch64": 1}
-_STEP = struct.Struct("<11Q")
+_STEP = struct.Struct("<11q")
+_UNUSED = [(0,) * (6 - used) for used in range(7)]
 _PLACE = struct.Struct("<Q")
 _WORD = 0xFFFFFFFFFFFFFFFF
 
 Meaning = Callable[[int], Exception]
 Label = str | int  # a step's name or address
 NEXT = "next"  # goes on with the step that follows, as zero and positive results do
+
+
+@cache
+def _numbers(machine: str) -> dict[str, int]:
+    column = _COLUMN[machine]
+    return {"compare": COMPARE, **{name: numbers[column] for name, numbers in _NUMBERS.items()}}
 
 
 class Steps:
@@ -59,9 +67,7 @@ class Steps:
 
     def __init__(self, machine: str, channel: int, first: bool = True) -> None:
         self._channel = channel
-        column = _COLUMN[machine]
-        self._numbers = {name: numbers[column] for name, numbers in _NUMBERS.items()}
-        self._numbers["compare"] = COMPARE
+        self._numbers = _numbers(machine)
         self._base = ADDRESS if first else ADDRESS + FIRST_BYTES
         self._limit = FIRST_BYTES if first else ROOM_BYTES - FIRST_BYTES
         self._blob = bytearray(FIRST_STEP - ADDRESS if first else 0)
@@ -74,10 +80,9 @@ class Steps:
         self.call("getpid")  # so that a part begins with a step
 
     def data(self, content: bytes) -> int:
-        """Put bytes into the list; their address, a multiple of eight."""
-        self._blob += bytes(-len(self._blob) % 8)
+        """Put bytes into the list; their address, a multiple of eight as all are."""
         address = self._base + len(self._blob)
-        self._blob += content
+        self._blob += content + bytes(-len(content) % 8)
         return address
 
     def room(self, size: int = 8) -> int:
@@ -115,7 +120,6 @@ class Steps:
             failed, zero, positive: the steps that follow. A failure that names none is told, and the end.
             means: what its failure is to the user, by errno.
         """
-        self._blob += bytes(-len(self._blob) % 8)
         place = len(self._blob)
         address = self._base + place
         for waiting in self._next:
@@ -124,20 +128,24 @@ class Steps:
             self._labels[label] = address
             for waiting in self._waiting.pop(label, ()):
                 _PLACE.pack_into(self._blob, waiting, address)
-        fields = [self._numbers[name], *(value & _WORD for value in arguments)]
-        self._blob += _STEP.pack(*fields, *[0] * (7 - len(fields)), store, 0, 0, 0)
+        number = self._numbers[name]
+        self._blob += _STEP.pack(number, *arguments, *_UNUSED[len(arguments)], store, 0, 0, 0)
         self._next, self._names = [], []
+        for target, offset in ((failed, FAILED), (zero, ZERO), (positive, POSITIVE)):
+            if target is NEXT:
+                self._next.append(place + offset)
+            elif target:
+                self._link(place + offset, target)
         if means is not None:
             self.meanings[address] = means
-        for target, offset in ((failed, FAILED), (zero, ZERO), (positive, POSITIVE)):
-            if target == NEXT:
-                self._next.append(place + offset)
-            elif isinstance(target, int) or target in self._labels:
-                known = target if isinstance(target, int) else self._labels[target]
-                _PLACE.pack_into(self._blob, place + offset, known)
-            elif target:
-                self._waiting.setdefault(target, []).append(place + offset)
         return address
+
+    def _link(self, place: int, target: Label) -> None:
+        known = target if isinstance(target, int) else self._labels.get(target)
+        if known is not None:
+            _PLACE.pack_into(self._blob, place, known)
+        else:
+            self._waiting.setdefault(str(target), []).append(place)
 
     def put(self, address: int, number: int) -> None:
         """Change eight bytes of what is in the list already."""
