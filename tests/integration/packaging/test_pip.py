@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -158,6 +159,19 @@ def test_the_script_leaves_nothing_half_made_and_what_is_not_its_own(
     assert "/usr/local/bin/sampan is there" in elsewhere(f"sh {SCRIPT}", code=1, **nothing)
     assert "nothing is removed" in elsewhere(f"sh {SCRIPT} --uninstall", code=1)
     assert (tmp_path / "bin/sampan").read_text() == "somebody else's"
+
+
+def test_the_script_calls_pipx(tmp_path: Path) -> None:
+    """With its own words; without it, it says how to get it. What pipx then does was tried by hand."""
+    path = f"{os.path.dirname(os.path.realpath(sys.executable))}:/bin:{tmp_path}"
+    for name in ("dirname", "uname", "id", "dpkg-query"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/false")
+    way = ("/bin/sh", SCRIPT, "--with", "pipx")
+    if shutil.which("pipx", path=path) is None:
+        assert "apt-get install pipx" in run(*way, PATH=path, code=1)
+    (tmp_path / "pipx").write_text('#!/bin/sh\necho pipx "$@"\n')
+    (tmp_path / "pipx").chmod(0o755)
+    assert f"pipx install --force {ROOT}\n" in run(*way, PATH=f"{tmp_path}:{path}")
 
 
 def test_the_script_does_not_write_to_the_distributions_python(tmp_path: Path) -> None:
