@@ -21,8 +21,6 @@ FILES = (
     "models_containers", "models_resources", "models_volumes", "api_network", "models_networks",
 )  # fmt: skip
 OFFERED_LATER = {
-    "CreateContainerTest::test_create_with_links": "links",
-    "LinkTest::test_remove_link": "links",
     "TestVolumes::test_create_volume_invalid_driver": "volume plugins: refused with 501, not 404",
     "ContainerTest::test_create_with_volume_driver": "volume plugins",
 }
