@@ -120,6 +120,18 @@ def label(text: str) -> str:
     return text
 
 
+def tag(text: str) -> str:
+    """NAME or NAME:TAG of an image."""
+    from sampan.cli.failures import CommandError
+    from sampan.cli.reference import split
+
+    try:
+        split(text)
+    except CommandError as error:
+        raise ValueError(error.message) from None
+    return text
+
+
 def stream(text: str) -> str:
     """stdin, stdout or stderr."""
     if text.lower() not in ("stdin", "stdout", "stderr"):
@@ -338,5 +350,6 @@ CHECKS: dict[str, Callable[[str], Any]] = {
     "stream": stream,
     "swap": swap_size,
     "sysctl": sysctl,
+    "tag": tag,
     "weight-device": weight_device,
 }

@@ -46,7 +46,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
 
     for name in _BUILDKIT:
         if values.given(name):
-            raise CommandError(f"--{name} needs BuildKit, which is not offered; see docs/building.md")
+            raise CommandError(f"--{name} needs BuildKit, which is not offered: leave it out", 125)
     id_file = values.text("iidfile")
     if id_file:
         try:
@@ -77,17 +77,13 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
             with open(id_file, "w", encoding="utf-8") as file:
                 file.write(image_id)
         except OSError as error:
-            raise CommandError(f"writing {id_file}: {(error.strerror or '').lower()}") from None
+            raise CommandError(f"open {id_file}: {(error.strerror or '').lower()}") from None
     return 0
 
 
 def _query(app: App, values: Values) -> dict[str, Any]:
-    from sampan.cli.jsontext import dump
-    from sampan.cli.reference import split
-
-    for tag in values.items("tag"):
-        split(tag)
     from sampan.cli.containers.creating import proxies_of
+    from sampan.cli.jsontext import dump
 
     arguments: dict[str, str | None] = dict(proxies_of(app))
     arguments |= {
@@ -224,7 +220,7 @@ COMMAND = Command(
         Flag("security-opt", "strings", "Security options"),
         Flag("shm-size", "bytes", 'Size of "/dev/shm"'),
         Flag("squash", "bool", "Make one layer of the new ones"),
-        Flag("tag", "list", 'Name of the image, "name:tag"', "t"),
+        Flag("tag", "list", 'Name of the image, "name:tag"', "t", check="tag"),
         Flag("target", "string", "Stage to build"),
         Flag("ulimit", "ulimit", "Resource limits"),
         *(Flag(name, "list", "BuildKit's", hidden=True) for name in _BUILDKIT),

@@ -113,7 +113,7 @@ def of_argument(app: App, path: str, before: list[str], last: str) -> tuple[Valu
         return [], FILES if before else NO_FILES
     if path == "context export":
         return ([], FILES) if before else (contexts(app), NO_FILES)
-    return [], FILES if path in ("import", "load") else NO_FILES
+    return [], FILES if path in ("import", "load", "build") else NO_FILES
 
 
 def _first_is(app: App, path: str, before: list[str]) -> tuple[Values, int]:
@@ -238,6 +238,6 @@ _FILTERS = {
     "builder prune": "until",
 }
 _FILE_FLAGS = frozenset(
-    """add-host-file cidfile config device env-file input label-file output password-file
+    """add-host-file cidfile config device env-file file iidfile input label-file output password-file
     tlscacert tlscert tlskey""".split()
 )
