@@ -40,23 +40,27 @@ def resolver(own: Daemon) -> int:
 
 def test_a_daemon_that_dies_opens_nothing_and_closes_nothing(own: Daemon, world: Outside) -> None:
     first, second, third, *_ = world.addresses
-    world.zone |= {"one.org": [f"A {first}"], "two.org": [f"A {second}"]}
-    one = up(own, world, "one", "allow:one.org,two.org:80-90")
+    six = world.addresses6[:1]  # none on a kernel without IPv6
+    world.zone |= {"one.org": [f"A {first}", *(f"AAAA {it}" for it in six)], "two.org": [f"A {second}"]}
+    own.docker("network", "create", f"--ipv6={'true' if six else 'false'}", "seas")
+    one = up(own, world, "one", "allow:one.org,two.org:80-90", "--network", "seas")
     netns = netns_of(own, one)
     assert texts(ask(netns, "one.org")) == [first]
+    assert texts(ask(netns, "one.org", "AAAA")) == six
     kept = connected(own, one, first)
     with kept:
         pid = own.api.pid(one)
         own.kill9()
-        reach_there = {address: tcp_of(pid, address) for address in (first, second, third)}
-        assert reach_there == {first: "", second: REFUSED, third: REFUSED}
+        reach_there = {address: tcp_of(pid, address) for address in (first, second, third, *six)}
+        assert reach_there == {first: "", second: REFUSED, third: REFUSED, **dict.fromkeys(six, "")}
         assert ask(netns, "two.org").rcode() in (dns.rcode.REFUSED, dns.rcode.SERVFAIL)
         before = len(world.questions)
         assert ask(netns, "secret.evil.org").rcode() == dns.rcode.NXDOMAIN and len(world.questions) == before
         assert tcp_of(pid, second) == REFUSED
         own.start()
         assert echoes(kept)
-    assert tcp(own, one, first) == ""  # the next daemon has taken on what was open
+    for address in (first, *six):
+        assert tcp(own, one, address) == "", "the next daemon has taken on what was open"
     assert tcp(own, one, second) == REFUSED
     assert texts(ask(netns, "two.org")) == [second] and tcp(own, one, second) == ""
     shown = own.api.get(f"/containers/{one}/egress")
@@ -64,10 +68,13 @@ def test_a_daemon_that_dies_opens_nothing_and_closes_nothing(own: Daemon, world:
     assert {(it["Address"], it["Port"], it["LastPort"]) for it in shown["Open"]} == {
         (first, 0, 0),
         (second, 80, 90),
+        *((address, 0, 0) for address in six),
     }
     own.docker("restart", one)
     assert tcp(own, one, first) == REFUSED  # a new run knows no name yet
     assert texts(ask(netns_of(own, one), "one.org")) == [first] and tcp(own, one, first) == ""
+    own.docker("rm", "-f", one)
+    own.docker("network", "rm", "seas")
 
 
 def tcp_of(pid: int, address: str) -> str:
