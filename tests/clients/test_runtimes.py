@@ -439,7 +439,9 @@ def test_an_exec_is_ended_in_time_with_all_that_it_started(daemon: Daemon, run: 
     assert "nope" in missing.out + missing.err and "timed out" not in missing.err
 
 
-def test_an_exec_is_killed_with_all_that_it_started(daemon: Daemon, run: Callable[..., str]) -> None:
+def test_an_exec_is_killed_with_all_that_it_started(
+    daemon: Daemon, runtime: str, run: Callable[..., str]
+) -> None:
     one = run("sleep", "60")
 
     def started() -> list[str]:
@@ -451,6 +453,15 @@ def test_an_exec_is_killed_with_all_that_it_started(daemon: Daemon, run: Callabl
     eventually(lambda: len(started()) == 4)
     assert daemon.api("POST", f"/exec/{made}/kill").status == 204
     eventually(lambda: daemon.api.get(f"/exec/{made}/json")["ExitCode"] == 137)
+    eventually(lambda: not started())
+    if runtime != "runc" or not Path("/sys/fs/cgroup/freezer").is_dir():
+        return
+    # Also who has left both its session and its parent.
+    script = "setsid sh -c 'setsid sleep 75 & setsid sleep 76 &'; exec sleep 77"
+    made = daemon.api("POST", f"/containers/{one}/exec", {"Cmd": ["sh", "-c", script]}).json()["Id"]
+    assert daemon.api("POST", f"/exec/{made}/start", {"Detach": True}).status == 200
+    eventually(lambda: len(started()) == 3)
+    assert daemon.api("POST", f"/exec/{made}/kill").status == 204
     eventually(lambda: not started())
 
 

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from sampan.linux import process, syscalls, terminals
+from sampan.linux import cgroups, process, syscalls, terminals
 from sampan.runtime.init import Refused
 from sampan.runtime.protocol import PROGRAM_FD, REPORT_FD
 from sampan.runtime.start import Started
@@ -45,6 +45,7 @@ class Runtime:
         self._id = identifier
         self._rundir = rundir
         self._adopting = 0
+        self._knows_cgroups: bool | None = None
 
     # --- the container ---
 
@@ -108,6 +109,7 @@ class Runtime:
         stdio: tuple[int, int, int],
         console: Console | None,
         reaper: tuple[int, int] | None = None,
+        leaf: cgroups.Leaf | None = None,
     ) -> int:
         """Begin to add a process to the container, as `process.json` in `rundir` has it.
 
@@ -116,6 +118,7 @@ class Runtime:
             stdio: descriptors for 0, 1 and 2, without a terminal.
             console: its terminal, if it has one.
             reaper: the program of its reaper, and where that reports.
+            leaf: its own cgroup, below the container's in the hierarchy of the freezer.
 
         Returns:
             the pid of the runtime, which leaves when the process runs or is refused.
@@ -125,12 +128,30 @@ class Runtime:
         """
         arguments = ["exec", "--detach", "--process", f"{rundir}/process.json"]
         arguments += ["--pid-file", f"{rundir}/init.pid", *_flags(console)]
+        if leaf is not None:
+            arguments.append(f"--cgroup=freezer:/{os.path.basename(leaf.path)}")
         if reaper is None:
             return self._spawn(rundir, [*arguments, self._id], stdio)
         program, report = reaper
         places = {REPORT_FD: report, PROGRAM_FD: program}
         more = [places[fd] for fd in range(3, 3 + len(places))]
         return self._spawn(rundir, [*arguments, f"--preserve-fds={len(more)}", self._id], (*stdio, *more))
+
+    def knows_cgroups(self) -> bool:
+        """Whether an exec can have a cgroup of its own: with runc since 1.1, which is when `features` came.
+
+        crun has `--cgroup` too, but on cgroup v1 wants the cgroup in each hierarchy.
+        """
+        if self._knows_cgroups is None:
+            self._knows_cgroups = False
+            if self.name == "runc":
+                nowhere = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    pid = self._spawn(self._rundir, ["features"], (nowhere, nowhere, nowhere))
+                finally:
+                    os.close(nowhere)
+                self._knows_cgroups = _wait(pid) == 0
+        return self._knows_cgroups
 
     def adopt_orphans(self, wanted: bool) -> None:
         """Whether what the runtime leaves behind becomes our child; calls with True and False are counted.

@@ -9,7 +9,8 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from sampan.linux import syscalls
+from sampan.errors import SampanError
+from sampan.linux import cgroups, syscalls
 from sampan.runtime.exec_base import ExecBase
 from sampan.runtime.external import Console, Runtime
 from sampan.runtime.init import Refused
@@ -18,10 +19,11 @@ from sampan.runtime.protocol import PROGRAM_FD, ExecRequest
 
 
 class ExternalExec(ExecBase):
-    """An exec that the container's runtime makes. It has no cgroup of its own.
+    """An exec that the container's runtime makes. It has a cgroup of its own where the runtime can make one.
 
     Args:
         runtime: the container's.
+        cgroups_path: the container's; "" for none.
         loop, request, daemon: as for `ExecBase`.
         fds: the reaper's program, if it is asked for.
     """
@@ -31,6 +33,7 @@ class ExternalExec(ExecBase):
         loop: Loop,
         request: ExecRequest,
         runtime: Runtime,
+        cgroups_path: str,
         daemon: socket.socket,
         fds: Sequence[int],
     ) -> None:
@@ -38,6 +41,7 @@ class ExternalExec(ExecBase):
         self._reaper = fds[0] if request.reaped else -1
         self.reaped = request.reaped
         self._runtime = runtime
+        self._cgroups_path = cgroups_path
         self._console: Console | None = None
         self._caller = (0, -1)  # the runtime's pid and a pidfd of it, while it works
 
@@ -58,6 +62,16 @@ class ExternalExec(ExecBase):
         self._report, theirs = os.pipe2(os.O_CLOEXEC)
         return program, theirs
 
+    def _make_leaf(self) -> cgroups.Leaf | None:
+        """Its own cgroup, for the freezer of v1: in the unified one programs would look for limits there."""
+        if not self._cgroups_path or not self._runtime.knows_cgroups():
+            return None
+        try:
+            manager = cgroups.manager_for(self._cgroups_path)
+            return cgroups.Leaf(manager, f"exec-{self.id}") if "" not in manager.paths() else None
+        except (OSError, SampanError, KeyError):
+            return None  # no freezer, or no more cgroups are allowed: it shares the container's
+
     def _written_down(self) -> None:
         self._write_process()
         stdio = (0, 0, 0)
@@ -67,9 +81,10 @@ class ExternalExec(ExecBase):
                 self._console = Console(self._path)
             else:
                 stdio, self._ours = self._make_pipes()
+            self.leaf = self._make_leaf()
             self._runtime.adopt_orphans(True)
             try:
-                pid = self._runtime.spawn_exec(self._path, stdio, self._console, reaper)
+                pid = self._runtime.spawn_exec(self._path, stdio, self._console, reaper, self.leaf)
             except BaseException:
                 self._runtime.adopt_orphans(False)
                 raise

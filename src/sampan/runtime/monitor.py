@@ -212,7 +212,7 @@ class Monitor(Run):
         request = wire.decode_exec(message["request"])
         run: ExecBase
         if self._runtime is not None:
-            run = ExternalExec(self._loop, request, self._runtime, daemon, fds[1:])
+            run = ExternalExec(self._loop, request, self._runtime, self._spec.cgroups_path, daemon, fds[1:])
         else:
             if self._where is None:
                 tasks = open_tasks(self._spec.cgroups_path)
