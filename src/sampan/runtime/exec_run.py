@@ -24,6 +24,7 @@ from sampan.runtime.protocol import ExecRequest
 from sampan.runtime.targets import Target
 
 _KILLED = 128 + signal.SIGKILL
+_MAKERS_PAUSE_S = 0.005  # they have told all, and are about to end
 
 
 class ExecRun(ExecBase):
@@ -208,6 +209,16 @@ class ExecRun(ExecBase):
         self._collect()
         self._failed = False
 
+    def work(self) -> float:
+        """As `ExecBase.work`, and collect those that have made the process."""
+        timeout = super().work()
+        if not self._makers or self._failed:
+            return timeout
+        self._makers = [pid for pid in self._makers if not _collected(pid)]
+        if not self._makers:
+            return timeout
+        return _MAKERS_PAUSE_S if timeout < 0 else min(timeout, _MAKERS_PAUSE_S)
+
     # --- the end ---
 
     @property
@@ -264,6 +275,14 @@ class ExecRun(ExecBase):
     def release(self) -> bool:
         """As `ExecBase.release`."""
         return self._reaper[0] == 0
+
+
+def _collected(pid: int) -> bool:
+    """Collect a child if it has ended; whether nothing is left to collect."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True  # who looks for strays has found it
 
 
 def _exit_code(status: int) -> int:

@@ -64,6 +64,8 @@ def test_sigkill_ends_all_that_an_exec_started_and_nothing_else() -> None:
         reaper = _parent(run.process.pid)
         await eventually(lambda: len(_children(reaper)) == 3)  # the two orphans, too
         assert len(_leaves(runner)) == 2
+        beside = [("sampan-reaper", "S"), ("sampan-reaper", "S"), ("sleep", "S")]
+        await eventually(lambda: sorted(_children(main.process.monitor_pid)) == beside)
         await run.process.kill(signal.SIGKILL)
         record = await asyncio.wait_for(run.process.wait(), 5)
         assert record.exit_code == 137
