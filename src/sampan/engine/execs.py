@@ -42,9 +42,9 @@ def create(core: Core, live: Live, config: ExecConfig) -> Exec:
         Conflict: the container is not running, or paused.
         InvalidParameter: no command.
     """
-    _check_runnable(live)
     if not config.cmd or not config.cmd[0]:
         raise InvalidParameter("No exec command specified")
+    _check_runnable(live)
     if not 0 <= config.timeout <= _LONGEST_S:
         raise InvalidParameter(f"the timeout must be 0 to {_LONGEST_S} seconds, not {config.timeout:g}")
     session = Exec(secrets.token_hex(32), live.id, config, time.time_ns())

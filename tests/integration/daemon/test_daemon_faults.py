@@ -98,6 +98,19 @@ class Worker:
             return int(answer.status)
         return self.ask("POST", f"/exec/{answer.json()['Id']}/start", {"Detach": True})
 
+    def kill_exec(self, slot: str) -> int:
+        answer = self.daemon.api("POST", f"/containers/{slot}/exec", {"Cmd": ["sleep", "60"]}, timeout=30)
+        if answer.status != 201:
+            return int(answer.status)
+        started = self.ask("POST", f"/exec/{answer.json()['Id']}/start", {"Detach": True})
+        return started if started >= 400 else self.ask("POST", f"/exec/{answer.json()['Id']}/kill")
+
+    def export(self, slot: str) -> int:
+        return self.ask("GET", f"/containers/{slot}/export")
+
+    def prune(self, _: str) -> int:
+        return self.ask("POST", "/containers/prune")
+
     def copy_in(self, slot: str) -> int:
         return self.ask("PUT", f"/containers/{slot}/archive?path=/tmp", self._archive)
 
@@ -115,6 +128,7 @@ OPERATIONS: tuple[Callable[[Worker, str], int], ...] = (
     *(Worker.create, Worker.create, Worker.create, Worker.start, Worker.start, Worker.start),
     *(Worker.halt, Worker.kill, Worker.restart, Worker.pause, Worker.unpause, Worker.rename, Worker.update),
     *(Worker.execute, Worker.execute, Worker.copy_in, Worker.copy_out, Worker.commit, Worker.remove),
+    *(Worker.kill_exec, Worker.export, Worker.prune),
 )
 
 
