@@ -58,6 +58,8 @@ VENV = "home = /usr/bin\ninclude-system-site-packages = false\n"
 FILES = (
     (UNITS / "sampan.service", "usr/lib/systemd/system/sampan.service"),
     (UNITS / "sampan.socket", "usr/lib/systemd/system/sampan.socket"),
+    (UNITS / "user/sampan.service", "usr/lib/systemd/user/sampan.service"),
+    (UNITS / "user/sampan.socket", "usr/lib/systemd/user/sampan.socket"),
     (UNITS / "sampan.sysusers", "usr/lib/sysusers.d/sampan.conf"),
     (UNITS / "sampan.sysctl", "usr/lib/sysctl.d/sampan.conf"),
     (UNITS / "sampan.modules", "usr/lib/modules-load.d/sampan.conf"),

@@ -47,6 +47,8 @@ PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("setfattr", ("attr",)),
     ("setcap", ("libcap2-bin",)),
     ("nsenter", ("util-linux",)),
+    ("newuidmap", ("uidmap",)),
+    ("slirp4netns", ("slirp4netns",)),
     ("tmux", ("tmux",)),
     ("bzip2", ("bzip2",)),
     ("xz", ("xz-utils",)),

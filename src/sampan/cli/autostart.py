@@ -1,4 +1,4 @@
-"""Start the machine's own daemon when nobody answers at the default socket."""
+"""Start the machine's own daemon, or the user's, when nobody answers at the default socket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 
 from sampan.cli.failures import ConnectionFailed
+from sampan.places import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,13 +28,17 @@ def start_daemon(host: Host, error: OSError) -> None:
 
     if isinstance(error, PermissionError):
         raise unreachable(host, error)
-    if os.geteuid() != 0:
-        raise ConnectionFailed(
-            f"Cannot connect to the Sampan daemon at {host.url}, and only root may start it: "
-            "use sudo, or let root start it and add you to the group sampan (without root at all is to come)"
-        )
     folder = os.path.dirname(host.path)
-    os.makedirs(folder, mode=0o711, exist_ok=True)
+    if os.geteuid() != 0:
+        if host.path == SOCKET:
+            raise ConnectionFailed(
+                f"Cannot connect to the Sampan daemon at {host.url}, and only root may start it: "
+                "use sudo, or let root start it and add you to the group sampan; a daemon of your own, "
+                "without root, wants XDG_RUNTIME_DIR: log in, or `loginctl enable-linger`"
+            )
+        folder = f"{folder}/sampan"
+        print("Starting a daemon of your own, without root (see `sampan info`)", file=sys.stderr)
+    os.makedirs(folder, mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
     log = os.path.join(folder, "sampand.log")
     child = _spawn(log)
     retry, deadline, attempts = 0.0, time.monotonic() + PATIENCE_S, RETRIES

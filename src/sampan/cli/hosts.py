@@ -1,5 +1,6 @@
 """Where the daemon is: --context, `-H`, SAMPAN_HOST, DOCKER_HOST, DOCKER_CONTEXT, the current context of
-docker's config.json, else the socket of the machine's own daemon; the first that is there counts.
+docker's config.json, else the socket of the machine's own daemon or, where that is not ours to use, of the
+user's; the first that is there counts.
 
 DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH mean what they mean to docker.
 """
@@ -9,14 +10,13 @@ from __future__ import annotations
 import os
 
 from sampan.cli.failures import CommandError
+from sampan.places import default_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from sampan.cli.flags import Values
-
-DEFAULT_SOCKET = "/run/sampan/sampan.sock"
 
 
 class Tls:
@@ -63,7 +63,7 @@ class Host:
         if not separator:
             scheme, rest = ("unix", url) if url.startswith("/") else ("tcp", url)
         if scheme == "unix":
-            self.path = rest or DEFAULT_SOCKET
+            self.path = rest or default_socket()
         elif scheme == "ssh":
             self.ssh = True
         elif scheme == "tcp":
@@ -111,7 +111,7 @@ def default_url(options: Values) -> str:
     given = options.items("host")
     if len(given) > 1:
         raise CommandError("Failed to initialize: unable to resolve docker endpoint: Specify only one -H")
-    return given[0] if given else environment_host() or f"unix://{DEFAULT_SOCKET}"
+    return given[0] if given else environment_host() or f"unix://{default_socket()}"
 
 
 def chosen_host(options: Values, config: dict[str, Any]) -> Host:
@@ -120,7 +120,7 @@ def chosen_host(options: Values, config: dict[str, Any]) -> Host:
     if name != DEFAULT_CONTEXT:
         return _host_of(name, options)
     url = default_url(options)
-    if url == f"unix://{DEFAULT_SOCKET}":
+    if url == f"unix://{default_socket()}":
         return Host(url, automatic=not (options.given("host") or environment_host()))
     host = Host(url)
     if host.address is not None:
@@ -140,7 +140,7 @@ def _host_of(name: str, options: Values) -> Host:
     if ENDPOINT not in context.endpoints:
         raise CommandError(f'{wrong}: context "{name}" has no {ENDPOINT} endpoint')
     if not context.host:
-        return Host(f"unix://{DEFAULT_SOCKET}", automatic=True)
+        return Host(f"unix://{default_socket()}", automatic=True)
     host = Host(context.host)
     files = context.tls.get(ENDPOINT) or []
     if host.address is not None and (files or context.skips_verification):

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sampan.cli.failures import CommandError
-from sampan.cli.hosts import DEFAULT_SOCKET, Host
+from sampan.cli.hosts import Host
 from sampan.client.containers import Containers
 from sampan.client.images import Images
 from sampan.client.objects import Networks, Volumes
@@ -16,6 +16,7 @@ from sampan.client.process import Completed, Input
 from sampan.client.streams import Stream, json_values
 from sampan.client.transport import Transport
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.places import default_socket
 
 Json = dict[str, Any]
 
@@ -89,11 +90,11 @@ class Session:
 
 
 def connect(host: str | None = None, *, start: bool | None = None) -> Session:
-    """The daemon at `host`, else at SAMPAN_HOST or DOCKER_HOST, else the machine's own.
+    """The daemon at `host`, else at SAMPAN_HOST or DOCKER_HOST, else the machine's own, or the user's.
 
     Args:
         host: `unix:///path/of/socket`.
-        start: start the machine's daemon when nobody answers; None to do so where no host is named anywhere.
+        start: start that daemon when nobody answers; None to do so where no host is named anywhere.
             It ends by itself when it has had nothing to do for ten minutes.
 
     Raises:
@@ -102,11 +103,11 @@ def connect(host: str | None = None, *, start: bool | None = None) -> Session:
     """
     named = host or os.environ.get("SAMPAN_HOST") or os.environ.get("DOCKER_HOST")
     try:
-        found = Host(named or f"unix://{DEFAULT_SOCKET}", automatic=not named)
+        found = Host(named or f"unix://{default_socket()}", automatic=not named)
     except CommandError as error:
         raise InvalidParameter(error.message) from error
     if not found.path:
         raise Unsupported(f"the Python client speaks over a unix socket, not to {found.url}")
-    if start and found.path != DEFAULT_SOCKET:
-        raise Unsupported(f"only the daemon at {DEFAULT_SOCKET} is started by need, not {found.url}")
+    if start and found.path != default_socket():
+        raise Unsupported(f"only the daemon at {default_socket()} is started by need, not {found.url}")
     return Session(Transport(found.path, found.automatic if start is None else start))

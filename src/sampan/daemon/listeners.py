@@ -10,6 +10,7 @@ import ssl
 import stat
 from dataclasses import dataclass
 
+from sampan import outside
 from sampan.daemon.settings import Settings
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.http import server_context
@@ -66,10 +67,11 @@ def open_listeners(settings: Settings) -> list[Listener]:
     tls = settings.tls
     context = server_context(tls.certificate, tls.key, tls.ca if tls.verify else "") if tls else None
     opened: list[Listener] = []
+    mode = 0o600 if settings.engine.rootless else 0o660
     try:
         for host in dict.fromkeys(settings.hosts):
             if host.startswith("unix://"):
-                opened.append(open_unix(host.removeprefix("unix://"), group))
+                opened.append(open_unix(host.removeprefix("unix://"), group, mode))
             elif host.startswith("tcp://"):
                 opened.extend(_open_tcp(host, context))
             else:
@@ -99,8 +101,8 @@ def socket_group(name: str, named: bool) -> int:
         return os.getegid()
 
 
-def open_unix(path: str, group: int) -> Listener:
-    """A unix socket, 0660; it appears under its name with owner and mode already right.
+def open_unix(path: str, group: int, mode: int = 0o660) -> Listener:
+    """A unix socket; it appears under its name with owner and mode already right.
 
     Raises:
         Conflict: somebody answers there.
@@ -123,7 +125,7 @@ def open_unix(path: str, group: int) -> Listener:
         bound = sock.getsockname()
         if group != os.getegid() or group != os.stat(bound).st_gid:
             os.chown(bound, -1, group)
-        os.chmod(bound, 0o660)
+        os.chmod(bound, mode)
         sock.listen(1024)
         if bound != path:
             os.rename(bound, path)
@@ -164,7 +166,7 @@ def open_tcp(url: str, name: str, port: int, context: ssl.SSLContext | None = No
         raise SampanError(f"cannot listen on {url}: {error.strerror}") from None
     opened: list[Listener] = []
     for family, kind, protocol, _, address in dict.fromkeys(found):
-        sock = socket.socket(family, kind, protocol)
+        sock = outside.open_socket(family, kind, protocol)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

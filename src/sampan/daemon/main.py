@@ -10,6 +10,8 @@ from sampan import __version__
 from sampan.daemon.options import UsageError, help_text, parse_flags
 from sampan.errors import Conflict, SampanError
 
+KEEPER = "SAMPAN_KEEPER"  # as `sampan.rootless.entering` has it, which root need not import
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon.
@@ -39,12 +41,21 @@ def _run(flags: dict[str, object]) -> int:
     from sampan.daemon.settings import settle
 
     validate = bool(flags.pop("validate", False))
-    settings = settle(flags)
+    wanted = flags.pop("rootless", None)
+    inside = os.geteuid() == 0 and KEEPER in os.environ
+    rootless = inside or os.geteuid() != 0
+    if wanted is True and not rootless:
+        raise SampanError("--rootless is for an ordinary user's daemon: start it as that user, without sudo")
+    if wanted is False and rootless:
+        raise SampanError("sampand needs to run as root: use sudo, or leave --rootless=false away")
+    settings = settle(flags, rootless)
     if validate:
         print("configuration OK")
         return 0
-    if os.geteuid() != 0:
-        raise SampanError("sampand needs to run as root: use sudo")
+    if rootless:
+        from sampan.daemon.rootless import arrange
+
+        arrange(settings)
     import asyncio
 
     from sampan import logs

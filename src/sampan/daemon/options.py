@@ -111,6 +111,7 @@ TABLE = (
            placeholder="FD"),
     Option("registry-mirror", "list", "Mirror of Docker Hub to ask first", key="registry-mirrors",
            placeholder="URL", reload=True),
+    Option("rootless", "bool", "Run without root: what happens anyway when the user is not root", key="-"),
     Option("shutdown-containers", "bool", "Stop containers when the daemon stops; they live on otherwise"),
     Option("shutdown-timeout", "number", "How long a container may take to stop then", placeholder="SECONDS",
            reload=True),

@@ -31,7 +31,7 @@ def reload(settings: Settings, engine: Engine, info: ServerInfo) -> None:
     Raises:
         SampanError: the file is broken or contradicts the flags; nothing was changed.
     """
-    fresh = settle(settings.flags)
+    fresh = settle(settings.flags, settings.engine.rootless)
     changed = []
     if fresh.log_level != settings.log_level:
         settings.log_level = fresh.log_level

@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -56,6 +57,7 @@ class Service:
         self._listeners: list[Listener] = []
         self._server: HttpServer | None = None
         self._engine: Engine | None = None
+        self._orphaned = False
 
     async def run(self) -> None:
         """Start, serve until told to stop, stop.
@@ -91,10 +93,14 @@ class Service:
             log.info("sampand %s listens on %s", __version__, ", ".join(info.hosts))
             gc.collect()
             gc.freeze()
+            if settings.keeper is not None:
+                loop.add_reader(settings.keeper.fileno(), self._lose_keeper, settings.keeper)
             ready(settings.ready_fd)
             settings.ready_fd = None
             await self._until_stopped(engine, server)
             notify("STOPPING=1")
+        if self._orphaned:
+            raise SampanError("the keeper of the namespaces has gone: start the daemon again")
 
     def _lock_roots(self, undo: AsyncExitStack) -> None:
         options = self.settings.engine
@@ -187,6 +193,13 @@ class Service:
         stop_on_signals(loop, self._stop, log)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR1, self._dump)
+
+    def _lose_keeper(self, keeper: socket.socket) -> None:
+        """Without the keeper no port can be had: the next daemon begins one, and finds the containers."""
+        asyncio.get_running_loop().remove_reader(keeper.fileno())
+        log.error("the keeper of the namespaces has gone: stopping")
+        self._orphaned = True
+        self._stop.set()
 
     def _reload(self) -> None:
         """SIGHUP: read the file again; a broken one changes nothing."""

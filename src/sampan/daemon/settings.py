@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan import places
 from sampan.daemon.options import Values, merge, parse_flags, read_file
 from sampan.engine.model import Ulimit
 from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
@@ -19,7 +21,6 @@ from sampan.network.ports import MODES
 from sampan.network.subnets import check_pools
 from sampan.registry import Proxies, RegistryConfig
 
-DEFAULT_CONFIG = Path("/etc/sampan/daemon.json")
 DEFAULT_GROUP = "sampan"
 
 
@@ -40,6 +41,7 @@ class Settings:
     Attributes:
         group: of the unix sockets; `group_named` says that somebody asked for it.
         tls: None when TCP is plain, which `plaintext_tcp` must allow.
+        keeper: without root, the connection to `sampan.rootless.keeper`.
         metrics_address: host and port where Prometheus may ask.
         config_file: what SIGHUP reads again; `flags` are what it is merged with, `file` what it said.
     """
@@ -63,6 +65,7 @@ class Settings:
     ready_fd: int | None
     config_file: Path
     config_required: bool
+    keeper: socket.socket | None = None
     flags: Values = field(default_factory=dict)
     file: Values = field(default_factory=dict)
 
@@ -76,13 +79,18 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     return settle(parse_flags(arguments))
 
 
-def settle(flags: Values) -> Settings:
-    """Settings from parsed flags and the configuration file."""
-    config_file = Path(flags.get("config-file", DEFAULT_CONFIG))
+def settle(flags: Values, rootless: bool = False) -> Settings:
+    """Settings from parsed flags and the configuration file.
+
+    Args:
+        rootless: the daemon is an ordinary user's, whose places are the user's own.
+    """
+    own = places.of_user() if rootless else places.OF_MACHINE
+    config_file = Path(flags.get("config-file", own.config))
     required = "config-file" in flags
     file = read_file(config_file, required)
     values = merge({name: value for name, value in flags.items() if name != "config-file"}, file)
-    exec_root = _absolute(values, "exec-root", "/run/sampan")
+    exec_root = _absolute(values, "exec-root", own.exec_root)
     level = values.get("log-level", "info")
     if level not in LOG_LEVELS:
         raise InvalidParameter(f"log-level: {level!r} is none of {', '.join(LOG_LEVELS)}")
@@ -95,16 +103,19 @@ def settle(flags: Values) -> Settings:
         )
     debug = bool(values.get("debug", False))
     _check_exec_opts(values.get("exec-opts", []))
-    hosts = values.get("hosts") or [f"unix://{exec_root}/sampan.sock"]
+    path = own.socket if "exec-root" not in values else f"{exec_root}/sampan.sock"
+    hosts = values.get("hosts") or [f"unix://{path}"]
+    if rootless:
+        check_rootless(values)
     settings = Settings(
-        engine=_engine(values, exec_root, debug),
-        bridge=_bridge(values),
+        engine=_engine(values, exec_root, Path(own.data_root), debug),
+        bridge=_bridge(values, "proxy" if rootless else "nat"),
         registry=_registry(values),
-        hosts=[normal_host(host, exec_root) for host in hosts],
+        hosts=[normal_host(host, path) for host in hosts],
         pidfile=_absolute(values, "pidfile", str(exec_root / "sampand.pid")),
         storage_driver=values.get("storage-driver") or None,
         storage_options=values.get("storage-opts", []),
-        group=values.get("group", DEFAULT_GROUP),
+        group=values.get("group", "" if rootless else DEFAULT_GROUP),
         group_named="group" in values,
         tls=_tls(values),
         plaintext_tcp=values.get("allow-plaintext-tcp", False),
@@ -129,8 +140,11 @@ def settle(flags: Values) -> Settings:
     return settings
 
 
-def normal_host(host: str, exec_root: Path) -> str:
+def normal_host(host: str, default_path: str) -> str:
     """A host as a complete URL.
+
+    Args:
+        default_path: of `unix://`.
 
     Raises:
         InvalidParameter: it cannot be parsed.
@@ -139,7 +153,7 @@ def normal_host(host: str, exec_root: Path) -> str:
     if not mark:
         scheme, rest = ("unix", host) if host.startswith("/") else ("tcp", host)
     if scheme == "unix":
-        path = rest or f"{exec_root}/sampan.sock"
+        path = rest or default_path
         if not path.startswith("/"):
             raise InvalidParameter(f"host {host}: the socket's path must be absolute")
         if len(path.encode()) > 107:
@@ -171,14 +185,14 @@ def _absolute(values: Values, name: str, default: str) -> Path:
     return path
 
 
-def _engine(values: Values, exec_root: Path, debug: bool) -> EngineOptions:
+def _engine(values: Values, exec_root: Path, data_root: Path, debug: bool) -> EngineOptions:
     driver = values.get("log-driver", "json-file")
     try:
         log_options.check(driver, values.get("log-opts", {}))
     except InvalidParameter as error:
         raise InvalidParameter(f"failed to set log opts: {error.message}") from None
     options = EngineOptions(
-        data_root=_absolute(values, "data-root", "/var/lib/sampan"),
+        data_root=_absolute(values, "data-root", str(data_root)),
         exec_root=exec_root,
         default_ulimits=[parse_ulimit(text) for text in values.get("default-ulimits", [])],
         log_driver=driver,
@@ -224,8 +238,6 @@ def _runtimes(values: Values) -> dict[str, tuple[str, ...]]:
 
 
 def _check_address(text: str) -> None:
-    import socket
-
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, text)
@@ -243,9 +255,24 @@ def _labels(values: Values) -> list[str]:
     return labels
 
 
-def _bridge(values: Values) -> BridgeOptions:
+def check_rootless(values: Values) -> None:
+    """Refuse what takes the machine's root.
+
+    Raises:
+        InvalidParameter: it was asked for.
+    """
+    if values.get("publish-mode") == "nat":
+        raise InvalidParameter("publish-mode: nat takes root; without it ports are published by proxy")
+    if values.get("group"):
+        raise InvalidParameter("group: the socket of a daemon without root is its user's alone")
+    if values.get("cgroup-parent"):
+        raise InvalidParameter("cgroup-parent: without root containers have no cgroups")
+
+
+def _bridge(values: Values, publish_mode: str) -> BridgeOptions:
     names = {"bridge": "name"}
-    mode = values.get("publish-mode") or "nat"
+    values = {**values, "publish-mode": values.get("publish-mode") or publish_mode}
+    mode = values["publish-mode"]
     if mode not in MODES:
         raise InvalidParameter(f"publish-mode: {mode!r} is none of {', '.join(MODES)}")
     options = (

@@ -14,7 +14,6 @@ from sampan.engine.metrics import timed
 from sampan.engine.model import ContainerConfig
 from sampan.errors import Conflict
 from sampan.images import Commit
-from sampan.linux.cgroups import manager_for
 from sampan.oci.image import ImageConfig
 from sampan.storage import Snapshot, export_tar
 
@@ -85,9 +84,10 @@ async def commit(core: Core, live: Live, request: CommitRequest) -> str:
 async def _snapshot(core: Core, live: Live, pause: bool) -> Snapshot:
     async with live.lock:
         _check_alive(live, "commit")
-        if not pause or live.container.state.status != "running":
+        # Without a cgroup nothing can be paused: each file is as it was at some moment of the copy.
+        if not pause or live.container.state.status != "running" or not core.cgroups_path(live.container):
             return await in_thread(lambda: core.driver.snapshot(live.id))
-        manager = manager_for(core.cgroups_path(live.container))
+        manager = core.cgroup(live.container)
 
         def frozen() -> Snapshot:
             _unless_gone(manager.freeze)

@@ -27,6 +27,7 @@ from sampan.engine.shipping import Shipping
 from sampan.engine.store import ContainerStore, engine_id
 from sampan.errors import InvalidParameter
 from sampan.images import ImageService
+from sampan.linux.cgroups import AbsentManager, Manager, manager_for
 from sampan.logdrivers.job import Job
 from sampan.network import NetworkService, Resolving
 from sampan.runtime import Attachment, ExitRecord, Launcher, Process
@@ -223,9 +224,16 @@ class Core:
         return log_config.remote_job(self.log_path(container), container)
 
     def cgroups_path(self, container: Container) -> str:
-        """The container's cgroup, below the hierarchies' roots."""
+        """The container's cgroup, below the hierarchies' roots; "" when it has none."""
+        if not self.options.cgroup_parent:
+            return ""
         parent = container.host_config.cgroup_parent or self.options.cgroup_parent
         return os.path.join("/", parent, container.id)
+
+    def cgroup(self, container: Container) -> Manager:
+        """The manager of the container's cgroup, or of what stands in for it."""
+        path = self.cgroups_path(container)
+        return manager_for(path) if path else AbsentManager(container.state.pid)
 
     # --- containers ---
 

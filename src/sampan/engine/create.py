@@ -13,7 +13,7 @@ import socket
 import time
 from contextlib import ExitStack
 
-from sampan.engine import egress, endpoints, health, log_config, mountpoints, ports
+from sampan.engine import egress, endpoints, health, log_config, mountpoints, ports, rootless
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NameInUse
 from sampan.engine.metrics import timed
@@ -33,6 +33,7 @@ from sampan.engine.spec import storage_size, validate_host_config
 from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.images import Image
 from sampan.linux import beneath
+from sampan.linux.cgroups import features
 from sampan.oci.image import ImageConfig, Platform, local_architecture
 from sampan.oci.platforms import satisfies, shown
 
@@ -176,7 +177,9 @@ def _complete(core: Core, container: Container) -> list[str]:
     if host_config.volume_driver not in ("", "local"):
         raise Unsupported(f"volume driver {host_config.volume_driver!r}: only local is offered")
     health.check(config.healthcheck, config.health_on_failure)
-    warnings = [*validate_host_config(config, host_config)]
+    if core.options.rootless:
+        rootless.check(config, host_config)
+    warnings = validate_host_config(config, host_config, features(core.options.delegated))
     if config.working_dir:
         config.working_dir = os.path.normpath(config.working_dir).replace("//", "/")
     return warnings

@@ -22,7 +22,6 @@ from sampan.engine.model import Container
 from sampan.engine.names import check_name
 from sampan.engine.signals import parse_signal
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
-from sampan.linux.cgroups import manager_for
 from sampan.linux.syscalls import MNT_DETACH, umount2
 from sampan.runtime import ExitRecord, Process, remove_run
 
@@ -210,7 +209,7 @@ async def _thaw(core: Core, live: Live) -> None:
     state = live.container.state
     if state.status == "paused":
         try:
-            await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
+            await in_thread(core.cgroup(live.container).thaw)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise

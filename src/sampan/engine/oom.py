@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from sampan.engine.core import Core, Live
-from sampan.linux.cgroups import OomNotifier, manager_for
+from sampan.linux.cgroups import OomNotifier
 
 _LOOKS_S = (0.0, 0.02, 0.1, 0.5)  # after the kernel's word, until its count has changed
 
@@ -53,7 +53,7 @@ def watch(core: Core, live: Live) -> None:
     if live.container.host_config.memory <= 0 or live.oom is not None or live.container.state.oom_killed:
         return
     try:
-        notifier = OomNotifier(manager_for(core.cgroups_path(live.container)))
+        notifier = OomNotifier(core.cgroup(live.container))
     except OSError:
         return  # it has ended already, or no memory controller is there
     live.oom = OomWatch(core, live, notifier)

@@ -6,7 +6,6 @@ from sampan.engine import health
 from sampan.engine.core import Core, Live, check_not_removing, check_not_restarting, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.errors import Conflict
-from sampan.linux.cgroups import manager_for
 
 
 async def pause(core: Core, live: Live) -> None:
@@ -24,7 +23,7 @@ async def pause(core: Core, live: Live) -> None:
             raise NotRunning(live.id)
         await health.halt(live)  # a frozen probe would be ended for being late
         try:
-            await in_thread(manager_for(core.cgroups_path(live.container)).freeze)
+            await in_thread(core.cgroup(live.container).freeze)
         except FileNotFoundError:
             raise NotRunning(live.id) from None  # it has just ended, and its cgroup with it
         except BaseException:
@@ -45,7 +44,7 @@ async def unpause(core: Core, live: Live) -> None:
     async with live.lock:
         if live.container.state.status != "paused":
             raise Conflict(f"Container {live.id} is not paused")
-        await in_thread(manager_for(core.cgroups_path(live.container)).thaw)
+        await in_thread(core.cgroup(live.container).thaw)
         if live.container.state.running:
             live.container.state.status = "running"
             core.store.save(live.container)

@@ -24,7 +24,6 @@ from sampan.engine import (
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.shipping import owes
 from sampan.errors import NotFound, NotModified, SampanError
-from sampan.linux.cgroups import manager_for
 from sampan.runtime import ExitRecord, Process, adopt
 
 PATIENCE_S = 30.0  # one whose start hangs (a mount of a dead server) must not keep the daemon from serving
@@ -121,7 +120,7 @@ def _adopted(core: Core, live: Live, process: Process) -> None:
     state.pid = process.pid
     if state.status == "running":  # a commit that a crash cut short had it frozen
         with contextlib.suppress(OSError):
-            manager_for(core.cgroups_path(live.container)).thaw()
+            core.cgroup(live.container).thaw()
     core.store.save(live.container)
     ending.watch(core, live, process)
     health.begin(core, live)
@@ -184,8 +183,8 @@ def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
         for rundir in base.iterdir():
             live = core.containers.get(rundir.name)
             if live is None:
-                parent = core.options.cgroup_parent.rstrip("/")
-                ending.clear_run(rundir, f"{parent}/{rundir.name}")
+                parent = core.options.cgroup_parent
+                ending.clear_run(rundir, f"{parent.rstrip('/')}/{rundir.name}" if parent else "")
             elif rundir.name not in running and rundir.name not in ended:
                 ending.release(core, live.container)
     known = set(core.containers)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.model import Container
 from sampan.linux.accounting import InterfaceCounters, interfaces, machine_cpu
-from sampan.linux.cgroups import CgroupStats, manager_for
+from sampan.linux.cgroups import CgroupStats, Manager
 
 INTERVAL_S = 0.15
 REMEMBERED_S = 5.0
@@ -115,10 +115,10 @@ async def _take(core: Core, live: Live, oldest_s: float = 0.0) -> Sample | None:
         return known
     if live.sampling is None:
         shares_host = _on_host_network(core, live.container)
-        cgroups_path, state = core.cgroups_path(live.container), live.container.state
+        manager, state = core.cgroup(live.container), live.container.state
         pid, started_at_ns = state.pid, state.started_at_ns
         live.sampling = asyncio.ensure_future(
-            in_thread(lambda: _look(cgroups_path, 0 if shares_host else pid, started_at_ns))
+            in_thread(lambda: _look(manager, 0 if shares_host else pid, started_at_ns))
         )
         live.sampling.add_done_callback(lambda _: setattr(live, "sampling", None))
     sample: Sample = await asyncio.shield(live.sampling)
@@ -126,8 +126,7 @@ async def _take(core: Core, live: Live, oldest_s: float = 0.0) -> Sample | None:
     return sample if live.container.state.running else None
 
 
-def _look(cgroups_path: str, network_pid: int, started_at_ns: int) -> Sample:
-    manager = manager_for(cgroups_path)
+def _look(manager: Manager, network_pid: int, started_at_ns: int) -> Sample:
     networks = interfaces(network_pid) if network_pid else {}
     usage = manager.stats()
     machine_ns, online = machine_cpu()  # beside the look at the cgroup: their differences are compared

@@ -18,7 +18,7 @@ from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.errors import NotRunning
 from sampan.engine.options import OWN_RUNTIME
 from sampan.errors import Conflict, InvalidParameter, SampanError
-from sampan.linux.cgroups import manager_for
+from sampan.linux.cgroups import Manager
 from sampan.linux.process import parent
 
 DEFAULT = "-ef"
@@ -48,16 +48,16 @@ async def top(core: Core, live: Live, ps_args: str = "") -> Table:
         raise Conflict(f"Container {live.id} is restarting, wait until the container is running")
     if not live.container.state.running:
         raise NotRunning(live.id)
-    path = core.cgroups_path(live.container)
+    manager = core.cgroup(live.container)
     own = live.process if live.container.host_config.runtime == OWN_RUNTIME else None
     monitor, first = (own.monitor_pid, live.container.state.pid) if own is not None else (0, 0)
-    table = await in_thread(lambda: _table(path, ps_args, monitor, first))
+    table = await in_thread(lambda: _table(manager, ps_args, monitor, first))
     core.publish(live, "top")
     return table
 
 
-def _table(cgroups_path: str, ps_args: str, monitor: int, first: int) -> Table:
-    pids = sorted(manager_for(cgroups_path).pids())
+def _table(manager: Manager, ps_args: str, monitor: int, first: int) -> Table:
+    pids = sorted(manager.pids())
     reapers = [str(pid) for pid in pids if monitor and pid != first and parent(pid) == monitor]
     pids = [pid for pid in pids if str(pid) not in reapers]
     if ps_args == DEFAULT:

@@ -15,7 +15,7 @@ from sampan.engine.model import HostConfig, RestartPolicy
 from sampan.engine.spec.limits import check_limits
 from sampan.engine.spec.resources import container_resources
 from sampan.errors import Conflict, InvalidParameter, SampanError
-from sampan.linux.cgroups import features, manager_for
+from sampan.linux.cgroups import features
 
 _CHANGEABLE = (
     *("blkio_weight", "cpu_shares", "nano_cpus", "cpu_period", "cpu_quota", "cpuset_cpus", "cpuset_mems"),
@@ -42,7 +42,7 @@ async def update(core: Core, live: Live, wanted: HostConfig) -> list[str]:
     unlimited = wanted.pids_limit is not None and wanted.pids_limit <= 0
     if unlimited:
         wanted.pids_limit = 0
-    warnings = check_limits(wanted, features(), update=True)
+    warnings = check_limits(wanted, features(core.options.delegated), update=True)
     if wanted.restart_policy.name:
         check_restart_policy(wanted.restart_policy)
     async with live.lock:
@@ -61,7 +61,7 @@ async def update(core: Core, live: Live, wanted: HostConfig) -> list[str]:
         manager = None
         changed = changes(old, new)
         if changed and container.state.running:
-            manager = manager_for(core.cgroups_path(container))
+            manager = core.cgroup(container)
             try:
                 warnings += await in_thread(lambda: manager.update(changed))
             except OSError as error:

@@ -7,8 +7,8 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from sampan.linux import process, seccomp, syscalls
-from sampan.linux.capabilities import drop_bounding
+from sampan.linux import process, seccomp, syscalls, userns
+from sampan.linux.capabilities import drop_bounding, set_process
 
 NOBODY = 65534
 
@@ -38,9 +38,12 @@ def become_nobody(calls: Sequence[str]) -> None:
     """
     if os.geteuid() == 0:
         drop_bounding(())
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)  # and with the user the capabilities go
+        if userns.nested() and not userns.has(NOBODY, NOBODY):  # a map of one id: there is nobody else to be
+            set_process((), (), ())
+        else:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)  # and with the user the capabilities go
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     profile = {

@@ -12,6 +12,8 @@ import contextlib
 import errno
 import socket
 
+from sampan import outside
+
 MOST = 256  # of one container's
 _BACKLOG = 4096
 _KINDS = {
@@ -62,7 +64,7 @@ def listen(protocol: str, address: str, port: int) -> socket.socket:
         OSError: as `take`.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    heard = socket.socket(family, *_KINDS[protocol])
+    heard = outside.open_socket(family, *_KINDS[protocol])
     try:
         if family == socket.AF_INET6:
             heard.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -77,8 +79,13 @@ def listen(protocol: str, address: str, port: int) -> socket.socket:
     return heard
 
 
-def problem(error: OSError) -> str:
+def problem(error: OSError, port: int = 0) -> str:
     """Why a port could not be taken, in Docker's words."""
+    if error.errno == errno.EACCES:
+        return (
+            f"without root this user may not have ports that low: sudo sysctl -w "
+            f"net.ipv4.ip_unprivileged_port_start={port}, or take one from 1024 on"
+        )
     if error.errno == errno.EADDRINUSE:
         return "address already in use"
     if error.errno == errno.EADDRNOTAVAIL:

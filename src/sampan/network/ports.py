@@ -293,7 +293,7 @@ class PortTable:
             take = self._holding.listen if place.proxied else self._holding.take
             take(owner, protocol, address, port)
         except OSError as error:
-            return holding.problem(error)
+            return holding.problem(error, port)
         return ""
 
     def _drop(self, published: Iterable[Published]) -> None:

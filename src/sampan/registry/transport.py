@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sampan import __version__
+from sampan import __version__, outside
 from sampan.registry.config import RegistryConfig
 from sampan.registry.errors import InvalidRegistryConfig, RegistryUnreachable
 from sampan.registry.hosts import Tls
@@ -118,6 +118,8 @@ def _make_pool(tls: Tls, proxy: str) -> PoolManager:
 
     logging.getLogger("urllib3").setLevel(logging.WARNING)  # it logs whole URLs, with signatures in them
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the administrator has said so
+    if outside.elsewhere():  # it has no other door for connections that are made in another way
+        urllib3.util.connection.create_connection = outside.create_connection
     context = _default_context() if tls == Tls() else _context(tls)
     options: dict[str, Any] = {"maxsize": 16, "ssl_context": context, "blocksize": PIECE_BYTES}
     if not proxy:

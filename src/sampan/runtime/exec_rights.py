@@ -6,7 +6,7 @@ import os
 import struct
 from functools import cache
 
-from sampan.linux import capabilities, syscalls
+from sampan.linux import capabilities, syscalls, userns
 from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.init import Refused, cwd_text
 from sampan.runtime.steps import Meaning, Steps
@@ -52,9 +52,10 @@ def become_user(steps: Steps, wanted: ProcessSpec, in_user_namespace: bool, reac
         for number in _bits(bounding & ~capabilities.mask(given.bounding)):
             steps.call("prctl", syscalls.PR_CAPBSET_DROP, number, means=_means(f"drop capability {number}"))
     steps.call("prctl", syscalls.PR_SET_KEEPCAPS, 1)
-    groups = struct.pack(f"<{len(wanted.additional_gids)}I", *wanted.additional_gids)
-    place = steps.data(groups)
-    steps.call("setgroups", len(wanted.additional_gids), place, means=_means("setgroups"))
+    if userns.groups_may_be_set() or set(wanted.additional_gids) - {wanted.gid}:
+        groups = struct.pack(f"<{len(wanted.additional_gids)}I", *wanted.additional_gids)
+        place = steps.data(groups)
+        steps.call("setgroups", len(wanted.additional_gids), place, means=_means("setgroups"))
     steps.call("setresgid", *[wanted.gid] * 3, means=_means("setresgid"))
     steps.call("setresuid", *[wanted.uid] * 3, means=_means("setresuid"))
     steps.call("prctl", syscalls.PR_SET_KEEPCAPS, 0)

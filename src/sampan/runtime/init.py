@@ -33,6 +33,7 @@ from sampan.linux import (
     seccomp,
     syscalls,
     terminals,
+    userns,
 )
 from sampan.linux.mounts import MountOptions
 from sampan.runtime import hooks
@@ -287,9 +288,15 @@ def _become(entry: Entry) -> NoReturn:
     if given is not None:
         capabilities.drop_bounding(given.bounding)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    os.setgroups(wanted.additional_gids)
-    os.setresgid(wanted.gid, wanted.gid, wanted.gid)
-    os.setresuid(wanted.uid, wanted.uid, wanted.uid)
+    _set_groups(wanted)
+    try:
+        os.setresgid(wanted.gid, wanted.gid, wanted.gid)
+        os.setresuid(wanted.uid, wanted.uid, wanted.uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        text = f"user {wanted.uid}:{wanted.gid} does not exist in the user namespace that the daemon lives in"
+        raise Refused("user", text, errno.EINVAL) from None
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     if not inside:
         _change_directory(wanted.cwd, first=False)
@@ -313,6 +320,15 @@ def _become(entry: Entry) -> NoReturn:
         text = f"exec {program}: {os.strerror(error.errno or 0).lower()}"
         raise Refused("exec", text, error.errno or 0) from None
     raise AssertionError
+
+
+def _set_groups(wanted: ProcessSpec) -> None:
+    try:
+        os.setgroups(wanted.additional_gids)
+    except PermissionError:
+        # In a user namespace with one id nobody may; the groups of the daemon's user are nobody's there.
+        if set(wanted.additional_gids) - {wanted.gid} or userns.groups_may_be_set():
+            raise
 
 
 def _set_rlimits(wanted: ProcessSpec) -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import os
 import stat
 
+from sampan.linux import userns
 from sampan.storage.errors import ParentNeeded
 
-OPAQUE_XATTR = "trusted.overlay.opaque"
+# In a user namespace trusted attributes cannot be written: overlays have `userxattr` there (5.11).
+XATTR_PREFIX = "user.overlay." if userns.nested() else "trusted.overlay."
+OPAQUE_XATTR = f"{XATTR_PREFIX}opaque"
+_OPAQUE_XATTRS = (OPAQUE_XATTR, "user.fuseoverlayfs.opaque") if userns.nested() else (OPAQUE_XATTR,)
 
 
 def is_whiteout(info: os.stat_result) -> bool:
@@ -21,10 +25,12 @@ def is_whiteout(info: os.stat_result) -> bool:
 
 def is_opaque(path: str | bytes | int) -> bool:
     """Whether a directory of a layer hides those below it."""
-    try:
-        return os.getxattr(path, OPAQUE_XATTR) == b"y"
-    except OSError:
-        return False
+    for name in _OPAQUE_XATTRS:
+        try:
+            return os.getxattr(path, name) == b"y"
+        except OSError:
+            continue
+    return False
 
 
 class LowerView:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.linux import features, syscalls
+from sampan.linux import features, syscalls, userns
 from sampan.storage import changes, overlay_mount
 from sampan.storage.base import DirectoryDriver, LayerRecord, Prepared, remove_tree
 from sampan.storage.copy_tree import TreeCopy
@@ -30,7 +30,7 @@ from sampan.storage.driver import Change
 from sampan.storage.errors import DriverError
 from sampan.storage.init_layer import make_init_layer
 from sampan.storage.limits import Limits
-from sampan.storage.lower_view import OPAQUE_XATTR, LowerView, UnknownLower, is_whiteout
+from sampan.storage.lower_view import OPAQUE_XATTR, XATTR_PREFIX, LowerView, UnknownLower, is_whiteout
 from sampan.storage.tar_reader import Member, Readable
 from sampan.storage.unpack import WHITEOUT, Unpacker
 from sampan.storage.unpack_process import Apart
@@ -279,7 +279,7 @@ class Overlay2(DirectoryDriver):
             ("Supports d_type", "true"),
             ("Using metacopy", "false"),
             ("Native Overlay Diff", "true"),
-            ("userxattr", "false"),
+            ("userxattr", str(userns.nested()).lower()),
         ]
 
     def _graph_data(self, container_id: str, parent: str | None) -> dict[str, str]:
@@ -307,7 +307,7 @@ class Overlay2(DirectoryDriver):
 
 def _is_of_the_layer(xattr: str) -> bool:
     """Whether an attribute belongs to a file, or says that it is opaque; others steer one overlay alone."""
-    return xattr == OPAQUE_XATTR or not xattr.startswith("trusted.overlay.")
+    return xattr == OPAQUE_XATTR or not xattr.startswith(XATTR_PREFIX)
 
 
 def detach(point: Path) -> None:
@@ -362,9 +362,9 @@ def probe(home: Path, name: str = "overlay2", mount: Mount | None = None) -> Non
             if not all(_knows_type(entry) for entry in entries):
                 raise DriverError(f"{where}: its file system does not tell file types (d_type; XFS: ftype=1)")
         try:
-            os.setxattr(trial / "diff", "trusted.overlay.probe", b"y")
+            os.setxattr(trial / "diff", f"{XATTR_PREFIX}probe", b"y")
         except OSError as error:
-            raise DriverError(f"{where}: no trusted.overlay attributes: {error.strerror}") from error
+            raise DriverError(f"{where}: no {XATTR_PREFIX}* attributes: {error.strerror}") from error
         try:
             (mount or _mount_trial)(trial, ["lower", "lower2"], merged, trial / "diff")
         except DriverError as error:

@@ -12,7 +12,7 @@ import os
 import threading
 from pathlib import Path
 
-from sampan.linux import kernel, syscalls
+from sampan.linux import kernel, syscalls, userns
 from sampan.storage.errors import DriverError
 
 CLONE_FS = 0x200
@@ -74,6 +74,8 @@ def _mount_by_descriptor(paths: list[str], writable: list[str], target: Path) ->
         syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_STRING, "source", "overlay")
         for key, value in options().items():
             syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_STRING, key, value)
+        if userns.nested():
+            syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_FLAG, "userxattr")
         try:
             for path in paths:
                 syscalls.fsconfig(fd, syscalls.FSCONFIG_SET_STRING, "lowerdir+", path)
@@ -112,6 +114,8 @@ def _mount_by_page(home: Path, links: list[str], writable: list[str], target: Pa
         f"{key}={_relative(path, home)}" for key, path in zip(("upperdir", "workdir"), writable, strict=False)
     ]
     words += [f"{key}={value}" for key, value in options().items()]
+    if userns.nested():
+        words.append("userxattr")
     data = ",".join(words)
     if len(os.fsencode(data)) >= _PAGE:
         raise DriverError(f"{len(links)} layers are more than this kernel can stack (6.7 and later can)")

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from typing import Protocol
 
-from sampan.linux import syscalls
+from sampan.linux import syscalls, userns
 from sampan.storage import tar_reader
 from sampan.storage.errors import InvalidLayer
 from sampan.storage.limits import Limits
@@ -268,7 +268,12 @@ class Unpacker:
                 f"{os.fsdecode(member.name)}: no device has the number {member.major}:{member.minor}"
             )
         device = os.makedev(member.major, member.minor)
-        self._replacing(parent, path, name, lambda: os.mknod(name, mode, device, dir_fd=parent))
+        try:
+            self._replacing(parent, path, name, lambda: os.mknod(name, mode, device, dir_fd=parent))
+        except PermissionError:
+            if not userns.nested() or member.kind not in kinds:
+                raise
+            return  # as Docker does: nobody can make one here, and a container gets a /dev of its own
         self._finish(parent, name, member)
 
     def _finish(self, parent: int, name: bytes, member: Member) -> None:
@@ -506,6 +511,11 @@ def _explain(member: Member, error: OSError) -> Exception:
         errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ENOENT, errno.EEXIST,
         errno.EISDIR, errno.ERANGE, errno.E2BIG,
     )  # fmt: skip
+    if error.errno == errno.EINVAL and userns.nested() and not userns.has(member.uid, member.gid):
+        return InvalidLayer(
+            f"{shown}: its owner {member.uid}:{member.gid} does not exist here: without root there are as "
+            "many users as /etc/subuid and /etc/subgid give (see the warnings of `info`)"
+        )
     if error.errno in causes:
         return InvalidLayer(f"{shown}: cannot be unpacked: {os.strerror(error.errno)}")
     if error.errno is None:

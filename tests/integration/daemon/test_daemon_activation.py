@@ -184,29 +184,37 @@ def test_the_units_fit_the_daemon_and_the_clients(daemon: Daemon) -> None:
     assert (checked.returncode, checked.stdout) == (0, "configuration OK\n"), checked.stderr
     assert (service["Type"], service["KillMode"]) == ("notify", "process")
 
-    from sampan.cli.hosts import DEFAULT_SOCKET
     from sampan.daemon.settings import DEFAULT_GROUP
+    from sampan.places import SOCKET
 
     sockets = settings("sampan.socket")
-    assert (sockets["ListenStream"], sockets["SocketGroup"]) == (DEFAULT_SOCKET, DEFAULT_GROUP)
+    assert (sockets["ListenStream"], sockets["SocketGroup"]) == (SOCKET, DEFAULT_GROUP)
     assert sockets["SocketMode"] == "0660"
     assert f"g {DEFAULT_GROUP} -" in (UNITS / "sampan.sysusers").read_text()
 
+    theirs = settings("user/sampan.socket")
+    assert (theirs["ListenStream"], theirs["SocketMode"]) == ("%t/sampan.sock", "0600")
+    assert settings("user/sampan.service")["ExecStart"] == service["ExecStart"]
+
 
 @program("systemd-analyze", "systemd")
-def test_systemd_understands_the_units(tmp_path: Path) -> None:
-    for unit in UNITS.iterdir():
-        shutil.copy(unit, tmp_path)
+@pytest.mark.parametrize("whose", ["system", "user"])
+def test_systemd_understands_the_units(tmp_path: Path, whose: str) -> None:
+    for unit in (UNITS if whose == "system" else UNITS / whose).iterdir():
+        if unit.is_file():
+            shutil.copy(unit, tmp_path)
     service = tmp_path / "sampan.service"
     service.write_text(service.read_text().replace("/usr/bin/sampand", "/bin/true"))
     verify = [
         "systemd-analyze",
+        f"--{whose}",
         "verify",
         "--recursive-errors=no",
         str(service),
         str(tmp_path / "sampan.socket"),
     ]
-    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(verify, env=environment, capture_output=True, text=True, check=False)
     if "Failed to" in done.stderr and "sampan" not in done.stderr:
         pytest.skip(f"systemd-analyze does not work here: {done.stderr.strip()[:200]}")
     assert (done.returncode, done.stderr) == (0, "")

@@ -141,6 +141,9 @@ def test_not_root() -> None:
     for name in ("mount namespace", "veth", "overlay (overlay2)", "cgroup of a container"):
         assert (tried[name]["State"], tried[name]["Detail"]) == ("not tried", "needs root")
     assert "capabilities" not in report["Failed"]
+    ids = tried["without root: subordinate ids (subuid, subgid)"]
+    assert ids["State"] == "fails"
+    assert "usermod --add-subuids" in ids["Remedy"] or "apt-get install uidmap" in ids["Remedy"]
 
 
 def test_a_data_root_where_no_overlay_can_be(tmp_path: Path) -> None:

@@ -15,9 +15,14 @@ SOURCE = Path(__file__).parents[3] / "src"
 # Beyond what a bare interpreter has; nothing here may grow without a measurement.
 STANDARD = {"__future__", "_json", "_socket"}
 OWN = {"", ".cli", ".cli.app", ".cli.failures", ".cli.flags", ".cli.tree"}
-PS = OWN | {
-    f".cli.{name}" for name in ("client", "hosts", "commands", "commands.ps", "human", "listing", "jsontext")
-}
+PS = (
+    OWN
+    | {
+        f".cli.{name}"
+        for name in ("client", "hosts", "commands", "commands.ps", "human", "listing", "jsontext")
+    }
+    | {".places"}
+)
 
 PROGRAM = """
 import os, sys

@@ -104,13 +104,15 @@ async def info(request: Request) -> Response:
     """The engine, its objects and its machine."""
     engine: Engine = request.engine
     here = machine()
-    features = cgroups.features()
+    options = engine.options
+    features = cgroups.features(options.delegated)
     states = [live.container.state for live in engine.containers.values()]
     images = await in_thread(engine.images.list)
     driver_status = await in_thread(engine.driver.status)
     security = ["name=seccomp,profile=builtin"] if seccomp_supported() else []
     security += ["name=apparmor"] if apparmor.supported() else []
     security += ["name=cgroupns"] if os.path.exists("/proc/self/ns/cgroup") else []
+    security += ["name=rootless"] if options.rootless else []
     registry = engine.images.registries.config
     proxies = registry.proxies.shown()
     shape: dict[str, Any] = {
@@ -142,7 +144,7 @@ async def info(request: Request) -> Response:
         "NGoroutines": len(asyncio.all_tasks()) + threading.active_count(),
         "SystemTime": rfc3339(time.time_ns()),
         "LoggingDriver": engine.options.log_driver,
-        "CgroupDriver": "cgroupfs",
+        "CgroupDriver": "cgroupfs" if options.cgroup_parent else "none",
         "CgroupVersion": str(features.version),
         "NEventsListener": engine.events.listeners,
         "KernelVersion": here.kernel,

@@ -25,9 +25,9 @@ def run(data_root: str) -> list[Outcome]:
 
 
 def _all() -> Sequence[Trial]:
-    from sampan.doctor.trials import calls, cgroups, disk, namespaces, network, security
+    from sampan.doctor.trials import calls, cgroups, disk, namespaces, network, rootless, security
 
     return (
         *security.RIGHTS, *calls.TRIALS, *namespaces.TRIALS, *disk.TRIALS, *cgroups.TRIALS, *network.TRIALS,
-        *security.TRIALS,
+        *security.TRIALS, *rootless.TRIALS,
     )  # fmt: skip

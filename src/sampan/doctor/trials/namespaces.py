@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from sampan.doctor.trials.place import Place
-from sampan.doctor.trials.running import Fails, NotTried, Trial, grandchild
+from sampan.doctor.trials.running import Fails, Trial, grandchild
 from sampan.linux import features, namespaces, syscalls
 
 _CONTAINER = ("mount", "uts", "ipc", "pid", "network", "cgroup")
@@ -151,30 +151,6 @@ def _id_mapped(place: Place) -> str:
     return ""
 
 
-def _subordinate(_: Place) -> str:
-    """subuid(5), subgid(5): ids that a user may give to a user namespace."""
-    import pwd
-
-    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    missing = []
-    for path in ("/etc/subuid", "/etc/subgid"):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                has = any(line.partition(":")[0] in (name, str(os.getuid())) for line in file)
-        except OSError:
-            has = False
-        if not has:
-            missing.append(path)
-    if name == "root":
-        raise NotTried("root needs none; run it as the user who would")
-    if missing:
-        raise Fails(
-            f"{' and '.join(missing)} give {name} none",
-            f"`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}`",
-        )
-    return f"for {name}"
-
-
 _NS = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWNET
 TRIALS = (
     *(Trial(f"{kind} namespace", _one(kind), "any container", f"ns_{kind}", True) for kind in _CONTAINER),
@@ -193,5 +169,4 @@ TRIALS = (
     Trial("pivot_root", _pivot_root, "any container", needed=True, apart=syscalls.CLONE_NEWNS),
     Trial("id-mapped mount", _id_mapped, "the option idmap of volumes and binds", "idmap",
           apart=syscalls.CLONE_NEWNS),
-    Trial("subordinate ids (subuid, subgid)", _subordinate, "engines without root", rootless=True, here=True),
 )  # fmt: skip

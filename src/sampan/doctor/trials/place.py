@@ -24,7 +24,7 @@ def chosen_root(given: str) -> tuple[Path, list[Outcome]]:
     from sampan.daemon.settings import settle
 
     try:
-        return settle({}).engine.data_root, []
+        return settle({}, os.geteuid() != 0).engine.data_root, []
     except (SampanError, OSError) as error:
         said = error.message if isinstance(error, SampanError) else str(error)
         outcome = Outcome(

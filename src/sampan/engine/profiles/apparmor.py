@@ -13,7 +13,7 @@ import os
 import threading
 
 from sampan.errors import SampanError
-from sampan.linux import apparmor
+from sampan.linux import apparmor, userns
 
 NAME = "docker-default"
 
@@ -60,6 +60,8 @@ def lacking() -> str:
         return ""
     if os.environ.get("container"):  # noqa: SIM112  (whoever made a container around us calls it so)
         return "sampand runs in a container itself"
+    if userns.nested():
+        return "sampand is not the machine's root"
     if not apparmor.visible():
         return "securityfs is not mounted on /sys/kernel/security"
     if not os.path.exists(apparmor.PARSER):

@@ -10,6 +10,7 @@ from typing import Any
 from sampan.engine.model import MountPoint
 from sampan.engine.spec.inputs import SpecInputs
 from sampan.errors import InvalidParameter
+from sampan.linux import userns
 
 Mount = dict[str, Any]
 
@@ -54,6 +55,11 @@ def container_mounts(
             continue
         if place == "/dev/shm" and host_config.ipc_mode == "none":
             continue
+        if place == "/proc" and host_config.pid_mode == "host" and userns.nested():
+            # A new one would show a PID namespace that is not ours.
+            mount |= {"type": "bind", "source": place, "options": ["rbind", *mount["options"]]}
+        if place == "/sys/fs/cgroup" and not inputs.cgroups_path:
+            continue  # without a cgroup of its own it would see everybody's
         if (privileged and place in ("/sys", "/sys/fs/cgroup")) or (
             writable_cgroups and place == "/sys/fs/cgroup"
         ):
@@ -74,6 +80,12 @@ def container_mounts(
     return mounts
 
 
+@cache
+def _tty_group() -> str:
+    """Whose terminals are, where that group exists."""
+    return ",gid=5" if not userns.nested() or userns.has(0, 5) else ""
+
+
 def _defaults(shm_size: int) -> Iterable[Mount]:
     def mount(destination: str, fstype: str, options: str, source: str = "") -> Mount:
         return {
@@ -86,7 +98,7 @@ def _defaults(shm_size: int) -> Iterable[Mount]:
     return (
         mount("/proc", "proc", "nosuid,noexec,nodev"),
         mount("/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
-        mount("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        mount("/dev/pts", "devpts", f"nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{_tty_group()}"),
         mount("/sys", "sysfs", "nosuid,noexec,nodev,ro"),
         mount("/sys/fs/cgroup", "cgroup", "ro,nosuid,noexec,nodev"),
         mount("/dev/mqueue", "mqueue", "nosuid,noexec,nodev"),

@@ -8,13 +8,15 @@ from functools import cache
 
 from sampan.engine.model import HostConfig
 from sampan.errors import InvalidParameter
+from sampan.linux import userns
 
 _IPC = frozenset(
     f"kernel.{name}"
     for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 # Safe and useful in a network namespace of one's own: ping without CAP_NET_RAW, low ports for everybody.
-_NETWORK_DEFAULTS = {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
+_PING, _MOST_GROUPS = "net.ipv4.ping_group_range", 2**31 - 1
+_NETWORK_DEFAULTS = {_PING: f"0 {_MOST_GROUPS}", "net.ipv4.ip_unprivileged_port_start": "0"}
 
 
 def check(host_config: HostConfig) -> None:
@@ -59,8 +61,11 @@ def container_sysctls(host_config: HostConfig) -> dict[str, str]:
 
 @cache
 def _network_defaults() -> dict[str, str]:
+    defaults = dict(_NETWORK_DEFAULTS)
+    if userns.nested():  # groups that do not exist here cannot be named
+        defaults[_PING] = f"0 {userns.highest_gid(_MOST_GROUPS)}"
     return {
         name: value
-        for name, value in _NETWORK_DEFAULTS.items()
+        for name, value in defaults.items()
         if os.path.exists("/proc/sys/" + name.replace(".", "/"))
     }

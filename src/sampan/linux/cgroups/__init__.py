@@ -5,6 +5,7 @@ A manager holds nothing but paths: daemon, launcher and clean-up each make their
 
 from __future__ import annotations
 
+from sampan.linux.cgroups.absent import AbsentManager
 from sampan.linux.cgroups.features import Features, features, parse_list
 from sampan.linux.cgroups.layout import Layout, detect
 from sampan.linux.cgroups.leaf import Leaf
@@ -13,6 +14,7 @@ from sampan.linux.cgroups.oom import OomNotifier
 from sampan.linux.cgroups.stats import BlkioEntry, CgroupStats
 
 __all__ = [
+    "AbsentManager",
     "BlkioEntry",
     "CgroupStats",
     "Features",

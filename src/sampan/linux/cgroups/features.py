@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
+from sampan.linux import userns
 from sampan.linux.cgroups import files
 from sampan.linux.cgroups.layout import Layout, detect
 
@@ -43,9 +44,20 @@ class Features:
 
 
 @cache
-def features() -> Features:
-    """This machine's, looked up once."""
-    return look(detect())
+def features(delegated: str | None = None) -> Features:
+    """This machine's, looked up once.
+
+    Args:
+        delegated: the cgroup that we may use, if that is not all; "" when it is none.
+    """
+    if delegated == "":
+        from sampan.linux.cgroups.absent import no_features
+
+        return no_features()
+    layout = detect()
+    if delegated is not None:
+        return _look_v2(Layout(2, f"{layout.unified}{delegated}"))
+    return look(layout)
 
 
 def look(layout: Layout) -> Features:
@@ -104,7 +116,7 @@ def _look_v2(layout: Layout) -> Features:
         cpu_realtime=False,
         cpuset="cpuset" in available,
         pids="pids" in available,
-        devices=True,  # by a BPF program, which needs no controller
+        devices=not userns.nested(),  # by a BPF program: no controller is needed, but root of the machine
         freezer=True,
         blkio_weight=io,
         blkio_weight_device=io,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sampan.errors import InvalidParameter
+from sampan.linux import userns
 from sampan.linux.cgroups import convert, files, stats
 from sampan.linux.cgroups.layout import Layout
 from sampan.linux.cgroups.manager import Manager, Resources, make_directory
@@ -87,7 +88,7 @@ class ManagerV2(Manager):
 
     def _set(self, resources: Resources, new: bool) -> list[str]:
         warnings: list[str] = []
-        if resources.get("devices"):
+        if resources.get("devices") and not userns.nested():  # where no device can be made either
             self._set_devices(resources["devices"], new)
         for name, value in self._values(resources, warnings):
             self._write(name, value)

@@ -1,0 +1,66 @@
+"""What a daemon without root finds here, for the user who asks or who called sudo; none of it is needed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+from sampan.doctor.trials.place import Place
+from sampan.doctor.trials.running import Fails, NotTried, Trial
+from sampan.linux import kernel
+from sampan.rootless import subids, uplink
+
+_OVERLAY_SINCE = (5, 11)
+
+
+def _user() -> pwd.struct_passwd:
+    """Who would have such a daemon.
+
+    Raises:
+        NotTried: root, who needs none.
+    """
+    name = os.environ.get("SUDO_USER", "")
+    found = pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
+    if found.pw_uid == 0:
+        raise NotTried("root needs none; run it as the user who would")
+    return found
+
+
+def _subordinate(_: Place) -> str:
+    """subuid(5), subgid(5), newuidmap(1): ids that a user may give to a user namespace."""
+    user = _user()
+    ids = subids.find(user.pw_uid)
+    if ids.lacking:
+        what, remedy = ids.lacking.split(": ", 1)
+        command, comma, rest = remedy.partition(", ")
+        raise Fails(what, f"`{command}`{comma}{rest}")
+    return f"for {user.pw_name}: {sum(count for _, count in ids.uids)}"
+
+
+def _way_out(_: Place) -> str:
+    _user()
+    found = uplink.program()
+    if not found:
+        raise Fails("slirp4netns is not installed", "`sudo apt-get install slirp4netns`")
+    if not os.path.exists("/dev/net/tun"):
+        raise Fails("there is no /dev/net/tun", "`sudo modprobe tun`")
+    return found
+
+
+def _overlay(_: Place) -> str:
+    _user()
+    if kernel.release() < _OVERLAY_SINCE:
+        raise Fails(
+            "this kernel has overlays for root alone", "Linux 5.11 or newer, or the program fuse-overlayfs"
+        )
+    return ""
+
+
+TRIALS = tuple(
+    Trial(f"without root: {name}", work, without, rootless=True, here=True)
+    for name, work, without in (
+        ("subordinate ids (subuid, subgid)", _subordinate, "users of images other than root"),
+        ("way out (slirp4netns)", _way_out, "a way out of containers' networks"),
+        ("overlay", _overlay, "the driver overlay2"),
+    )
+)

@@ -1,0 +1,53 @@
+"""Whether we live in a user namespace below the machine's first one (user_namespaces(7))."""
+
+from __future__ import annotations
+
+from functools import cache
+
+_EVERYBODY = ["0", "0", "4294967295"]
+
+
+@cache
+def nested() -> bool:
+    """Whether root here is not the machine's: its rights end at what belongs to the namespace."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() != _EVERYBODY
+    except OSError:
+        return False  # a kernel without user namespaces
+
+
+@cache
+def groups_may_be_set() -> bool:
+    """Whether setgroups(2) is permitted: not where an ordinary user has mapped one id alone."""
+    try:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            return file.read().strip() != "deny"
+    except OSError:
+        return True
+
+
+def has(uid: int, gid: int) -> bool:
+    """Whether this user and this group exist here, so that a file can be theirs."""
+    return _mapped("uid", uid) and _mapped("gid", gid)
+
+
+def _mapped(kind: str, number: int) -> bool:
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        ranges = [tuple(map(int, line.split())) for line in file]
+    return any(first <= number < first + count for first, _, count in ranges)
+
+
+def highest_gid(most: int) -> int:
+    """The highest group that exists here without a gap below it.
+
+    Args:
+        most: what to say where there are more.
+    """
+    beyond = 0
+    with open("/proc/self/gid_map", encoding="ascii") as file:
+        for first, _, count in sorted(tuple(map(int, line.split())) for line in file):
+            if first > beyond:
+                break
+            beyond = first + count
+    return min(beyond - 1, most)

@@ -1,0 +1,395 @@
+"""A daemon without root: an ordinary user's, on a machine of its own, looked at from outside as root.
+
+The user is made for the tests, in a mount and a network namespace with a /run of their own; the code is a
+copy that everybody may read, run by the system's Python.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engine import SOURCE
+from support.images import busybox_tar
+from support.machine import alive, eventually
+from support.needs import program
+
+PYTHON = f"/usr/bin/python3.{sys.version_info.minor}"
+pytestmark = [
+    program("unshare", "util-linux"),
+    program("newuidmap", "uidmap"),
+    program("slirp4netns", "slirp4netns"),
+    pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"needs {PYTHON}, which other users may run"),
+]
+FIRST, COUNT = 400000, 65536
+SKIPPER, STOWAWAY = 4252, 4253  # the second has no subordinate ids
+OUTSIDE = "192.0.2.1"
+SET_UP = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs run /run
+ip link set lo up
+ip address add $4/32 dev lo
+for file in passwd group subuid subgid; do cp /etc/$file /run/$file 2>/dev/null || true; done
+user() {
+    mkdir -p $2/$1 /run/user/$3 && chown $3:$3 $2/$1 /run/user/$3 && chmod 700 $2/$1 /run/user/$3
+    echo "$1:x:$3:$3::$2/$1:/bin/sh" >>/run/passwd
+    echo "$1:x:$3:" >>/run/group
+}
+user skipper $1 4252
+user stowaway $1 4253
+for file in subuid subgid; do echo "skipper:$2" >>/run/$file; done
+for file in passwd group subuid subgid; do touch /etc/$file; mount --bind /run/$file /etc/$file; done
+for node in net/tun:200 fuse:229; do
+    mknod -m 666 /run/node-${node#*:} c 10 ${node#*:}
+    [ ! -e /dev/${node%:*} ] || mount --bind /run/node-${node#*:} /dev/${node%:*}
+done
+mkdir /run/site && mount --bind $3 /run/site
+echo ready
+exec sleep 1000
+"""
+
+
+class Machine:
+    """A machine with users who are not root."""
+
+    def __init__(self, homes: Path) -> None:
+        self.homes = homes
+        words = [str(homes), f"{FIRST}:{COUNT}", sysconfig.get_path("purelib"), OUTSIDE]
+        command = ["unshare", "--mount", "--net", "sh", "-c", SET_UP, "sh", *words]
+        self.holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert self.holder.stdout is not None and self.holder.stdout.readline() == "ready\n"
+        shutil.copytree(SOURCE, self.path("/run/src"), ignore=shutil.ignore_patterns("__pycache__"))
+
+    def path(self, path: str) -> Path:
+        """A path of the machine's, as seen from here."""
+        return Path(f"/proc/{self.holder.pid}/root{path}")
+
+    def argv(self, *words: str, user: str = "") -> list[str]:
+        """A command line in there, as root or as a user, who has no right but being that."""
+        enter = ["nsenter", "--target", str(self.holder.pid), "--mount", "--net", "--wd=/"]
+        if user:
+            enter += ["setpriv", "--reuid", user, "--regid", user, "--init-groups"]
+            enter += ["--inh-caps=-all", "--ambient-caps=-all"]
+        return [*enter, *words]
+
+    def environment(self, user: str) -> dict[str, str]:
+        """What a login gives a user."""
+        uid = STOWAWAY if user == "stowaway" else SKIPPER
+        return {
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(self.homes / user),
+            "XDG_RUNTIME_DIR": f"/run/user/{uid}",
+            "PYTHONPATH": "/run/src:/run/site",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LANG": "C.UTF-8",
+        }
+
+    def run(self, *words: str, user: str = "", stdin: bytes = b"") -> tuple[int, str, str]:
+        """Run a command: exit code, output, errors."""
+        done = subprocess.run(
+            self.argv(*words, user=user),
+            input=stdin,
+            capture_output=True,
+            env=self.environment(user),
+            timeout=90,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def sampan(self, *words: str, user: str = "skipper", stdin: bytes = b"") -> tuple[int, str, str]:
+        """Run our command as a user."""
+        return self.run(PYTHON, "-m", "sampan.cli", *words, user=user, stdin=stdin)
+
+    def __call__(self, *words: str, stdin: bytes = b"") -> str:
+        """The output of our command as the skipper, which succeeds."""
+        code, out, err = self.sampan(*words, stdin=stdin)
+        assert code == 0, err
+        return out.strip()
+
+    def pid(self, name: str, user: int = SKIPPER) -> int:
+        """The daemon, by its pid file, or a process of the user's by its command's name; 0 for none."""
+        if name == "sampand":
+            try:
+                pid = int(self.path(f"/run/user/{user}/sampan/sampand.pid").read_text())
+            except FileNotFoundError:
+                return 0
+            return pid if alive(pid) else 0
+        return next((pid for pid, comm in processes(user) if comm == name), 0)
+
+    def end(self) -> None:
+        """Take it down."""
+        for user in (SKIPPER, STOWAWAY):
+            if pid := self.pid("sampand", user):
+                os.kill(pid, signal.SIGTERM)
+                eventually(lambda: not alive(pid), 30, what="the daemon ends")
+            for one, _ in processes(user):
+                os.kill(one, signal.SIGKILL)
+        self.holder.kill()
+        self.holder.communicate()
+
+
+def processes(user: int) -> list[tuple[int, str]]:
+    """The processes of a user and of the subordinate ids: pid and command."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = dict(line.split(":\t", 1) for line in (entry / "status").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        uid = int(fields["Uid"].split()[0])
+        theirs = uid == user or (user == SKIPPER and FIRST <= uid < FIRST + COUNT)
+        if theirs and not fields["State"].startswith("Z"):
+            found.append((int(entry.name), fields["Name"]))
+    return found
+
+
+def roots_tar() -> bytes:
+    """The root file system of an image in which everything is root's."""
+    program = shutil.which("busybox")
+    assert program is not None
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(program, "bin/busybox", filter=lambda entry: entry.replace(uid=0, gid=0, deep=False))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    homes = tmp_path_factory.mktemp("homes")
+    for directory in (homes, *homes.parents):  # pytest makes them for root alone
+        if directory.stat().st_mode & 0o001 == 0 and directory.is_relative_to("/tmp"):
+            directory.chmod(0o711)
+    made = Machine(homes)
+    try:
+        made("import", "-", "box", stdin=busybox_tar())
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def web(machine: Machine) -> Iterator[str]:
+    """A container that says hello on the machine's port 8088."""
+    serve = "echo hello >/index.html; exec httpd -f -p 80 -h /"
+    machine("run", "-d", "--name", "web", "-p", "8088:80", "box", "sh", "-c", serve)
+    eventually(lambda: fetched(machine) == "hello", what="the port answers")
+    yield "web"
+    machine("rm", "-f", "web")
+
+
+def fetched(machine: Machine) -> str:
+    """What the machine's port 8088 says."""
+    ask = b"GET / HTTP/1.0\r\n\r\n"
+    said = machine.run("busybox", "nc", "-w", "5", "127.0.0.1", "8088", stdin=ask)[1]
+    return said.rpartition("\r\n\r\n")[2].strip()
+
+
+def test_it_is_the_users_own(machine: Machine) -> None:
+    assert "Ahoy!" in machine("run", "--rm", "hello-world")
+    info = json.loads(machine("info", "--format", "{{json .}}"))
+    assert "name=rootless" in info["SecurityOptions"]
+    assert info["DockerRootDir"] == str(machine.homes / "skipper/.local/share/sampan")
+    assert (info["Driver"], info["CgroupDriver"]) == ("overlay2", "none")
+    assert ["userxattr", "true"] in info["DriverStatus"]
+    assert any("makes no cgroups" in text for text in info["Warnings"])
+    socket = machine.path(f"/run/user/{SKIPPER}/sampan.sock").stat()
+    assert (socket.st_uid, stat.S_IMODE(socket.st_mode)) == (SKIPPER, 0o600)
+    pid = machine.pid("sampand")
+    fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert fields["Uid"].split() == [str(SKIPPER)] * 4
+    maps = Path(f"/proc/{pid}/uid_map").read_text().split()
+    assert maps == ["0", str(SKIPPER), "1", "1", str(FIRST), str(COUNT)]  # the machine's root is not there
+    for kind in ("user", "mnt", "net"):
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/{machine.holder.pid}/ns/{kind}")
+    code = """if True:
+        import asyncio, sampan
+        async def main():
+            async with sampan.connect(start=False) as s:
+                print((await s.info())["DockerRootDir"])
+        asyncio.run(main())
+    """
+    assert machine.run(PYTHON, "-c", code, user="skipper")[1].strip() == info["DockerRootDir"]
+
+
+def test_whose_the_files_are(machine: Machine) -> None:
+    home = machine.homes / "skipper"
+    given = home / "given"
+    given.mkdir()
+    os.chown(given, SKIPPER, SKIPPER)
+    script = "touch /given/roots /vol/x && mkdir /given/theirs && chown 1000:1000 /given/theirs && id -u"
+    assert machine("run", "--rm", "-v", f"{given}:/given", "-v", "vol:/vol", "box", "sh", "-c", script) == "0"
+    assert (given / "roots").stat().st_uid == SKIPPER
+    assert (given / "theirs").stat().st_uid == FIRST + 999
+    assert (home / ".local/share/sampan/volumes/vol/_data/x").stat().st_uid == SKIPPER
+    machine("volume", "rm", "vol")
+
+
+def test_layers_hide_what_is_below(machine: Machine) -> None:
+    """Whiteouts and opaque directories, in attributes that a user namespace may write."""
+    first = "mkdir -p /d/e /g && touch /d/old /d/e/old /g/one && chown 33:33 /g/one"
+    machine("run", "--name", "one", "box", "sh", "-c", first)
+    machine("commit", "one", "first")
+    machine("run", "--name", "two", "first", "sh", "-c", "rm -r /d /g/one && mkdir /d && touch /d/new")
+    assert sorted(machine("diff", "two").splitlines()) == [
+        "A /d/new",
+        "C /d",
+        "C /g",
+        "D /d/e",
+        "D /d/old",
+        "D /g/one",
+    ]
+    machine("commit", "two", "second")
+    assert machine("run", "--rm", "second", "sh", "-c", "ls /d /g; stat -c %u /d") == "/d:\nnew\n\n/g:\n0"
+    assert machine("run", "--rm", "first", "stat", "-c", "%u:%g", "/g/one") == "33:33"
+    saved = machine.homes / "skipper/second.tar"
+    machine("save", "-o", str(saved), "second")
+    machine("rm", "one", "two")
+    machine("rmi", "second", "first")
+    machine("load", "-i", str(saved))
+    assert machine("run", "--rm", "second", "sh", "-c", "ls /d /g") == "/d:\nnew\n\n/g:"
+    machine("rmi", "second")
+
+
+def test_what_is_done_in_containers(machine: Machine, web: str) -> None:
+    assert machine("exec", "-u", "1000:1000", web, "id", "-u") == "1000"
+    assert machine.sampan("exec", web, "sh", "-c", "exit 3")[0] == 3
+    source = machine.homes / "skipper/note"
+    source.write_text("ahoy")
+    machine("cp", str(source), f"{web}:/note")
+    assert machine("exec", web, "stat", "-c", "%u", "/note") == "0"
+    assert "httpd" in machine("top", web)
+    assert json.loads(machine("stats", "--no-stream", "--format", "json", web))["NetIO"] != "0B / 0B"
+    assert machine("exec", web, "ls", "/sys/fs/cgroup") == ""
+    code, _, said = machine.sampan("pause", web)
+    assert code == 1 and "nothing can be paused" in said
+    limited = machine.sampan("run", "--rm", "-m", "50m", "--pids-limit", "50", "box", "true")
+    assert limited[0] == 0
+    assert "does not support memory limit" in limited[2] and "does not support PIDs limit" in limited[2]
+    assert "NanoCPUs can not be set" in machine.sampan("run", "--rm", "--cpus", "1", "box", "true")[2]
+
+
+def test_networks_and_the_way_out(machine: Machine, web: str) -> None:
+    machine("network", "create", "deck")
+    machine("network", "connect", "deck", web)
+    assert (
+        machine("run", "--rm", "--network", "deck", "box", "wget", "-q", "-O", "-", "http://web/") == "hello"
+    )
+    refused = machine.sampan("run", "--rm", "-p", "81:80", "box", "true")
+    assert refused[0] == 125
+    assert "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=81" in refused[2]
+    machine("network", "disconnect", "deck", web)
+    machine("network", "rm", "deck")
+    serve = ("busybox", "httpd", "-f", "-p", f"{OUTSIDE}:8099", "-h", str(machine.homes))
+    (machine.homes / "far").write_text("from afar")
+    with subprocess.Popen(machine.argv(*serve)) as server:
+        fetch = ("run", "--rm", "box", "timeout", "20", "wget", "-q", "-O", "-", f"http://{OUTSIDE}:8099/far")
+        eventually(
+            lambda: machine.sampan(*fetch)[1] == "from afar", 60, what="a container reaches the outside"
+        )
+        server.kill()
+
+
+def test_registries_of_the_machine(machine: Machine) -> None:
+    """The daemon's own connections go out by the machine's network, its loopback included."""
+    serve = (PYTHON, "-m", "sampan.cli", "registry", "serve", "--listen", "127.0.0.1:5081")
+    root = str(machine.homes / "skipper/registry")
+    with subprocess.Popen(
+        machine.argv(*serve, "--root", root, user="skipper"), env=machine.environment("skipper")
+    ) as server:
+        machine("tag", "box", "127.0.0.1:5081/box")
+        eventually(lambda: machine.sampan("push", "127.0.0.1:5081/box")[0] == 0, 60, what="the push succeeds")
+        machine("rmi", "127.0.0.1:5081/box")
+        machine("pull", "127.0.0.1:5081/box")
+        machine("rmi", "127.0.0.1:5081/box")
+        server.terminate()
+
+
+def test_nobody_elses(machine: Machine) -> None:
+    """Attacks: root of a container, with all that a user may give it, is the user and no more."""
+    secret = machine.homes / "secret"
+    secret.write_text("the owner's")
+    secret.chmod(0o600)
+    tries = (
+        ("cat", str(secret)),
+        ("chown", "0:0", str(secret)),
+        ("mknod", "/disk", "b", "7", "0"),
+        ("ls", "/proc/1/root/"),
+        ("nsenter", "-t", "1", "-m", "true"),
+        ("kill", "-0", "1"),
+        ("sysctl", "-w", "kernel.hostname=taken"),
+        ("mount", "-t", "ext4", "/dev/loop0", "/mnt"),
+    )
+    script = "".join(f"{' '.join(words)} 2>/dev/null && echo did: {words[0]}\n" for words in tries)
+    script += f"stat -c %u {secret}\n"
+    options = ("--privileged", "--pid", "host", "--network", "host", "-v", f"{machine.homes}:{machine.homes}")
+    assert machine("run", "--rm", *options, "box", "sh", "-c", script) == "65534"
+    code, _, said = machine.run(
+        PYTHON, "-m", "sampan.cli", "-H", f"unix:///run/user/{SKIPPER}/sampan.sock", "ps", user="stowaway"
+    )
+    assert code == 1 and "permission denied" in said
+
+
+def test_processes_may_die_in_any_order(machine: Machine, web: str) -> None:
+    def kill(name: str) -> None:
+        pid = machine.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not alive(pid), what=f"{name} dies")
+
+    pid = machine("inspect", "-f", "{{.State.Pid}}", web)
+    kill("sampand")
+    assert fetched(machine) == "hello"
+    assert machine("inspect", "-f", "{{.State.Pid}}", web) == pid  # by a daemon that this command has started
+    before, uplink = machine.pid("sampand"), machine.pid("slirp4netns")
+    kill("sampan-keeper")
+    eventually(lambda: not alive(before) and not alive(uplink), 30, what="daemon and way out end without it")
+    assert fetched(machine) == "hello"
+    assert machine("exec", web, "cat", "/index.html") == "hello"
+    assert machine("inspect", "-f", "{{.State.Pid}}", web) == pid
+    old = machine.pid("slirp4netns")
+    kill("slirp4netns")
+    eventually(lambda: machine.pid("slirp4netns") not in (0, old), 30, what="the way out is begun again")
+    assert (
+        machine("run", "--rm", "--network", "host", "box", "cat", "/sys/class/net/sampan0/operstate") == "up"
+    )
+
+
+def test_without_subordinate_ids_root_is_alone(machine: Machine) -> None:
+    code, _, said = machine.sampan("import", "-", "box", user="stowaway", stdin=busybox_tar())
+    assert code == 1
+    assert "Starting a daemon of your own" in said
+    assert "home/alice/: its owner 1000:1000 does not exist here" in said
+    assert machine.sampan("import", "-", "box", user="stowaway", stdin=roots_tar())[0] == 0
+    assert "usermod --add-subuids" in machine.sampan("info", user="stowaway")[2]
+    run = ("run", "--rm", "-t", "-p", "8087:80", "box", "busybox", "id", "-u")
+    code, out, said = machine.sampan(*run, user="stowaway")
+    assert (code, out) == (0, "0\r\n"), said
+    assert (
+        machine.sampan("run", "-d", "--name", "on", "box", "busybox", "sleep", "90", user="stowaway")[0] == 0
+    )
+    assert machine.sampan("exec", "on", "busybox", "id", "-u", user="stowaway")[:2] == (0, "0\n")
+    assert machine.sampan("rm", "-f", "on", user="stowaway")[0] == 0
+    code, _, said = machine.sampan("run", "--rm", "-u", "33", "box", "busybox", user="stowaway")
+    assert (code, "33" in said) == (125, True), said
+
+
+def test_nothing_is_left(machine: Machine) -> None:
+    """Last: with its containers gone and the daemon stopped, nothing of the user's runs on."""
+    for user, uid in (("skipper", SKIPPER), ("stowaway", STOWAWAY)):
+        assert machine.sampan("ps", "-q", user=user)[:2] == (0, "")
+        os.kill(machine.pid("sampand", uid), signal.SIGTERM)
+        eventually(lambda: not processes(uid), 30, what="all have ended")  # noqa: B023
