@@ -60,7 +60,8 @@ def relinked(text: str, at: str) -> str:
         return f"]({os.path.relpath(in_site(place), Path(in_site(at)).parent)}{hash_}{anchor})"
 
     # A page that is named by its file is named by its title on the site: an empty text is that.
-    return re.sub(r"\]\(([^)\s]+)\)", target, re.sub(r"\[[\w-]+\.md\](?=\([\w/-]+\.md\))", "[]", text))
+    titled = re.sub(r"\[[\w-]+\.md\](?=\([\w/-]+\.md(?:#[\w-]+)?\))", "[]", text)
+    return re.sub(r"\]\(([^)\s]+)\)", target, titled)
 
 
 def in_site(path: str) -> str:
