@@ -130,9 +130,9 @@ def test_without_nf_tables(tmp_path: Path) -> None:
 
 
 def test_not_root() -> None:
-    """Somebody else, who may read our files: what root alone can try is named, not guessed."""
+    """Somebody whom no file names, and who may read ours: what root alone can try is named, not guessed."""
     wrapper = (
-        *("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"),
+        *("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"),
         *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
     )
     _, report = examine(wrapper=wrapper)

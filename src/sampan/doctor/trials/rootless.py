@@ -13,28 +13,33 @@ from sampan.rootless import subids, uplink
 _OVERLAY_SINCE = (5, 11)
 
 
-def _user() -> pwd.struct_passwd:
-    """Who would have such a daemon.
+def _user() -> tuple[int, str]:
+    """Who would have such a daemon: the uid and its name, or the number where no file names it.
 
     Raises:
         NotTried: root, who needs none.
     """
-    name = os.environ.get("SUDO_USER", "")
-    found = pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
-    if found.pw_uid == 0:
+    uid = os.getuid()
+    try:
+        sudo = os.environ.get("SUDO_USER", "")
+        found = pwd.getpwnam(sudo) if sudo else pwd.getpwuid(uid)
+        uid, name = found.pw_uid, found.pw_name
+    except KeyError:
+        name = str(uid)
+    if uid == 0:
         raise NotTried("root needs none; run it as the user who would")
-    return found
+    return uid, name
 
 
 def _subordinate(_: Place) -> str:
     """subuid(5), subgid(5), newuidmap(1): ids that a user may give to a user namespace."""
-    user = _user()
-    ids = subids.find(user.pw_uid)
+    uid, name = _user()
+    ids = subids.find(uid)
     if ids.lacking:
         what, remedy = ids.lacking.split(": ", 1)
         command, comma, rest = remedy.partition(", ")
         raise Fails(what, f"`{command}`{comma}{rest}")
-    return f"for {user.pw_name}: {sum(count for _, count in ids.uids)}"
+    return f"for {name}: {sum(count for _, count in ids.uids)}"
 
 
 def _way_out(_: Place) -> str:
