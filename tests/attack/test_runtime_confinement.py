@@ -7,7 +7,9 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux import syscalls
+from sampan.linux import cgroups, syscalls
 from sampan.linux.capabilities import mask
 from sampan.linux.process import parent
 from sampan.runtime import LaunchError, sealed_steps_program
@@ -25,11 +27,12 @@ from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.init import Refused
 from sampan.runtime.joining import begin_exec
 from sampan.runtime.targets import Target
-from sampan.runtime.told import BORN, PROGRAM, SEARCHED, TOLD
+from sampan.runtime.told import BORN, GO, PROGRAM, SEARCHED, TERMINAL, TOLD
 from support.bundles import CAPABILITIES, MOUNTS, Box, Runner, alive, eventually, in_box, process
-from support.engine import SOURCE
+from support.engine import SOURCE, TOKEN
 
 pytestmark = pytest.mark.root
+Message = tuple[bytes, list[tuple[int, int, bytes]]]
 
 _SETS = ("bounding", "effective", "permitted")
 ENVIRONMENT_MARK = "SAMPAN_TEST_SECRET_OF_THE_HOST"
@@ -416,6 +419,50 @@ def test_in_a_chroot_nothing_of_the_host_lies_below_the_root(tmp_path: Path) -> 
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_terminal_may_come_before_its_maker_has_told_of_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may let a process run on before the one that has made it writes a word."""
+    monkeypatch.chdir("/")  # as who joins a mount namespace is
+    where = Target([], f"/{TOKEN}-early", None)
+    manager = cgroups.manager_for(where.cgroups_path)
+    manager.create(None)
+    newcomer = begin_exec(sealed_steps_program(), "early", os.getpid(), where, (0, 1, 2))
+    real = newcomer.channel
+    newcomer.channel, changed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    newcomer.channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    messages: list[Message] = []
+    try:
+        if "" not in manager.paths():
+            pytest.skip("no unified hierarchy: nobody is born into it")
+        newcomer.go(ProcessSpec(["true"], "/", ["PATH=/usr/bin:/bin"], terminal=True), None)
+        assert changed.recv(16) == GO
+        real.send(GO)
+        while (told := real.recvmsg(4096, 1024, socket.MSG_CMSG_CLOEXEC))[0]:
+            messages.append(told[:2])
+            if told[0] == TOLD.pack(PROGRAM, 0):
+                break
+        terminal = next(one for one in messages if one[0] == TOLD.pack(TERMINAL, 0))
+        for data, ancillary in sorted(messages, key=lambda one: one is not terminal):
+            changed.sendmsg([data], ancillary)
+        while newcomer.program is None:
+            newcomer.hear()
+        assert newcomer.terminal is not None and os.isatty(newcomer.terminal)
+    finally:
+        for _, ancillary in messages:
+            for kind, content in ((kind, content) for _, kind, content in ancillary):
+                if kind == socket.SCM_RIGHTS:
+                    os.close(struct.unpack("i", content)[0])
+        newcomer.kill()
+        newcomer.reap_makers()
+        os.waitid(os.P_PID, newcomer.pid, os.WEXITED)
+        os.close(newcomer.pidfd)
+        assert newcomer.report is not None
+        newcomer.report.close()
+        newcomer.close()
+        real.close()
+        changed.close()
+        manager.remove()
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,9 @@ class Newcomer:
                 sender = _CREDENTIALS.unpack(content)[0]
             elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 (fd,) = struct.unpack("i", content[:4])
-                if self.terminal is None and self._births == 1:  # before anything is in the container
+                # The first is the one: it was sent before anything was in the container, even if the process
+                # that sent it is not known yet, as its maker may tell of it later.
+                if self._births and self.terminal is None and self._wanted and self._wanted.terminal:
                     self.terminal = fd
                 else:
                     os.close(fd)
