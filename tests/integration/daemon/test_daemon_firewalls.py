@@ -255,15 +255,15 @@ def test_the_recipes_that_restrict_a_port_by_a_rule_at_forward(own: Daemon, far:
     own.docker("run", "-d", "--name", "one", "--hostname", "one", "-p", f"{PORT}:80", *serve)
     own.docker("run", "-d", "--name", "two", "--hostname", "two", "-p", f"{PORT + 1}:80", *serve)
     text = (Path(__file__).parents[3] / "docs" / "firewall.md").read_text()
-    (nft,) = re.findall(r"(?m)^ +(table inet mine \{(?:\n.*?)+?\n {6}\}\n)", text)
+    nft = re.findall(r"(?ms)^ +\$ (nft '?add [^\n]*\bmine\b.*?(?<!\\))$", text)
     (iptables,) = re.findall(r"`(iptables -I FORWARD [^`]*ctorigdstport[^`]*)`", text)
-    assert all("8080" in one and "192.0.2.0/24" in one for one in (nft, iptables))
+    assert len(nft) == 3 and all("8080" in one and "192.0.2.0/24" in one for one in (nft[-1], iptables))
 
     def get(port: int) -> str:
         return run("python3", "-c", FETCH, here, str(port))
 
     for recipe, removal in (
-        (f"nft -f - <<'E'\n{nft}\nE", "nft delete table inet mine"),
+        ("\n".join(nft), "nft delete table inet mine"),
         (iptables, "nft delete table ip filter"),
     ):
         sh(recipe.replace("8080", str(PORT)).replace("192.0.2.0/24", allowed))
