@@ -6,6 +6,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,19 @@ def test_logs_come_before_the_stream(engine: Engine, busybox: str, name: Names) 
     end, _, rest = attach(engine, one, "logs=1&stream=1&stdout=1&stdin=1")
     end.sendall(b"input\n")
     assert read_all(end, rest) == framed(b"early\n") + framed(b"late input\n")
+
+
+def test_a_start_waits_for_who_is_being_given_the_old_log(engine: Engine, busybox: str, name: Names) -> None:
+    script = "test -e /ran || head -c 2000000 /dev/zero | tr '\\0' y; touch /ran; echo END"
+    one = make(engine, name(), "-t", busybox, "sh", "-c", script)
+    engine.docker("start", one)
+    engine.docker("wait", one)
+    end, _, rest = attach(engine, one, "logs=1&stream=1&stdout=1")
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(engine.docker, "start", one)
+        time.sleep(0.3)  # enough for a start that does not wait
+        assert read_all(end, rest).count(b"END") == 2
+        started.result()
 
 
 def test_half_closing_ends_the_input_and_not_the_output(engine: Engine, busybox: str, name: Names) -> None:

@@ -6,11 +6,12 @@ Lifecycle verbs live in modules of their own (`create`, `starting`, `ending`, `e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,6 +103,7 @@ class Live:
         settled: done when the clean-up after the last end is.
         process_spec: the `process` of the OCI configuration, for execs; None when not read yet.
         parked: clients that attached before the start; their descriptors are ours to close.
+        arriving: clients that are about to be parked; a start waits for them a little.
         listed: its entry in lists as it was last given out, and what that depends on.
         sample, sampling: the last look at what it uses (`stats.Sample`), and the one being taken.
     """
@@ -120,6 +122,7 @@ class Live:
     health: Monitor | None = None
     oom: OomWatch | None = None
     parked: list[tuple[socket.socket, Attachment]] = field(default_factory=list)
+    arriving: set[asyncio.Future[None]] = field(default_factory=set)
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
     listed: tuple[Any, bytes] | None = None
@@ -159,11 +162,26 @@ class Live:
             self.next_exit.set_result(self.container.state.exit_code)
         self.next_exit = asyncio.get_running_loop().create_future()
 
+    @contextlib.contextmanager
+    def arrival(self) -> Iterator[None]:
+        """While a client is on its way to the streams: who starts the container then has it there."""
+        arriving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.arriving.add(arriving)
+        try:
+            yield
+        finally:
+            self.arriving.discard(arriving)
+            arriving.set_result(None)
+
+    def take_parked(self) -> list[tuple[socket.socket, Attachment]]:
+        """Those that wait for the start, for the caller to serve and close."""
+        parked, self.parked = self.parked, []
+        return parked
+
     def drop_parked(self) -> None:
         """Let clients go that waited for a start which will not come."""
-        for connection, _ in self.parked:
+        for connection, _ in self.take_parked():
             connection.close()
-        self.parked.clear()
 
 
 class Core:

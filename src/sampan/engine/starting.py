@@ -12,6 +12,7 @@ import contextlib
 import copy
 import json
 import shutil
+import socket
 from contextlib import ExitStack
 from typing import Any
 
@@ -42,7 +43,9 @@ from sampan.engine.spec import SpecInputs, build_spec
 from sampan.errors import Conflict, InvalidParameter, NotModified, SampanError
 from sampan.linux.syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from sampan.network import write_hostname, write_hosts
-from sampan.runtime import LaunchError, LaunchRequest
+from sampan.runtime import Attachment, LaunchError, LaunchRequest, Process
+
+_ARRIVAL_S = 5.0  # how long a start waits for clients that are being given the old log
 
 
 async def start(core: Core, live: Live, explanation: Explanation | None = None) -> None:
@@ -101,7 +104,9 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
     except (SampanError, OSError) as error:
         await _failed(core, live, error, exit_code=128)
         raise
-    connections = [connection for connection, _ in live.parked]
+    if live.arriving:
+        await asyncio.wait(live.arriving, timeout=_ARRIVAL_S)
+    parked = live.take_parked()
     request = LaunchRequest(
         id=container.id,
         bundle=str(core.rundir(container.id)),
@@ -109,22 +114,28 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
         open_stdin=container.config.open_stdin,
         stdin_once=container.config.stdin_once,
         log=log_config.log_spec(core.log_path(container), container),
-        attachments=tuple(attachment for _, attachment in live.parked),
+        attachments=tuple(attachment for _, attachment in parked),
         terminal_size=_terminal_size(container),
         runtime=runtime,
     )
     try:
-        process = await core.launcher.launch(request, [connection.fileno() for connection in connections])
+        process = await core.launcher.launch(request, [connection.fileno() for connection, _ in parked])
     except (SampanError, OSError) as error:
         await in_thread(lambda: _undo_start(core, container, sources))
         await _failed(core, live, error, exit_code=getattr(error, "exit_code", 128))
         raise
+    finally:
+        for connection, _ in parked:
+            connection.close()  # the monitor has its own copies of the descriptors now
     if explanation is not None:
         explanation.note_runtime(process)
-    live.drop_parked()  # the monitor has its own copies of the descriptors now
     if sources is not None and sources.temporary:
         core.spawn(asyncio.ensure_future(in_thread(sources.close)))
     live.process = process
+    if live.parked:  # they came meanwhile
+        core.spawn(
+            asyncio.create_task(_attach_late(live.take_parked(), process), name=f"late {live.id[:12]}")
+        )
     live.ended.clear()
     state = container.state
     state.status, state.pid, state.started_at_ns = "running", process.pid, process.started_at_ns
@@ -143,6 +154,12 @@ async def start_locked(core: Core, live: Live, explanation: Explanation | None =
     if telling is not None:  # beside the loop: a resolver that hangs keeps its lock for seconds
         await in_thread(telling)
     note("written down")
+
+
+async def _attach_late(parked: list[tuple[socket.socket, Attachment]], process: Process) -> None:
+    for connection, attachment in parked:
+        with contextlib.suppress(SampanError, OSError), connection:  # it may have ended already
+            await process.attach(connection.fileno(), attachment)
 
 
 def _silent(_: str) -> None:

@@ -6,6 +6,7 @@ The client's socket is handed on to the process's monitor, which speaks to it fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from sampan.api.routes.detach_keys import parse_detach_keys
@@ -33,29 +34,30 @@ async def attach(request: Request) -> Response | None:
     keys = parse_detach_keys(query.get("detachKeys"))
     tty = container.config.tty
     logs, following = query.flag("logs"), query.flag("stream")
-    connection = await request.hijack(stream_type(request.api_version, tty))
-    handed_over = False
-    try:
-        if logs:
-            wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
-            await _head_is_read(connection.socket)
-            async for piece in stream_logs(engine.log_path(container), wanted, None):
-                await asyncio.get_running_loop().sock_sendall(connection.socket, piece)
-        if not following:
-            return None
-        attachment = Attachment(
-            stdin=query.flag("stdin") and container.config.open_stdin,
-            stdout=query.flag("stdout"),
-            stderr=query.flag("stderr"),
-            framed=not tty,
-            detach_keys=keys,
-            prefix=connection.prefix,
-        )
-        handed_over = True
-        await join(engine, live, connection.socket, attachment)
-    finally:
-        if not handed_over:
-            connection.socket.close()
+    with live.arrival() if following and live.process is None else contextlib.nullcontext():
+        connection = await request.hijack(stream_type(request.api_version, tty))
+        handed_over = False
+        try:
+            if logs:
+                wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
+                await _head_is_read(connection.socket)
+                async for piece in stream_logs(engine.log_path(container), wanted, None):
+                    await asyncio.get_running_loop().sock_sendall(connection.socket, piece)
+            if not following:
+                return None
+            attachment = Attachment(
+                stdin=query.flag("stdin") and container.config.open_stdin,
+                stdout=query.flag("stdout"),
+                stderr=query.flag("stderr"),
+                framed=not tty,
+                detach_keys=keys,
+                prefix=connection.prefix,
+            )
+            handed_over = True
+            await join(engine, live, connection.socket, attachment)
+        finally:
+            if not handed_over:
+                connection.socket.close()
     return None
 
 

@@ -7,6 +7,7 @@ socket pair, and the daemon copies between the other end and the client, who is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from sampan.api.routes.attaching import attachable, join
@@ -30,25 +31,29 @@ async def attach(request: Request) -> Response | None:
     live = attachable(engine, request.params["id"])
     container = live.container
     keys = parse_detach_keys(query.get("detachKeys"))
-    connection = await request.hijack(headers=websocket.accept(request))
     loop = asyncio.get_running_loop()
     opcode = websocket.BINARY if request.api_version >= _BINARY_SINCE else websocket.TEXT
     stdout, stderr = query.flag("stdout"), query.flag("stderr")
-    with connection.socket as client:
-        if query.flag("logs"):
-            wanted = LogQuery(stdout=stdout, stderr=stderr, framed=False)
-            async for piece in stream_logs(engine.log_path(container), wanted, None):
-                await loop.sock_sendall(client, websocket.frame(opcode, piece))
-        ours, theirs = socket.socketpair()
-        with ours:
-            ours.setblocking(False)
-            if query.flag("stream"):
-                stdin = query.flag("stdin") and container.config.open_stdin
-                attachment = Attachment(stdin, stdout, stderr, framed=False, detach_keys=keys)
-                await join(engine, live, theirs, attachment)
-            else:
-                theirs.close()
-            await _Bridge(client, ours, opcode).run(connection.prefix)
+    with contextlib.ExitStack() as arriving:
+        if live.process is None:
+            arriving.enter_context(live.arrival())
+        connection = await request.hijack(headers=websocket.accept(request))
+        with connection.socket as client:
+            if query.flag("logs"):
+                wanted = LogQuery(stdout=stdout, stderr=stderr, framed=False)
+                async for piece in stream_logs(engine.log_path(container), wanted, None):
+                    await loop.sock_sendall(client, websocket.frame(opcode, piece))
+            ours, theirs = socket.socketpair()
+            with ours:
+                ours.setblocking(False)
+                if query.flag("stream"):
+                    stdin = query.flag("stdin") and container.config.open_stdin
+                    attachment = Attachment(stdin, stdout, stderr, framed=False, detach_keys=keys)
+                    await join(engine, live, theirs, attachment)
+                else:
+                    theirs.close()
+                arriving.close()
+                await _Bridge(client, ours, opcode).run(connection.prefix)
     return None
 
 
