@@ -199,6 +199,7 @@ def test_another_engines_image_serves_as_cache(engine: Engine, context: Path, bu
 
 def test_intermediate_images_go_with_what_needs_them(engine: Engine, context: Path, busybox: str) -> None:
     write(context, f"FROM {busybox}\nENV A=1\nENV A=2\nENV A=3")
+    engine.docker("image", "prune", "-f")  # what other tests have left
     before = len(engine.docker("images", "-aq").lines)
     build(engine.docker, context, "-t", "chain")
     assert len(engine.docker("images", "-aq").lines) == before + 3
@@ -414,6 +415,7 @@ def begun(engine: Engine, body: bytes, **query: str) -> http.client.HTTPConnecti
 
 def test_a_build_ends_with_its_client(engine: Engine, busybox: str) -> None:
     body = _tar(Dockerfile=f"FROM {busybox}\nENV A=1\nRUN exec sleep 4711".encode())
+    engine.docker("image", "prune", "-f")  # what other tests have left
     for end in ("leave", "cancel"):
         connection = begun(engine, body, buildid="mine")
         eventually(lambda: [one for one in engine.api.containers() if one["State"] == "running"], 30)
