@@ -165,6 +165,9 @@ class Live:
     @contextlib.contextmanager
     def arrival(self) -> Iterator[None]:
         """While a client is on its way to the streams: who starts the container then has it there."""
+        if self.process is not None:
+            yield
+            return
         arriving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.arriving.add(arriving)
         try:

@@ -15,15 +15,14 @@ from __future__ import annotations
 import os
 import tempfile
 
-from sampan.errors import Unsupported
 from sampan.runtime import PROGRAM_FD, REPORT_FD
 from sampan.runtime.assembler import (
     EQUAL,
     GREATER,
     LESS,
-    MACHINES,
     NOT_EQUAL,
     Assembler,
+    assembler_for,
     executable,
     sealed,
 )
@@ -78,9 +77,7 @@ def init_program(machine: str) -> bytes:
     Raises:
         Unsupported: another one.
     """
-    if machine not in MACHINES:
-        raise Unsupported(f"--init is offered on x86_64 and aarch64, not on {machine}")
-    assembler = MACHINES[machine]()
+    assembler = assembler_for(machine, "--init")
     _program(assembler)
     return executable(assembler)
 

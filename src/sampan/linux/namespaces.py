@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable
 
@@ -48,35 +47,6 @@ def leave_chroot() -> None:
     In a chroot they differ; elsewhere nothing changes.
     """
     join_path("mount", "/proc/self/ns/mnt")
-
-
-def join_process(pid: int, pidfd: int, kinds: Iterable[str]) -> None:
-    """Join several namespaces of a process at once; for `pid` this concerns children only.
-
-    Args:
-        pid: the process, for kernels before 5.8 that want its files below /proc.
-        pidfd: the same process.
-        kinds: OCI names.
-    """
-    wanted = [kind for kind in KINDS if kind in set(kinds)]
-    if not wanted:
-        return
-    flags = 0
-    for kind in wanted:
-        flags |= flag(kind)
-    try:
-        syscalls.setns(pidfd, flags)
-        return
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    files = open_each(pid, wanted)
-    try:
-        for fd, one in files:
-            syscalls.setns(fd, one)
-    finally:
-        for fd, _ in files:
-            os.close(fd)
 
 
 def open_each(pid: int, kinds: Iterable[str]) -> list[tuple[int, int]]:

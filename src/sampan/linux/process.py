@@ -101,20 +101,6 @@ def execute(path: str, arguments: Sequence[str], environment: Sequence[str]) -> 
     syscalls.raise_errno("execve", path)
 
 
-_SYS_EXECVEAT = {"x86_64": 322, "aarch64": 281}
-_AT_EMPTY_PATH = 0x1000
-
-
-def execute_file(fd: int, arguments: Sequence[str], environment: Sequence[str]) -> None:
-    """As `execute`, of an executable that is given by a descriptor (execveat(2), AT_EMPTY_PATH).
-
-    Raises:
-        OSError: when it could not be started; otherwise it does not return.
-    """
-    number = _SYS_EXECVEAT[os.uname().machine]
-    syscalls.syscall("execveat", number, fd, b"", _vector(arguments), _vector(environment), _AT_EMPTY_PATH)
-
-
 def _vector(texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(texts) + 1))(*[os.fsencode(text) for text in texts], None)
 

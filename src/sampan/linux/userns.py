@@ -33,9 +33,13 @@ def has(uid: int, gid: int) -> bool:
 
 
 def _mapped(kind: str, number: int) -> bool:
+    return any(first <= number < first + count for first, _, count in _ranges(kind))
+
+
+def _ranges(kind: str) -> list[tuple[int, ...]]:
+    """The lines of uid_map or gid_map: first id here, first id outside, how many; by the first."""
     with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
-        ranges = [tuple(map(int, line.split())) for line in file]
-    return any(first <= number < first + count for first, _, count in ranges)
+        return sorted(tuple(map(int, line.split())) for line in file)
 
 
 def highest_gid(most: int) -> int:
@@ -45,9 +49,8 @@ def highest_gid(most: int) -> int:
         most: what to say where there are more.
     """
     beyond = 0
-    with open("/proc/self/gid_map", encoding="ascii") as file:
-        for first, _, count in sorted(tuple(map(int, line.split())) for line in file):
-            if first > beyond:
-                break
-            beyond = first + count
+    for first, _, count in _ranges("gid"):
+        if first > beyond:
+            break
+        beyond = first + count
     return min(beyond - 1, most)

@@ -56,11 +56,6 @@ def entered(exec_root: Path) -> Inside | None:
     return Inside(connection, note["uplink"], note["warnings"])
 
 
-def is_inside() -> bool:
-    """Whether this process has entered the namespaces."""
-    return _VARIABLE in os.environ
-
-
 def enter(exec_root: Path) -> NoReturn:
     """Join the namespaces of an exec root, and execute this program anew. For a process with one thread.
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin"
-ENOUGH = 65536
 Range = tuple[int, int]  # the first, and how many
 
 

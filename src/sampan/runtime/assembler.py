@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+from sampan.errors import Unsupported
+
 Value = str | int  # a register's name or a number
 
 REGISTERS = ("a", "e", "m", "s", "t", "u", "p", "v", "w")
@@ -316,6 +318,23 @@ class Arm(Assembler):
 
 
 MACHINES: dict[str, type[Assembler]] = {"x86_64": X86, "aarch64": Arm}  # by what `uname -m` says
+
+
+def assembler_for(machine: str, feature: str) -> Assembler:
+    """An assembler of a machine's code.
+
+    Args:
+        machine: as `uname -m` says.
+        feature: what is to be offered there.
+
+    Raises:
+        Unsupported: it is none of `MACHINES`.
+    """
+    if machine not in MACHINES:
+        raise Unsupported(f"{feature} is offered on {' and '.join(MACHINES)}, not on {machine}")
+    return MACHINES[machine]()
+
+
 _BASE = 0x400000
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 

@@ -31,9 +31,6 @@ class CgroupEntry:
     def clone(self, flags: int) -> tuple[int, int]:
         if self.directory is None:
             return process.clone(flags)
-        return self._clone_into(flags)
-
-    def _clone_into(self, flags: int) -> tuple[int, int]:
         try:
             return process.clone(flags, self.directory)
         except OSError as error:
@@ -100,7 +97,7 @@ def clone(flags: int, entry: CgroupEntry, join_pid: Callable[[], None] | None) -
     return child
 
 
-def _write_pid(cgroup: int | None, pid: int) -> None:
+def _write_pid(cgroup: int, pid: int) -> None:
     fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
     try:
         os.write(fd, b"%d" % pid)

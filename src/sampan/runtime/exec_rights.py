@@ -6,9 +6,9 @@ import os
 import struct
 from functools import cache
 
-from sampan.linux import capabilities, syscalls, userns
+from sampan.linux import capabilities, syscalls
 from sampan.runtime.bundle import ProcessSpec
-from sampan.runtime.init import Refused, cwd_text
+from sampan.runtime.init import Refused, cwd_text, must_set_groups
 from sampan.runtime.steps import Meaning, Steps
 from sampan.runtime.targets import Filters
 from sampan.runtime.told import OUTSIDE
@@ -52,7 +52,7 @@ def become_user(steps: Steps, wanted: ProcessSpec, in_user_namespace: bool, reac
         for number in _bits(bounding & ~capabilities.mask(given.bounding)):
             steps.call("prctl", syscalls.PR_CAPBSET_DROP, number, means=_means(f"drop capability {number}"))
     steps.call("prctl", syscalls.PR_SET_KEEPCAPS, 1)
-    if userns.groups_may_be_set() or set(wanted.additional_gids) - {wanted.gid}:
+    if must_set_groups(wanted):
         groups = struct.pack(f"<{len(wanted.additional_gids)}I", *wanted.additional_gids)
         place = steps.data(groups)
         steps.call("setgroups", len(wanted.additional_gids), place, means=_means("setgroups"))

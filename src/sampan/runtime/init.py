@@ -322,12 +322,19 @@ def _become(entry: Entry) -> NoReturn:
     raise AssertionError
 
 
+def must_set_groups(wanted: ProcessSpec) -> bool:
+    """Whether a process without its supplementary groups would not be what was asked for.
+
+    In a user namespace with one id nobody may set them; the groups of the daemon's user are nobody's there.
+    """
+    return bool(set(wanted.additional_gids) - {wanted.gid}) or userns.groups_may_be_set()
+
+
 def _set_groups(wanted: ProcessSpec) -> None:
     try:
         os.setgroups(wanted.additional_gids)
     except PermissionError:
-        # In a user namespace with one id nobody may; the groups of the daemon's user are nobody's there.
-        if set(wanted.additional_gids) - {wanted.gid} or userns.groups_may_be_set():
+        if must_set_groups(wanted):
             raise
 
 

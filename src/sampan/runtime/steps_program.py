@@ -12,8 +12,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from sampan.errors import Unsupported
-from sampan.runtime.assembler import EQUAL, LESS, MACHINES, Assembler, executable, sealed
+from sampan.runtime.assembler import EQUAL, LESS, Assembler, assembler_for, executable, sealed
 
 NAME = "sampan-reaper"  # as ps shows it: most of its life it waits for what an exec has started
 
@@ -37,9 +36,7 @@ def steps_program(machine: str) -> bytes:
     Raises:
         Unsupported: another one.
     """
-    if machine not in MACHINES:
-        raise Unsupported(f"exec is offered on x86_64 and aarch64, not on {machine}")
-    assembler = MACHINES[machine]()
+    assembler = assembler_for(machine, "exec")
     _program(assembler)
     return executable(assembler, (ADDRESS, ROOM_BYTES))
 

@@ -34,7 +34,7 @@ async def attach(request: Request) -> Response | None:
     keys = parse_detach_keys(query.get("detachKeys"))
     tty = container.config.tty
     logs, following = query.flag("logs"), query.flag("stream")
-    with live.arrival() if following and live.process is None else contextlib.nullcontext():
+    with live.arrival() if following else contextlib.nullcontext():
         connection = await request.hijack(stream_type(request.api_version, tty))
         handed_over = False
         try:

@@ -35,8 +35,7 @@ async def attach(request: Request) -> Response | None:
     opcode = websocket.BINARY if request.api_version >= _BINARY_SINCE else websocket.TEXT
     stdout, stderr = query.flag("stdout"), query.flag("stderr")
     with contextlib.ExitStack() as arriving:
-        if live.process is None:
-            arriving.enter_context(live.arrival())
+        arriving.enter_context(live.arrival())
         connection = await request.hijack(headers=websocket.accept(request))
         with connection.socket as client:
             if query.flag("logs"):
