@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from support.machine import eventually
 pytestmark = pytest.mark.root
 
 Make = Callable[..., NetworkService]
+_ETH_P_ALL = 3  # what goes out, too
 
 
 def switch(version: int, interface: str, name: str) -> str:
@@ -50,6 +54,87 @@ def test_a_bridge_takes_no_ipv6_from_containers(make: Make) -> None:
     service = make()
     service.create(NetworkSpec("one"))
     assert switch(6, bridge_of(service, "one"), "disable_ipv6") == switch(6, "sampan0", "disable_ipv6") == "1"
+
+
+_RAW = """
+import socket, struct, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(("eth0", 0))
+own, bridge, source, target = (bytes.fromhex(word) for word in sys.argv[1:])
+arp = struct.pack("!HHBBH", 1, 0x800, 6, 4, 1)
+for sender in (source, bytes(4)):
+    wire.send(b"\\xff" * 6 + own + b"\\x08\\x06" + arp + own + sender + bytes(6) + target)
+payload = struct.pack("!4H4s", 9, 9777, 12, 0, b"evil")
+head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, 64, 17, 0) + source + target
+total = sum(struct.unpack("!10H", head))
+total = (total & 0xFFFF) + (total >> 16)
+head = head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:]
+for mac in (bridge, b"\\xff" * 6):
+    wire.send(mac + own + b"\\x08\\x00" + head + payload)
+"""
+
+
+@pytest.mark.parametrize("mode", ["nat", "isolated"])
+def test_an_isolated_network_is_no_way_to_the_host(make: Make, mode: str) -> None:
+    """Nor by frames that a container writes itself; with an address on the bridge, the same ones arrive."""
+    service = make()
+    options = {"com.docker.network.bridge.gateway_mode_ipv4": mode}
+    network = service.create(NetworkSpec("one", internal=True, options=options))
+    sandbox = service.create_sandbox("aa", [Request(network.id)])
+    place = sandbox.endpoints["one"]
+    shown = ["ip", "-j", "link", "show", bridge_of(service, "one")]
+    mac: str = json.loads(subprocess.check_output(shown))[0]["address"]
+    host = service.get("bridge").gateway
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as wire,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener,
+    ):
+        listener.bind((host, 9777))
+        wire.bind((bridge_of(service, "one"), _ETH_P_ALL))
+        words = [place.mac_address.replace(":", ""), mac.replace(":", "")]
+        words += [socket.inet_aton(address).hex() for address in (place.ip_address, host)]
+        inside = ["nsenter", f"--net={sandbox.path}", sys.executable, "-c", _RAW, *words]
+        subprocess.run(inside, check=True)  # what it has sent has arrived, or never will
+        told = [
+            _arrived(listener),
+            any(frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2" for frame in _all(wire)),
+        ]
+    assert told == [mode == "nat"] * 2
+
+
+def _arrived(end: socket.socket) -> bool:
+    try:
+        return bool(end.recv(100, socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return False
+
+
+def _all(end: socket.socket) -> Iterator[bytes]:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield end.recv(100, socket.MSG_DONTWAIT)
+
+
+def test_ports_are_published_as_each_network_does(make: Make) -> None:
+    """Who goes from a routed network to another is no longer open at its own address, but at the host's."""
+    service = make()
+    routed = {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}
+    first = service.create(NetworkSpec("first", options=routed))
+    second = service.create(NetworkSpec("second"))
+    ports = [Binding("tcp", 80, "", "8080")]
+    service.create_sandbox("aa", [Request(first.id)], ports)
+
+    def rules() -> str:
+        return subprocess.check_output(["nft", "list", "table", "ip", "sampan-sampan0"], text=True)
+
+    def openings(address: str) -> tuple[bool, bool]:
+        return f"{{ {address} . tcp . 80 }}" in rules(), f"tcp . 8080 : {address} . 80" in rules()
+
+    for one, other, modes in ((first, second, (False, True)), (second, first, (True, False))):
+        service.connect("aa", Request(other.id), ports)
+        sandbox = service.disconnect("aa", one.id, ports)
+        assert openings(sandbox.endpoints[other.name].ip_address) == modes, other.name
+        assert [entry.host_port for entry in sandbox.published] == [8080 * modes[1]]
 
 
 def test_who_leaves_a_network_leaves_with_the_interface_of_this_run(make: Make) -> None:

@@ -32,6 +32,7 @@ class Wanted:
     Attributes:
         address, address6: None for none of that version.
         was: the interface index that it had last, 0 for none.
+        isolated: the host is not in the network by IPv4.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Wanted:
     mtu: int
     was: int = 0
     address6: ipaddress.IPv6Interface | None = None
+    isolated: bool = False
 
     @property
     def mac_address(self) -> str:
@@ -201,8 +203,21 @@ def _make(netlink: Netlink, missing: Sequence[Wanted]) -> None:
     for one in missing:
         with contextlib.suppress(OSError):  # a kernel without IPv6 refuses this
             netlink.transact([rtnetlink.set_no_ipv6_address(one.name)])
+        if one.isolated:
+            _take_no_ipv4(one.name)
         if one.address6 is None:
             disable_ipv6(one.name)
+
+
+def _take_no_ipv4(name: str) -> None:
+    """Let a bridge without an address lead to none of the host's others: neither packets nor answers to ARP.
+
+    The kernel takes what is for any of its addresses on every interface (ip-sysctl.rst). It tells where
+    packets come from (`rp_filter`) by routes, of which none leads to such a bridge.
+    """
+    for switch, value in (("rp_filter", "1"), ("arp_ignore", "8")):
+        with contextlib.suppress(OSError):  # /proc/sys is read-only
+            Path(f"/proc/sys/net/ipv4/conf/{name}/{switch}").write_text(value)
 
 
 def disable_ipv6(name: str) -> None:

@@ -110,7 +110,10 @@ class Ground:
     def wanted(self) -> bridge.Wanted:
         """Its bridge."""
         chosen = self.settings
-        return bridge.Wanted(chosen.interface, self.address, chosen.mtu, self.index, self.address6)
+        return bridge.Wanted(
+            chosen.interface, self.address, chosen.mtu, self.index, self.address6,
+            isolated=chosen.gateway_mode(4) == ISOLATED,
+        )  # fmt: skip
 
 
 def ground(network: Network, chosen: BridgeSettings, made: bool, lan: Lan | None = None) -> Ground:

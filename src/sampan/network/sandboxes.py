@@ -216,15 +216,25 @@ class Sandboxes:
         ]
         namespace.set_gateways(path, self._gateways(new), changed)
         undo.callback(namespace.set_gateways, path, self._gateways(old), changed)
-        if not new.addresses:
-            self._publisher.withdraw(container_id)
-        elif self._publisher.of(container_id):
+        published = self._publisher.of(container_id)
+        if published and self._manner(old) == self._manner(new):
             self._publisher.move(container_id, new.addresses)
-            if old.addresses:
-                undo.callback(self._publisher.move, container_id, old.addresses)
-        elif bindings:
+            undo.callback(self._publisher.move, container_id, old.addresses)
+            return
+        if published:
+            self._publisher.withdraw(container_id)
+            undo.callback(self._publish, container_id, old, bindings)
+        if bindings and new.addresses:
             self._publish(container_id, new, bindings)
             undo.callback(self._publisher.withdraw, container_id)
+
+    def _manner(self, ways: _Ways) -> list[tuple[int, str, str]]:
+        """How ports are published there: by IP version, gateway mode and the address of the host's."""
+        return [
+            (version, one.settings.gateway_mode(version), one.settings.host_binding)
+            for version, one in self._by_version(ways)
+            if one.lan is None
+        ]
 
     # --- the pieces ---
 
