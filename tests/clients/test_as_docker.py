@@ -58,13 +58,13 @@ def test_a_script_cannot_tell(engine: Engine, tmp_path: Path) -> None:
         path = os.environ["PATH"]
         if name == "ours":
             made = subprocess.run(
-                [ROOT / "sampan", "install-docker-alias", "--dir", folder],
+                [ROOT / "sampan", "install-docker-alias", "--dir", folder / "bin"],
                 capture_output=True,
                 text=True,
                 check=True,
             )
-            assert made.stdout == f"{folder}/docker -> {ROOT}/sampan\n"
-            path = f"{folder}:{path}"
+            assert made.stdout == f"{folder}/bin/docker -> {ROOT}/sampan\n"
+            path = f"{folder}/bin:{path}"
         environment = {**engine.sampan.environment, "PATH": path, "DOCKER_HOST": engine.host}
         done = subprocess.run(
             ["bash", "-c", SCRIPT],

@@ -36,6 +36,7 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
         )
     if not is_ours:
         try:
+            os.makedirs(folder, exist_ok=True)
             _replace(ours, link)
         except OSError as error:
             reason = (error.strerror or "").lower()
