@@ -15,8 +15,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from sampan.runtime import PROGRAM_FD, REPORT_FD
-from sampan.runtime.assembler import (
+from sampan.linux.assembler import (
     EQUAL,
     GREATER,
     LESS,
@@ -26,6 +25,7 @@ from sampan.runtime.assembler import (
     executable,
     sealed,
 )
+from sampan.runtime import PROGRAM_FD, REPORT_FD
 
 FILE_NAME = "docker-init"
 

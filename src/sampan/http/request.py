@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sampan.errors import InvalidParameter
 from sampan.http.body import Body, BodyStream
@@ -17,8 +16,6 @@ from sampan.http.versions import NEWEST, OLDEST, ApiVersion
 
 if TYPE_CHECKING:
     from sampan.http.connection import Connection
-
-T = TypeVar("T")
 
 JSON_LIMIT_BYTES = 4 << 20
 
@@ -187,33 +184,9 @@ class Request:
         """The client's uid and gid on this machine; None when it does not come by a unix socket."""
         return self._connection.caller
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client has closed its side."""
-        return self._connection.gone.is_set()
-
     async def disconnected(self) -> None:
         """Return when the client has closed its side."""
         await self._connection.gone.wait()
-
-    async def unless_gone(self, work: Awaitable[T]) -> T:
-        """The result of `work`, which is cancelled when the client goes away first.
-
-        Raises:
-            ClientGone: then; let it pass through, the server expects it.
-        """
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self._connection.gone.wait())
-        try:
-            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise ClientGone
-        finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from sampan.runtime.assembler import EQUAL, LESS, Assembler, assembler_for, executable, sealed
+from sampan.linux.assembler import EQUAL, LESS, Assembler, assembler_for, executable, sealed
 
 NAME = "sampan-reaper"  # as ps shows it: most of its life it waits for what an exec has started
 
