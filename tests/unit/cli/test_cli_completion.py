@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,12 @@ from sampan.cli.completing.answers import complete
 from sampan.cli.completing.scripts import SHELLS, script
 from sampan.cli.guessing import ABSENT
 from sampan.cli.tree import GROUPS, TOP
+
+
+@pytest.fixture(autouse=True)
+def no_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not even the machine's own."""
+    monkeypatch.setenv("SAMPAN_HOST", f"unix://{tmp_path}/nowhere")
 
 
 def values(*words: str) -> list[str]:
@@ -57,10 +64,7 @@ def test_what_the_shell_is_told() -> None:
     assert complete(["ps", ""]) == ([], 4)
 
 
-def test_without_a_daemon_there_is_nothing_and_none_is_started(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
-) -> None:
-    monkeypatch.setenv("SAMPAN_HOST", f"unix://{tmp_path}/nowhere")
+def test_without_a_daemon_there_is_nothing_and_none_is_started() -> None:
     assert complete(["rm", ""]) == ([], 1)
 
 
