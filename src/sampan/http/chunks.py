@@ -1,6 +1,6 @@
 """Chunked bodies, decoded in passing (RFC 9112, 7.1): what Go's clients send comes in pieces of 32 KiB.
 
-h11 makes an event of each, which costs more than what is done with the bytes. It still reads the head, and
+h11 makes an event of each, which costs more than what is done with the bytes. It reads the head, and
 everything from the last chunk on, so that its state stays true.
 """
 

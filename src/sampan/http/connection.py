@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 reads the requests (RFC 9112), a task per request runs the handler.
+"""One HTTP/1.1 connection: `protocol` reads the requests, a task per request runs the handler.
 
 Requests are answered one after the other; what a client pipelines waits unread. While a handler runs the
 socket is still read, so that a client's departure is seen. The transport is a socket's or `tls.TlsPump`.
@@ -21,6 +21,7 @@ from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
 from sampan.http.chunks import ChunkDecoder
 from sampan.http.lending import LentSocket
+from sampan.http.protocol import END, NEED_DATA, PAUSED, Head, Protocol
 from sampan.http.query import Query
 from sampan.http.request import ClientGone, Hijacked, Request
 from sampan.http.response import Response
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sampan.http")
 
-HEAD_LIMIT_BYTES = 128 << 10
 HEAD_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 300.0
 PIPELINE_LIMIT_BYTES = 64 << 10
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self.server = server
         self.gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT_BYTES)
+        self._protocol = Protocol()
         self._transport: Any = None
         self._sender: Sender  # with the transport
         self._body: Body | None = None
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._sender = Sender(self.server, self._h11, transport, self.gone)
+        self._sender = Sender(self.server, self._protocol, transport, self.gone)
         self.server.connections.add(self)
         self._set_deadline(HEAD_TIMEOUT_S)
 
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         if self._lingering:
             return
         if self._body is None:
-            # The head alone first, so that a chunked body does not get into h11.
+            # The head alone first, so that a chunked body does not get into the protocol.
             end = data.find(b"\r\n\r\n") + 4
             if 4 <= end < len(data):
                 self._receive(data[:end])
@@ -90,8 +90,8 @@ class Connection(asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         try:
-            self._h11.receive_data(data)
-        except RuntimeError:  # h11 refuses data behind what it took for the end
+            self._protocol.receive(data)
+        except RuntimeError:  # there is data behind what was taken for the end
             self._transport.abort()
             return
         self._advance()
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
             return
         if rest is not None:
-            self._chunks = None  # what is left to read is h11's
+            self._chunks = None  # what is left to read is the protocol's
         self._feed([*pieces])
         if rest is not None:
             self._receive(rest)
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._on_timer)
-        elif self._lingering or not self._h11.trailing_data[0]:
+        elif self._lingering or not self._protocol.trailing:
             self._transport.abort()
         else:
             self._refuse(408, "the request did not arrive in time")
@@ -213,27 +213,27 @@ class Connection(asyncio.Protocol):
     def _take_events(self, pieces: list[bytes | bytearray | memoryview]) -> None:
         while not self._hijacked and not self._lingering:
             try:
-                event = self._h11.next_event()
+                event = self._protocol.next_event()
             except h11.RemoteProtocolError as error:
                 self._feed(pieces)
                 self._malformed(error)
                 return
-            if event is h11.NEED_DATA:
+            if event is NEED_DATA:
                 late = self._deadline > self._loop.time() + HEAD_TIMEOUT_S
-                if late and self._task is None and self._h11.trailing_data[0]:
+                if late and self._task is None and self._protocol.trailing:
                     self._set_deadline(HEAD_TIMEOUT_S)  # these were the first bytes of the next head
                 return
-            if event is h11.PAUSED:
-                if len(self._h11.trailing_data[0]) > PIPELINE_LIMIT_BYTES:
+            if event is PAUSED:
+                if len(self._protocol.trailing) > PIPELINE_LIMIT_BYTES:
                     self._pause_reading()
                 return
-            if isinstance(event, h11.Request):
-                if _is_chunked(event) and not self._h11.trailing_data[0]:
+            if isinstance(event, Head):
+                if event.chunked and not self._protocol.trailing:
                     self._chunks = ChunkDecoder()
                 self._start(event)
-            elif isinstance(event, h11.Data):
-                pieces.append(event.data)
-            elif isinstance(event, h11.EndOfMessage):
+            elif isinstance(event, bytes):
+                pieces.append(event)
+            elif event is END:
                 self._feed(pieces)
                 if self._body is not None:
                     self._body.finish()
@@ -289,19 +289,19 @@ class Connection(asyncio.Protocol):
 
     # --- one request ---
 
-    def _start(self, event: h11.Request) -> None:
+    def _start(self, head: Head) -> None:
         self._set_deadline(0)
         self._body = Body(self._loop, self._send_continue, self._resume_reading)
         self._sender.streaming = False
         self.server.request_started()
-        self._task = self._loop.create_task(self._serve(event, self._body))
+        self._task = self._loop.create_task(self._serve(head, self._body))
 
-    async def _serve(self, event: h11.Request, body: Body) -> None:
+    async def _serve(self, head: Head, body: Body) -> None:
         response: Response | None = None
         try:
-            response = await self._answer(event, body)
+            response = await self._answer(head, body)
             if response is not None:
-                await self._sender.send(response, event.method == b"HEAD")
+                await self._sender.send(response, head.method == "HEAD")
             elif not self._hijacked:
                 self._transport.abort()
         except asyncio.CancelledError:
@@ -316,11 +316,11 @@ class Connection(asyncio.Protocol):
             self.server.request_finished()
         await self._next(body)
 
-    async def _answer(self, event: h11.Request, body: Body) -> Response | None:
-        method = event.method.decode("ascii")
+    async def _answer(self, head: Head, body: Body) -> Response | None:
+        method = head.method
         try:
             try:
-                request = self._parse(method, event, body)
+                request = self._parse(head, body)
                 found = self.server.router.match(method, request.path)
                 if found is None:
                     raise NotFound(
@@ -335,20 +335,16 @@ class Connection(asyncio.Protocol):
                     return None
                 raise
         except Exception as error:  # the boundary: each becomes an answer, unexpected ones are logged
-            return self.server.error_response(error, f"{method} {event.target.decode('latin-1')}")
+            return self.server.error_response(error, f"{method} {head.target}")
 
-    def _parse(self, method: str, event: h11.Request, body: Body) -> Request:
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in event.headers:
-            name, value = raw_name.decode("ascii"), raw_value.decode("utf-8", "replace")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        if not event.http_version.startswith(b"1."):
+    def _parse(self, head: Head, body: Body) -> Request:
+        if not head.version.startswith("1."):
             self._sender.close_wanted = True
-            raise InvalidParameter(f"HTTP/{event.http_version.decode()} is not spoken here, only HTTP/1.1")
-        if "content-length" in headers and "transfer-encoding" in headers:
+            raise InvalidParameter(f"HTTP/{head.version} is not spoken here, only HTTP/1.1")
+        if "content-length" in head.headers and "transfer-encoding" in head.headers:
             self._sender.close_wanted = True
             raise InvalidParameter("a request has Content-Length or Transfer-Encoding, never both")
-        target = event.target.decode("latin-1").partition("#")[0]
+        target = head.target.partition("#")[0]
         if not target.startswith("/"):  # absolute form, as proxies send it
             scheme, mark, rest = target.partition("://")
             if not mark or scheme.lower() not in ("http", "https"):
@@ -359,11 +355,11 @@ class Connection(asyncio.Protocol):
         version = NEWEST
         if self.server.versioned:
             version, path = split_version(path)
-        return Request(self, method, path, Query(raw_query), headers, version, body)
+        return Request(self, head.method, path, Query(raw_query), head.headers, version, body)
 
     def _send_continue(self) -> None:
-        if self._h11.they_are_waiting_for_100_continue and not self._transport.is_closing():
-            self._sender.write(self._h11.send(h11.InformationalResponse(status_code=100, headers=[])))
+        if self._protocol.continue_awaited and not self._transport.is_closing():
+            self._sender.write(self._protocol.go_on())
 
     async def _next(self, body: Body) -> None:
         """Between two requests: make sure the body is over, then look for the next one."""
@@ -375,7 +371,7 @@ class Connection(asyncio.Protocol):
         dropped = 0
         try:
             while not body.complete and dropped <= DRAIN_LIMIT_BYTES:
-                if self._h11.they_are_waiting_for_100_continue:
+                if self._protocol.continue_awaited:
                     break
                 data = body.take_now()
                 if not data:
@@ -386,14 +382,14 @@ class Connection(asyncio.Protocol):
             return
         if self._hijacked or self._transport.is_closing():
             return
-        if self._sender.close_wanted or not body.complete or self._h11.our_state is not h11.DONE:
+        if self._sender.close_wanted or not body.complete or not self._protocol.answered:
             self._linger()
             return
         if self._eof:
             self._transport.close()
             return
         self._body = None
-        self._h11.start_next_cycle()
+        self._protocol.next_cycle()
         self._resume_reading()
         self._set_deadline(IDLE_TIMEOUT_S)
         self._advance()
@@ -417,7 +413,7 @@ class Connection(asyncio.Protocol):
         self._hijacked = True
         # From here to the last line no byte may be read: it would be lost to whom the socket goes next.
         self._pause_reading()
-        prefix = early + self._h11.trailing_data[0]
+        prefix = early + self._protocol.trailing
         if not upgrade:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
         elif upgrade == "tcp":
@@ -453,7 +449,3 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
         else:
             self._sender.close_wanted = True
-
-
-def _is_chunked(event: h11.Request) -> bool:
-    return any(name == b"transfer-encoding" and value.lower() == b"chunked" for name, value in event.headers)

@@ -7,10 +7,9 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
-import h11
-
 from sampan.http.failures import describe
 from sampan.http.files import PIECE_BYTES, SMALL_FILE_BYTES, STALL_S, finish, read_exactly, send_file
+from sampan.http.protocol import NO_BODY, Protocol
 from sampan.http.response import FileResponse, Response, StreamResponse, ThreadStreamResponse
 from sampan.http.thread_writer import ThreadWriter
 
@@ -27,7 +26,7 @@ class Sender:
 
     Args:
         server: the server it belongs to.
-        protocol: the connection's h11, which encodes.
+        protocol: the connection's, which encodes.
         transport: where to.
         gone: set when the client has left.
 
@@ -36,15 +35,13 @@ class Sender:
         close_wanted: the answer says that the connection closes behind it.
     """
 
-    def __init__(
-        self, server: HttpServer, protocol: h11.Connection, transport: Any, gone: asyncio.Event
-    ) -> None:
+    def __init__(self, server: HttpServer, protocol: Protocol, transport: Any, gone: asyncio.Event) -> None:
         self.transport = transport
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self.streaming = False
         self.close_wanted = False
         self._server = server
-        self._h11 = protocol
+        self._protocol = protocol
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
@@ -88,19 +85,17 @@ class Sender:
         if response.content_type:
             headers.append(("Content-Type", response.content_type))
         headers.extend(response.headers.items())
-        if length is not None and response.status not in (204, 304):
+        if length is not None and response.status not in NO_BODY:
             headers.append(("Content-Length", str(length)))
         if self.close_wanted or self._server.stopping:
             headers.append(("Connection", "close"))
         status = response.status
-        reason = REASONS.get(status, "")
-        encoded = self._h11.send(h11.Response(status_code=status, headers=headers, reason=reason))
-        return encoded or b""
+        return self._protocol.head(status, REASONS.get(status, ""), headers)
 
     def write_piece(self, data: bytes) -> None:
         """Send a piece of a body whose head is out."""
         if data and not self.transport.is_closing():
-            self.write(self._h11.send(h11.Data(data=data)))
+            self.write(self._protocol.data(data))
 
     async def send(self, response: Response, head_only: bool) -> None:
         """Send an answer, with its body unless `head_only`.
@@ -118,9 +113,9 @@ class Sender:
             await self._send_file(response)
         else:
             data = self.send_head(response, response.length)
-            if response.body and not head_only and response.status not in (204, 304):
-                data += self._h11.send(h11.Data(data=response.body)) or b""
-            self.transport.write(data + (self._h11.send(h11.EndOfMessage()) or b""))
+            if response.body and not head_only and response.status not in NO_BODY:
+                data += self._protocol.data(response.body)
+            self.transport.write(data + self._protocol.end())
 
     async def _send_stream(self, response: StreamResponse) -> None:
         pieces = response.pieces
@@ -133,7 +128,7 @@ class Sender:
                 self.write_piece(piece)
                 await self.drain()
             self.streaming = False
-            self.write(self._h11.send(h11.EndOfMessage()))
+            self.write(self._protocol.end())
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:
@@ -148,8 +143,7 @@ class Sender:
     async def _send_file(self, response: FileResponse) -> None:
         length = response.length or 0
         head = self.send_head(response, length)
-        # h11 counts the body's bytes without seeing them.
-        self._h11.send_with_data_passthrough(h11.Data(data=_Unseen(length)))  # type: ignore[arg-type]
+        self._protocol.skip(length)
         sock: socket.socket | None = self.transport.get_extra_info("socket")
         try:
             if length <= SMALL_FILE_BYTES:
@@ -165,7 +159,7 @@ class Sender:
             if not isinstance(error, ConnectionError):
                 log.error("file cut short: %s", describe(error))
             raise BrokenPipeError("the body was not sent whole") from error
-        self._h11.send(h11.EndOfMessage())
+        self._protocol.end()
 
     async def _copy_file(self, response: FileResponse, length: int) -> None:
         offset, end = response.offset, response.offset + length
@@ -216,17 +210,7 @@ class Sender:
             return
         if not started:
             self.write(self.send_head(response, None))
-        self.write(self._h11.send(h11.EndOfMessage()))
-
-
-class _Unseen:
-    """So many bytes that somebody else sends."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
+        self.write(self._protocol.end())
 
 
 REASONS = {

@@ -82,11 +82,11 @@ def install(path: str) -> None:
             if close is not None:
                 await close()
 
-    async def listening(self: Any, event: Any, body: Any) -> Any:
-        response = await answer(self, event, body)
+    async def listening(self: Any, head: Any, body: Any) -> Any:
+        response = await answer(self, head, body)
         if not self.server.versioned:
             return response
-        method, target = event.method.decode("ascii"), event.target.decode("latin-1")
+        method, target = head.method, head.target
         if response is None:
             recorder.note(method, target, 0, "", b"")
         elif isinstance(response, StreamResponse):
