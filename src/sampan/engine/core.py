@@ -105,6 +105,7 @@ class Live:
         parked: clients that attached before the start; their descriptors are ours to close.
         arriving: clients that are about to be parked; a start waits for them a little.
         listed: its entry in lists as it was last given out, and what that depends on.
+        paths, graph_data: of its files, as inspect shows them; None when not asked for yet.
         sample, sampling: the last look at what it uses (`stats.Sample`), and the one being taken.
     """
 
@@ -126,6 +127,8 @@ class Live:
     process_spec: dict[str, Any] | None = None
     execs: dict[str, Exec] = field(default_factory=dict)
     listed: tuple[Any, bytes] | None = None
+    paths: dict[str, str] | None = None
+    graph_data: dict[str, str] | None = None
     sample: Any = None
     sampling: asyncio.Future[Any] | None = None
 
@@ -219,6 +222,7 @@ class Core:
         self.containers: dict[str, Live] = {}
         self.linked: dict[str, set[str]] = {}  # who has links to a container, by ids (`links`)
         self.background: set[asyncio.Task[Any]] = set()
+        self.left_by_execs: list[str] = []  # directories of ended execs, removed together
         self._unwritten: set[str] = set()  # ids of what waits for room on the disk
         self.pruning: set[str] = set()  # the kinds of objects that are being pruned
         self.builds: dict[str, Callable[[], None]] = {}  # by id: what ends a build that is under way

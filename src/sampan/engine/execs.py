@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import socket
@@ -32,6 +33,7 @@ from sampan.runtime import (
 )
 
 _LONGEST_S = 366 * 86400
+_REMOVAL_S = 1.0
 KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
 
 
@@ -81,9 +83,9 @@ def find(core: Core, exec_id: str) -> tuple[Live, Exec]:
     raise ExecNotFound(exec_id)
 
 
-def rundir(core: Core, session: Exec) -> Path:
+def rundir(core: Core, session: Exec) -> str:
     """Where the exec's monitor keeps its socket and exit record."""
-    return core.rundir(session.container_id) / "exec" / session.id
+    return f"{core.rundir(session.container_id)}/exec/{session.id}"
 
 
 def check_startable(live: Live, session: Exec) -> None:
@@ -98,11 +100,11 @@ def check_startable(live: Live, session: Exec) -> None:
 
 
 def _request(
-    session: Exec, directory: Path, terminal_size: tuple[int, int] | None, ends_all: bool
+    session: Exec, directory: str, terminal_size: tuple[int, int] | None, ends_all: bool
 ) -> ExecRequest:
     return ExecRequest(
         id=session.id,
-        rundir=str(directory),
+        rundir=directory,
         open_stdin=session.config.attach_stdin,
         terminal=session.config.tty,
         terminal_size=terminal_size,
@@ -137,13 +139,13 @@ async def start(
     directory = rundir(core, session)
     core.publish(live, f"exec_start: {' '.join(session.config.cmd)}", execID=session.id)
     try:
-        beginning = await _begin(core, live, session, terminal_size, ends_all)
+        beginning = await _begin(core, live, session, directory, terminal_size, ends_all)
         attachments = [attachment] if attachment is not None else []
         process = await beginning.go(attachments, [connection.fileno()] if connection is not None else [])
     except (SampanError, OSError) as error:
         code = error.exit_code if isinstance(error, LaunchError) else 126
         session.ended = ExitRecord(code, time.time_ns(), error=str(error))
-        await in_thread(lambda: shutil.rmtree(directory, ignore_errors=True))
+        await in_thread(lambda: _remove([directory]))
         session.launched.set()
         raise
     session.process = process
@@ -152,9 +154,13 @@ async def start(
 
 
 async def _begin(
-    core: Core, live: Live, session: Exec, terminal_size: tuple[int, int] | None, ends_all: bool
+    core: Core,
+    live: Live,
+    session: Exec,
+    directory: str,
+    terminal_size: tuple[int, int] | None,
+    ends_all: bool,
 ) -> Beginning:
-    directory = rundir(core, session)
     # Written while the process is being made: that takes longer.
     written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
     try:
@@ -183,15 +189,19 @@ def _reaper() -> int:
     return sealed_init()
 
 
-def _prepare(core: Core, live: Live, session: Exec, directory: Path) -> None:
-    directory.mkdir(mode=0o710, parents=True)
+def _prepare(core: Core, live: Live, session: Exec, directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o710)
+    except FileNotFoundError:  # the container's first
+        Path(directory).mkdir(0o710, parents=True)
     if live.process_spec is None:  # adopted: a daemon before us started it
         live.process_spec = json.loads((core.rundir(live.id) / "config.json").read_bytes())["process"]
     spec = {"process": live.process_spec}
     root = f"/proc/{live.container.state.pid}/root"
     process = exec_process(live.container, session.config, spec, root)
     document = {"process": process, "config": encode(session.config), "created": session.created_at_ns}
-    (directory / "exec.json").write_text(json.dumps(document))
+    with open(f"{directory}/exec.json", "wb") as file:
+        file.write(json.dumps(document).encode())
 
 
 def watch(core: Core, live: Live, session: Exec, process: Process) -> None:
@@ -207,9 +217,35 @@ def watch(core: Core, live: Live, session: Exec, process: Process) -> None:
             exitCode=str(record.exit_code),
         )
         process.close()
-        await in_thread(lambda: shutil.rmtree(rundir(core, session), ignore_errors=True))
+        _remove_soon(core, rundir(core, session))
 
     core.spawn(asyncio.create_task(until_end(), name=f"exec {session.id[:12]}"))
+
+
+def _remove_soon(core: Core, directory: str) -> None:
+    """Remove what an exec has left, with all that end meanwhile: its client still has questions."""
+    core.left_by_execs.append(directory)
+    if len(core.left_by_execs) > 1:
+        return
+
+    async def remove() -> None:
+        try:
+            await asyncio.sleep(_REMOVAL_S)
+        finally:  # this daemon may be about to stop
+            directories, core.left_by_execs = core.left_by_execs, []
+            await in_thread(lambda: _remove(directories))
+
+    core.spawn(asyncio.create_task(remove(), name="exec directories to remove"))
+
+
+def _remove(directories: list[str]) -> None:
+    for directory in directories:
+        try:
+            for name in os.listdir(directory):
+                os.unlink(f"{directory}/{name}")
+            os.rmdir(directory)
+        except OSError:  # there is more in it, or nothing any more
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 async def settle(session: Exec) -> None:

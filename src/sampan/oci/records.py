@@ -30,14 +30,23 @@ def _layout(cls: type) -> tuple[tuple[str, str, Any], ...]:
     return tuple((field.name, json_name(field), hints[field.name]) for field in dataclasses.fields(cls))
 
 
+_SCALARS = frozenset((str, int, bool, float, type(None)))
+
+
 def encode(record: Any) -> Any:
     """A value made of dataclasses, lists, dicts and scalars as plain JSON values."""
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {name: encode(getattr(record, attribute)) for attribute, name, _ in _layout(type(record))}
+    if type(record) in _SCALARS:  # most are, and each inspect has a hundred of them
+        return record
     if isinstance(record, dict):
         return {key: encode(value) for key, value in record.items()}
     if isinstance(record, (list, tuple)):
         return [encode(value) for value in record]
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        shown = {}
+        for attribute, name, _ in _layout(type(record)):
+            value = getattr(record, attribute)
+            shown[name] = value if type(value) in _SCALARS else encode(value)
+        return shown
     return record
 
 
@@ -73,6 +82,8 @@ def decode(cls: type[T], value: Any, where: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if type(value) is hint:
+        return value
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert(next(arm for arm in typing.get_args(hint) if arm is not type(None)), value, where)

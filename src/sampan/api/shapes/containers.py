@@ -161,7 +161,6 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
     """`GET /containers/{id}/json`."""
     container = live.container
     state = container.state
-    directory = core.directory(container.id)
     config = encode(container.config)
     for name in (
         "Healthcheck",
@@ -195,13 +194,7 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
             "FinishedAt": rfc3339(state.finished_at_ns),
         },
         "Image": container.image_id,
-        "ResolvConfPath": str(directory / "resolv.conf"),
-        "HostnamePath": str(directory / "hostname"),
-        "HostsPath": str(directory / "hosts"),
-        # Docker keeps the files of its other drivers to itself.
-        "LogPath": str(core.log_path(container))
-        if container.host_config.log_config.type == "json-file"
-        else "",
+        **_paths(core, live),
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": container.driver,
@@ -211,7 +204,7 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
         "AppArmorProfile": confined_by(container.host_config),
         "ExecIDs": [exec_.id for exec_ in live.execs.values() if exec_.process is not None] or None,
         "HostConfig": _host_config(core, container),
-        "GraphDriver": {"Name": container.driver, "Data": core.driver.graph_data(container.id)},
+        "GraphDriver": {"Name": container.driver, "Data": _graph_data(core, live)},
         "Mounts": [_mount(point) for point in container.mounts],
         "Config": config,
         "NetworkSettings": _network_settings(container),
@@ -221,6 +214,29 @@ def inspect(core: Core, live: Live, size: tuple[int, int] | None) -> dict[str, A
     if size is not None:
         shape["SizeRw"], shape["SizeRootFs"] = size
     return shape
+
+
+def _paths(core: Core, live: Live) -> dict[str, str]:
+    """Where the container's own files are; put together once."""
+    if live.paths is None:
+        container = live.container
+        directory = core.directory(container.id)
+        # Docker keeps the files of its other log drivers to itself.
+        shown = container.host_config.log_config.type == "json-file"
+        live.paths = {
+            "ResolvConfPath": f"{directory}/resolv.conf",
+            "HostnamePath": f"{directory}/hostname",
+            "HostsPath": f"{directory}/hosts",
+            "LogPath": str(core.log_path(container)) if shown else "",
+        }
+    return live.paths
+
+
+def _graph_data(core: Core, live: Live) -> dict[str, str]:
+    """Where its layers are; read once they are there."""
+    if not live.graph_data:
+        live.graph_data = core.driver.graph_data(live.id)
+    return live.graph_data
 
 
 def _host_config(core: Core, container: Container) -> dict[str, Any]:
