@@ -18,6 +18,7 @@ import docker
 import pytest
 
 from support.api import UnixConnection
+from support.building import members, tidied
 from support.cli import Cli, Result, docker_release
 from support.engine import Daemon, Engine
 from support.hostile import Hostile, reply
@@ -30,19 +31,8 @@ CLASSIC = {"DOCKER_BUILDKIT": "0"}
 @pytest.fixture(autouse=True)
 def tidy(engine: Engine, busybox: str) -> Iterator[None]:
     """Images that tests of this file have made go at their end, with containers of steps that failed."""
-    before = {image["Id"] for image in engine.api.get("/images/json?all=1")}
-    known = {container["Id"] for container in engine.api.containers()}
-    yield
-    for container in engine.api.containers():
-        if container["Id"] not in known:
-            engine.api.remove(container["Id"])
-    for _ in range(50):
-        new = [one["Id"] for one in engine.api.get("/images/json?all=1") if one["Id"] not in before]
-        if not new:
-            return
-        for one in new:
-            engine.api("DELETE", f"/images/{one}?force=1")
-    pytest.fail("images of builds cannot be removed")
+    with tidied(engine):
+        yield
 
 
 @pytest.fixture
@@ -148,17 +138,6 @@ def test_every_instruction(cli: Cli, engine: Engine, context: Path, busybox: str
     assert len(last["RootFS"]["Layers"]) == 1 and last["Config"]["Labels"] == {"l": "1"}
     names = sorted(members(engine, last["Id"]))
     assert {"copied", "copied/out", "copied/deeper", "copied/deeper/a.txt"} <= set(names)
-
-
-def members(engine: Engine, image: str) -> dict[str, tarfile.TarInfo]:
-    """The files of an image, by name."""
-    made = engine.api("POST", "/containers/create", {"Image": image, "Cmd": ["x"]}).json()["Id"]
-    try:
-        exported = engine.api("GET", f"/containers/{made}/export").body
-    finally:
-        engine.api.remove(made)
-    with tarfile.open(fileobj=io.BytesIO(exported)) as archive:
-        return {one.name.rstrip("/"): one for one in archive}
 
 
 def test_the_cache_knows_contents_and_not_times(engine: Engine, context: Path, busybox: str) -> None:

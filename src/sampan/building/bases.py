@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.building.ending import Ending
-from sampan.building.options import BuildOptions
-from sampan.building.output import Output
-from sampan.engine import Core
+from sampan.building.job import Job
 from sampan.engine.core import in_thread
 from sampan.errors import NotFound
 from sampan.images import Image
@@ -15,17 +12,10 @@ from sampan.registry import Credentials
 
 
 class Bases:
-    """Images by name for one build.
+    """Images by name for one build."""
 
-    Args:
-        ending: ends a pull.
-    """
-
-    def __init__(self, core: Core, options: BuildOptions, output: Output, ending: Ending) -> None:
-        self._core = core
-        self._options = options
-        self._output = output
-        self._ending = ending
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self._pulled: set[tuple[str, str]] = set()
 
     async def image(self, name: str, platform: Platform | None) -> Image:
@@ -34,18 +24,18 @@ class Bases:
         Raises:
             SampanError: it cannot be pulled.
         """
-        images = self._core.images
+        job = self._job
+        images = job.core.images
         known = (name, str(platform))
-        if not self._options.pull or known in self._pulled:
+        if not job.options.pull or known in self._pulled:
             try:
                 return await in_thread(lambda: images.resolve(name, platform))
             except NotFound:
                 pass
         reference = parse(name).with_default_tag()
-        credentials = self._options.credentials.get(reference.domain, Credentials())
-        await in_thread(
-            lambda: images.pull(reference, credentials, platform, self._output.message, self._ending.pulls)
-        )
+        credentials = job.options.credentials.get(reference.domain, Credentials())
+        tell, end = job.output.message, job.ending.pulls
+        await in_thread(lambda: images.pull(reference, credentials, platform, tell, end))
         self._pulled.add(known)
-        self._ending.check()
+        job.ending.check()
         return await in_thread(lambda: images.resolve(reference.familiar, platform))

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from pathlib import Path
 
 from sampan.building.bases import Bases
-from sampan.building.context import Context
-from sampan.building.ending import Ending
+from sampan.building.commands import Commands
 from sampan.building.filling import Filling
-from sampan.building.options import BuildOptions
-from sampan.building.output import Output, short
+from sampan.building.job import Job
+from sampan.building.output import short
 from sampan.building.platforms import platform_arguments
-from sampan.building.running import Runner
 from sampan.building.state import State
 from sampan.building.steps import Steps
 from sampan.dockerfile import (
@@ -26,15 +23,14 @@ from sampan.dockerfile import (
     Instruction,
     Settings,
     Stage,
+    StageArguments,
     Words,
     declared,
     find,
     needed,
     parse,
-    read,
     split,
 )
-from sampan.engine import Core
 from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter, NotFound
 from sampan.images import Image
@@ -43,33 +39,20 @@ from sampan.oci.platforms import from_text
 
 
 class Build:
-    """A build under way.
+    """A build under way."""
 
-    Args:
-        context: the files that COPY and ADD take.
-        scratch: a directory for what is downloaded.
-    """
-
-    def __init__(
-        self,
-        core: Core,
-        options: BuildOptions,
-        context: Context,
-        scratch: Path,
-        output: Output,
-        ending: Ending,
-    ) -> None:
-        self._core = core
-        self._options = options
-        self._output = output
-        self._ending = ending
-        self._arguments = BuildArguments(options.arguments, platform_arguments(options.platform))
-        self._bases = Bases(core, options, output, ending)
-        runner = Runner(core, output, ending, options.remove, options.force_remove)
-        self._steps = Steps(core, output, ending, runner)
-        self._filling = Filling(core, self._steps, self._other_image, context, scratch, output, ending)
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._options = job.options
+        self._output = job.output
+        self._arguments = BuildArguments(job.options.arguments, platform_arguments(job.options.platform))
+        self._bases = Bases(job)
+        self._steps = Steps(job)
+        self._commands = Commands(job, self._steps)
+        self._filling = Filling(job, self._steps, self._other_image)
         self._stages: list[Stage] = []
-        self._built: dict[int, str] = {}
+        self._bases_named: list[str] = []  # what the stages stand on, variables replaced
+        self._built: dict[int, State] = {}
         self._escape = "\\"
         self._number = self._total = 0
 
@@ -83,16 +66,19 @@ class Build:
         dockerfile = parse(text)
         self._escape = dockerfile.escape
         arguments, self._stages = split(dockerfile)
-        wanted = needed(self._stages, options.target)
         for instruction in dockerfile.instructions:
             Settings.check(instruction, self._escape)
+        for instruction in arguments:
+            self._declare_global(instruction)
+        words = Words(self._arguments.for_from(), self._escape)
+        self._bases_named = [words.one(stage.base) for stage in self._stages]
+        wanted = needed(self._stages, options.target, self._bases_named)
         self._total = len(arguments) + len(options.labels)
         self._total += sum(1 + len(self._stages[at].instructions) for at in wanted)
         if options.cache_from:
             self._steps.cache_from = await in_thread(self._cache_sources)
         for instruction in arguments:
             self._announce(instruction.text)
-            self._declare_global(instruction)
         image_id = ""
         for at in wanted:
             image_id = await self._stage(at, options.labels if at == wanted[-1] else {})
@@ -105,11 +91,11 @@ class Build:
         found = []
         for name in self._options.cache_from:
             with contextlib.suppress(NotFound):  # as in Docker: what is not here cannot help
-                found.append(self._core.images.resolve(name).id)
+                found.append(self._job.image(name).id)
         return found
 
     def _announce(self, text: str) -> None:
-        self._ending.check()
+        self._job.ending.check()
         self._number += 1
         self._output.step(self._number, self._total, text)
 
@@ -121,7 +107,6 @@ class Build:
     async def _stage(self, at: int, labels: dict[str, str]) -> str:
         stage = self._stages[at]
         self._announce(stage.start.text)
-        self._arguments.next_stage()
         state = await self._begin(at)
         self._done(state)
         for instruction in stage.instructions:
@@ -136,7 +121,7 @@ class Build:
         if not state.image_id:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
         self._output.result(state.image_id)
-        self._built[at] = state.image_id
+        self._built[at] = state
         return state.image_id
 
     def _done(self, state: State) -> None:
@@ -145,18 +130,20 @@ class Build:
 
     async def _begin(self, at: int) -> State:
         stage = self._stages[at]
-        words = Words(self._arguments.for_from(), self._escape)
-        name, wanted = words.one(stage.base), words.one(stage.platform)
+        name = self._bases_named[at]
+        wanted = Words(self._arguments.for_from(), self._escape).one(stage.platform)
         if not name:
             raise InvalidParameter(f"base name ({stage.base}) should not be blank")
         platform = from_text(wanted) if wanted else self._options.platform
-        state = State(at, Settings(ImageConfig(), self._escape), cached=self._options.use_cache)
         before = None if name.isdecimal() else find(self._stages, name, at)
+        arguments = self._arguments.stage(None if before is None else self._built[before].arguments)
+        settings = Settings(ImageConfig(), self._escape)
+        state = State(at, settings, arguments, cached=self._options.use_cache)
         if before is None and name == "scratch":
             state.platform = platform
         else:
             if before is not None:
-                image = await self._image(self._built[before])
+                image = await self._image_of_stage(before)
             else:
                 image = await self._bases.image(name, platform)
             state.image_id = image.id
@@ -167,32 +154,40 @@ class Build:
         if triggers:
             self._output.line(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
         for trigger in triggers:
-            await self._follow(state, read(trigger, escape=self._escape))
+            await self._follow(state, parse(trigger).instructions[0])
+            self._steps.hold(state.image_id)
         return state
 
-    async def _image(self, image_id: str) -> Image:
-        return await in_thread(lambda: self._core.images.resolve(image_id))
+    async def _image_of_stage(self, at: int) -> Image:
+        """The image of a stage; one that only a base image's ONBUILD asks for is built now."""
+        if at not in self._built:
+            self._total += 1 + len(self._stages[at].instructions)
+            await self._stage(at, {})
+        image_id = self._built[at].image_id
+        return await in_thread(lambda: self._job.image(image_id))
 
     async def _other_image(self, at: int, name: str) -> Image:
         """What `COPY --from` names in a stage: one before it, or an image."""
         before = find(self._stages, name, at)
         if before is not None:
-            return await self._image(self._built[before])
+            return await self._image_of_stage(before)
         return await self._bases.image(name, self._options.platform)
 
     async def _follow(self, state: State, instruction: Instruction) -> None:
         own = state.environment()
-        given = self._arguments.beside(own)
+        given = state.arguments.beside(own)
         variables = {**given, **own}
         words = Words(variables, self._escape)
         keyword = instruction.keyword
         if keyword == "RUN":
             hidden = {name for name in given if not self._arguments.in_history(name)}
-            await self._steps.run(state, instruction, given, hidden, self._options.host_config)
+            await self._commands.run(state, instruction, given, hidden)
         elif keyword in ("COPY", "ADD"):
             await self._filling.fill(state, instruction, words)
         elif keyword == "ARG":
-            await self._steps.commit(state, f" ARG {' '.join(self._declare(instruction, words))}")
+            await self._steps.commit(
+                state, f" ARG {' '.join(self._declare(state.arguments, instruction, words))}"
+            )
         elif keyword == "MAINTAINER":
             state.author = instruction.rest
             await self._steps.commit(state, f" MAINTAINER {state.author}")
@@ -204,12 +199,13 @@ class Build:
         else:
             raise InvalidParameter(f"{keyword} isn't allowed as an ONBUILD trigger")
 
-    def _declare(self, instruction: Instruction, words: Words) -> list[str]:
+    @staticmethod
+    def _declare(arguments: StageArguments, instruction: Instruction, words: Words) -> list[str]:
         """Take up the arguments of an ARG; what history says of each."""
         said = []
-        for written, default in declared(instruction, self._escape):
+        for written, default in declared(instruction, words.escape):
             name, value = words.one(written), None if default is None else words.one(default)
-            self._arguments.declare(name, value)
+            arguments.declare(name, value)
             said.append(name if value is None else f"{name}={value}")
         return said
 

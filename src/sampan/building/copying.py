@@ -11,10 +11,10 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
-from sampan.dockerfile.ignoring import path_expression
+from sampan.dockerfile.ignoring import Ignored, path_expression
 from sampan.errors import InvalidParameter
 from sampan.linux import beneath
 from sampan.storage import InvalidArchive, InvalidLayer, extract, write_path, write_tree
@@ -37,6 +37,7 @@ class Source:
         name: what it is called where it goes into a directory.
         directory: whether it is one; its contents are what is copied.
         may_unpack: whether ADD unpacks it if it is an archive.
+        below: the directories that `--parents` makes above it where it goes.
     """
 
     root: int
@@ -44,6 +45,7 @@ class Source:
     name: str
     directory: bool
     may_unpack: bool = True
+    below: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Treatment:
         unpack: whether archives are unpacked, as ADD does.
         chosen: whether the owner was asked for, and so is that of an archive's files, too.
         check: called now and then; it may raise.
+        excluded: patterns of what is left out, as in `.dockerignore`.
     """
 
     owner: tuple[int, int] | None
@@ -63,28 +66,48 @@ class Treatment:
     unpack: bool
     check: Callable[[], None]
     chosen: bool = False
+    excluded: Ignored | None = None
 
 
 # --- what the words mean ---
 
 
-def find(root: int, word: str, context: bool) -> list[Source]:
+def find(root: int, word: str, context: bool, parents: bool = False) -> list[Source]:
     """The files that one word of COPY or ADD means, sorted.
 
     Args:
         context: whether the root is a build context, for messages.
+        parents: keep the directories above them, those after a "/./" where there is one, as `--parents` does;
+            `**` then stands for any number of directories.
 
     Raises:
         InvalidParameter: there is none, or the word leads out of the root.
     """
+    path = _inside(word, word)
+    pivot = _inside(word.partition("/./")[0], word) if parents and "/./" in word else "."
+    if not _is_wild(path):
+        found = [_source(root, path, word, context)]
+    else:
+        deep = parents and "**" in path
+        expression = path_expression(path if deep else path.replace("**", "*"))
+        matches = _walk(root, "", None if deep else path.count("/"))
+        found = [_source(root, one, one, context) for one in sorted(matches) if expression.fullmatch(one)]
+    return [_with_parents(one, pivot) for one in found] if parents else found
+
+
+def _inside(word: str, whole: str) -> str:
+    """A word as a path of the root."""
     path = os.path.normpath(word.lstrip("/") or ".")
     if path == ".." or path.startswith("../"):
-        raise InvalidParameter(f"forbidden path outside the build context: {word} ()")
-    if not _is_wild(path):
-        return [_source(root, path, word, context)]
-    expression = path_expression(path.replace("**", "*"))
-    matches = [one for one in _walk(root, "", path.count("/")) if expression.fullmatch(one)]
-    return [_source(root, one, one, context) for one in sorted(matches)]
+        raise InvalidParameter(f"forbidden path outside the build context: {whole} ()")
+    return path
+
+
+def _with_parents(source: Source, pivot: str) -> Source:
+    path = os.path.relpath(source.path, os.path.join("/", pivot))
+    if path == ".." or path.startswith("../"):  # a link has led elsewhere
+        path = source.name
+    return replace(source, below=path if source.directory else os.path.dirname(path))
 
 
 def _is_wild(path: str) -> bool:
@@ -98,20 +121,21 @@ def _is_wild(path: str) -> bool:
     return False
 
 
-def _walk(root: int, below: str, depth: int) -> Iterator[str]:
-    """The paths of what lies so many directories below one; links are not followed."""
+def _walk(root: int, below: str, depth: int | None) -> Iterator[str]:
+    """The paths of what lies so many directories below one, or of all files; links are not followed."""
     try:
         directory = beneath.open_path(root, below or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as entries:
+            names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     finally:
         os.close(directory)
-    for name in names:
+    for name, is_directory in names:
         path = f"{below}/{name}" if below else name
-        if depth:
-            yield from _walk(root, path, depth - 1)
+        if is_directory if depth is None else depth:
+            yield from _walk(root, path, None if depth is None else depth - 1)
         else:
             yield path
 
@@ -150,7 +174,8 @@ def _digest(source: Source, treatment: Treatment) -> str:
             treatment.check()
             hashed.update(data)
 
-    _write(source, _Timeless(cast("BinaryIO", Sink()), treatment), source.name)
+    hashed.update(source.below.encode("utf-8", "surrogateescape"))
+    _write(source, _Timeless(cast("BinaryIO", Sink()), treatment), source.name, treatment.excluded)
     return f"{'dir' if source.directory else 'file'}:{hashed.hexdigest()}"
 
 
@@ -177,14 +202,21 @@ class _Timeless(_Treating):
         super().header(name, kind, **{**members, "mtime_ns": 0})
 
 
-def _write(source: Source, writer: TarWriter, name: str) -> None:
+def _write(source: Source, writer: TarWriter, name: str, excluded: Ignored | None) -> None:
     """Write a source as the members of an archive: a directory's contents, or one file called `name`."""
+
+    def leave_out(_writer: TarWriter, _at: int, _name: bytes, path: bytes, info: os.stat_result) -> bool:
+        text = os.fsdecode(path)
+        if excluded is None or not excluded.excludes(text):
+            return False
+        return not (stat.S_ISDIR(info.st_mode) and excluded.brings_back_below(text))
+
     if not source.directory:
         write_path(writer, source.root, source.path, os.fsencode(name))
         return
     directory = beneath.open_path(source.root, source.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        write_tree(writer, directory)
+        write_tree(writer, directory, leave_out if excluded is not None else None)
     finally:
         os.close(directory)
 
@@ -203,15 +235,16 @@ def place(root: int, target: str, sources: Sequence[Source], treatment: Treatmen
         OSError: of the file system, which may be full.
     """
     owner = treatment.owner or (0, 0)
-    real = beneath.real_path(root, target)
+    whole = beneath.real_path(root, target)
     for source in sources:
+        real = beneath.real_path(root, f"{whole}/{source.below}") if source.below else whole
         if source.directory:
             make_directory(root, real, owner)
             _copy(root, real, source, source.name, treatment)
         elif treatment.unpack and source.may_unpack and _is_archive(source):
             make_directory(root, real, owner)
             _unpack(root, real, source, treatment)
-        elif target.endswith("/") or _is_directory(root, real):
+        elif target.endswith("/") or source.below or _is_directory(root, real):
             make_directory(root, real, owner)
             _copy(root, real, source, source.name, treatment)
         else:
@@ -294,7 +327,7 @@ def _copy(root: int, target: str, source: Source, name: str, treatment: Treatmen
         try:
             with open(writing, "wb", buffering=_BUFFER_BYTES) as out:
                 writer = _Treating(out, treatment)
-                _write(source, writer, name)
+                _write(source, writer, name, treatment.excluded)
                 writer.close()
         except BaseException as error:  # raised by who reads
             failure.append(error)

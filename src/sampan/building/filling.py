@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import posixpath
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from sampan.building.context import Context
 from sampan.building.copying import Source, Treatment, digest, find, make_directory, place
-from sampan.building.ending import Ending
+from sampan.building.job import Job
 from sampan.building.layers import files_of
-from sampan.building.output import Output
 from sampan.building.state import State
 from sampan.building.steps import Steps
 from sampan.building.web import fetch, is_url
-from sampan.dockerfile import Instruction, Words
-from sampan.engine import Core
+from sampan.dockerfile import Copied, Instruction, Words, copied
+from sampan.dockerfile.ignoring import Ignored
 from sampan.engine.core import in_thread
 from sampan.engine.spec.users import lookup_user
 from sampan.errors import InvalidParameter
@@ -32,26 +32,12 @@ class Filling:
 
     Args:
         other_image: the image that `--from` names, in the stage of that index.
-        scratch: a directory for what is downloaded.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        steps: Steps,
-        other_image: OtherImage,
-        context: Context,
-        scratch: Path,
-        output: Output,
-        ending: Ending,
-    ) -> None:
-        self._core = core
+    def __init__(self, job: Job, steps: Steps, other_image: OtherImage) -> None:
+        self._job = job
         self._steps = steps
         self._other_image = other_image
-        self._context = context
-        self._scratch = scratch
-        self._output = output
-        self._ending = ending
 
     async def make_workdir(self, state: State, said: str) -> None:
         """Make the directory that the state works in."""
@@ -73,72 +59,78 @@ class Filling:
             await in_thread(hold.close)
 
     async def _fill(self, state: State, instruction: Instruction, words: Words, hold: ExitStack) -> None:
-        keyword = instruction.keyword
-        flags = {name: words.one(value) for name, value in instruction.flags.items()}
-        *sources, target = [words.one(word) for word in instruction.words()]
-        if not target:
-            raise InvalidParameter(f"{keyword} requires a destination")
-        mode = _mode(flags["chmod"]) if "chmod" in flags else None
-        origin = flags.get("from", "")
-        kept = bool(origin) and "chown" not in flags
-        check = self._ending.check
-        how = Treatment(None if kept else (0, 0), mode, unpack=keyword == "ADD", check=check)
-        image = await self._other_image(state.index, origin) if origin else None
+        asked = copied(instruction, words)
+        check = self._job.ending.check
+        excluded = Ignored("\n".join(asked.exclude)) if asked.exclude else None
+        kept = bool(asked.origin) and not asked.chown
+        how = Treatment(
+            None if kept else (0, 0), asked.mode, asked.keyword == "ADD", check, excluded=excluded
+        )
+        image = await self._other_image(state.index, asked.origin) if asked.origin else None
         root = await in_thread(lambda: self._root(image, hold))
-        found = await in_thread(lambda: self._find(keyword, sources, target, root, not origin, hold))
-        if (len(found) > 1 or len(sources) > 1) and not target.endswith("/") and target != ".":
+        found = await in_thread(lambda: self._find(asked, root, excluded, hold))
+        path = _target(state.config.working_dir, f"{asked.target}/" if asked.parents else asked.target)
+        if not path.endswith("/") and (len(found) > 1 or len(asked.sources) + len(asked.files) > 1):
             raise InvalidParameter(
-                f"When using {keyword} with more than one source file, the destination must be a directory"
-                " and end with a /"
+                f"When using {asked.keyword} with more than one source file, the destination must be"
+                " a directory and end with a /"
             )
         identity = await in_thread(lambda: digest(found, how))
-        options = "".join(f"--{name}={flags[name]} " for name in ("chown", "chmod") if name in flags)
-        path = _target(state.config.working_dir, target)
 
         def work(into: int) -> None:
-            owner = _owner(into, flags["chown"]) if "chown" in flags else how.owner
-            place(into, path, found, Treatment(owner, mode, how.unpack, check, chosen="chown" in flags))
+            owner = _owner(into, asked.chown) if asked.chown else how.owner
+            place(into, path, found, replace(how, owner=owner, chosen=bool(asked.chown)))
 
-        await self._steps.commit(state, f"{keyword} {options}{identity} in {target} ", work)
+        said = f"{asked.keyword} {asked.options}{identity} in {asked.target} "
+        await self._steps.commit(state, said, work)
 
     def _root(self, image: Image | None, hold: ExitStack) -> int:
         """The root directory that files are taken from."""
         if image is None:
-            return self._context.root
-        root = hold.enter_context(files_of(self._core, image))
+            return self._job.context.root
+        root = hold.enter_context(files_of(self._job.core, image))
         if root is None:
             raise InvalidParameter("invalid from flag value: the image has no files")
         return root
 
-    def _find(
-        self, keyword: str, words: list[str], target: str, root: int, context: bool, hold: ExitStack
-    ) -> list[Source]:
+    def _find(self, asked: Copied, root: int, excluded: Ignored | None, hold: ExitStack) -> list[Source]:
         found: list[Source] = []
-        for word in words:
-            if keyword == "ADD" and is_url(word):
-                source = fetch(self._core, word, target, self._scratch, self._output, self._ending)
-                hold.callback(os.close, source.root)
-                found.append(source)
-                continue
+        for word in asked.sources:
+            remote = asked.keyword == "ADD" and is_url(word)
+            if asked.checksum and not remote:
+                raise InvalidParameter("checksum can't be specified for non-HTTP(S) sources")
             try:
-                found += find(root, word, context)
+                if remote:
+                    source = fetch(self._job, word, asked.target, asked.checksum)
+                    hold.callback(os.close, source.root)
+                    found.append(source)
+                else:
+                    found += find(root, word, not asked.origin, asked.parents)
             except InvalidParameter as error:
-                raise InvalidParameter(f"{keyword} failed: {error.message}") from None
-        if not found:
-            raise InvalidParameter(f"{keyword} failed: no source files were specified")
+                raise InvalidParameter(f"{asked.keyword} failed: {error.message}") from None
+        if excluded is not None:
+            found = [one for one in found if one.directory or not excluded.excludes(one.name)]
+        for name, text in asked.files:
+            source = self._written(name, text)
+            hold.callback(os.close, source.root)
+            found.append(source)
+        if not found and excluded is None:
+            raise InvalidParameter(f"{asked.keyword} failed: no source files were specified")
         return found
+
+    def _written(self, name: str, text: str) -> Source:
+        """A here-document as a file to copy."""
+        directory = Path(tempfile.mkdtemp(dir=self._job.scratch))
+        (directory / "file").write_bytes(text.encode("utf-8", "surrogateescape"))
+        (directory / "file").chmod(0o644)
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return Source(root, "/file", name, directory=False, may_unpack=False)
 
 
 def _target(workdir: str, target: str) -> str:
     """Where a target is, from the root; with "/" at its end where it must be a directory."""
     whole = "/" + posixpath.normpath(posixpath.join("/", workdir, target)).lstrip("/")
-    return whole.rstrip("/") + "/" if target.endswith("/") or target == "." else whole
-
-
-def _mode(text: str) -> int:
-    if not text.isdecimal() or set(text) & set("89") or int(text, 8) > 0o7777:
-        raise InvalidParameter(f"invalid chmod parameter: '{text}': an octal number up to 7777 is wanted")
-    return int(text, 8)
+    return whole.rstrip("/") + "/" if target.endswith(("/", "/.")) or target == "." else whole
 
 
 def _owner(root: int, text: str) -> tuple[int, int]:

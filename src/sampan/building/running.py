@@ -8,10 +8,10 @@ import contextlib
 import socket
 import struct
 
-from sampan.building.ending import Ending
 from sampan.building.errors import CommandFailed
-from sampan.building.output import Output, short
-from sampan.engine import Core, Live, create, removal, starting
+from sampan.building.job import Job
+from sampan.building.output import short
+from sampan.engine import Live, create, removal, starting
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.runtime import Attachment
 
@@ -21,18 +21,13 @@ _LAST_OUTPUT_S = 10.0  # between a command's end and the end of its output
 
 
 class Runner:
-    """The containers of one build's RUN instructions.
+    """The containers of one build's RUN instructions."""
 
-    Args:
-        remove, force_remove: see `BuildOptions`.
-    """
-
-    def __init__(self, core: Core, output: Output, ending: Ending, remove: bool, force_remove: bool) -> None:
-        self._core = core
-        self._output = output
-        self._ending = ending
-        self._remove = remove
-        self._force_remove = force_remove
+    def __init__(self, job: Job) -> None:
+        self._core = job.core
+        self._output = job.output
+        self._ending = job.ending
+        self._options = job.options
 
     async def run(self, config: ContainerConfig, host_config: HostConfig) -> Live:
         """Run a command to its end; the container is still there then, see `dismiss`.
@@ -60,7 +55,7 @@ class Runner:
 
     async def dismiss(self, live: Live) -> None:
         """The step is done: remove its container, unless it is to be kept."""
-        if not (self._remove or self._force_remove):
+        if not (self._options.remove or self._options.force_remove):
             self._keep(live)
             return
         await removal.remove(self._core, live, force=True, volumes=True)
@@ -68,7 +63,7 @@ class Runner:
 
     async def _after_failure(self, live: Live) -> None:
         ended = self._ending.is_set
-        if not (ended or self._force_remove):
+        if not (ended or self._options.force_remove):
             self._keep(live)
             return
         await removal.remove(self._core, live, force=True, volumes=True)

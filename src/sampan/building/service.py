@@ -12,6 +12,7 @@ from typing import Any
 from sampan.building.builder import Build
 from sampan.building.context import Context, check_remote
 from sampan.building.ending import Ending
+from sampan.building.job import Job
 from sampan.building.options import BuildOptions
 from sampan.building.output import Output, short
 from sampan.engine import Core
@@ -52,7 +53,8 @@ async def build(
         scratch = await in_thread(lambda: hold.enter_context(core.images.scratch()))
         context, dockerfile = await in_thread(lambda: _receive(core, options, body, scratch, hold))
         ending.check()
-        with closing(Build(core, options, context, scratch, output, ending)) as work:
+        job = Job(core, options, context, scratch, output, ending)
+        with closing(Build(job)) as work:
             image_id = await work.run(dockerfile)
             output.line(f"Successfully built {short(image_id)}")
             for name in names:

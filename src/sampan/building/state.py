@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sampan.dockerfile import Settings, environment_of
+from sampan.dockerfile import Settings, StageArguments, environment_of
 from sampan.oci.image import ImageConfig, Platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -16,6 +16,7 @@ class State:
 
     Attributes:
         index: its place in the Dockerfile, from 0.
+        arguments: the build arguments that it has declared.
         image_id: of its last step; empty before the first one on top of nothing.
         platform: of an image that stands on nothing, when it is not this machine's.
         cached: whether all steps so far were done before.
@@ -23,6 +24,7 @@ class State:
 
     index: int
     settings: Settings
+    arguments: StageArguments
     image_id: str = ""
     author: str = ""
     platform: Platform | None = None

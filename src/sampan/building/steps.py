@@ -5,19 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 
-from sampan.building.ending import Ending
+from sampan.building.job import Job
 from sampan.building.layers import changed
-from sampan.building.output import Output
-from sampan.building.running import Runner
 from sampan.building.state import State
-from sampan.dockerfile import Instruction
 from sampan.dockerfile.settings import DEFAULT_SHELL
-from sampan.engine import Core
 from sampan.engine.core import in_thread
-from sampan.engine.model import ContainerConfig, HostConfig
-from sampan.errors import InvalidParameter
 from sampan.images import Commit
-from sampan.oci.image import Healthcheck
 
 Work = Callable[[int], None]
 
@@ -29,12 +22,10 @@ class Steps:
         cache_from: ids of the images whose steps alone count as done before; None for all here.
     """
 
-    def __init__(self, core: Core, output: Output, ending: Ending, runner: Runner) -> None:
+    def __init__(self, job: Job) -> None:
         self.cache_from: list[str] | None = None
-        self._core = core
-        self._output = output
-        self._ending = ending
-        self._runner = runner
+        self._job = job
+        self._core = job.core
         self._held: list[str] = []
 
     # --- images in use ---
@@ -55,7 +46,7 @@ class Steps:
 
     # --- steps ---
 
-    async def _cached(self, state: State, commit: Commit) -> bool:
+    async def cached(self, state: State, commit: Commit) -> bool:
         """Whether the step was done before; then its image is the state's."""
         if not state.cached:
             return False
@@ -64,11 +55,12 @@ class Steps:
         state.cached = found is not None
         if found is None:
             return False
-        self._output.line(" ---> Using cache")
+        self._job.output.line(" ---> Using cache")
         state.image_id = found
         return True
 
-    def _to_commit(self, state: State, created_by: Sequence[str]) -> Commit:
+    def to_commit(self, state: State, created_by: Sequence[str]) -> Commit:
+        """What a step's image says, which has been made by the words `created_by`."""
         config = copy.deepcopy(state.config)
         return Commit(config, state.author, "", " ".join(created_by), state.platform)
 
@@ -79,67 +71,18 @@ class Steps:
             said: what history says of it.
             work: gets the descriptor of the image's root directory, in a thread.
         """
-        commit = self._to_commit(state, [*(state.config.shell or DEFAULT_SHELL), f"#(nop) {said}"])
-        if await self._cached(state, commit):
+        commit = self.to_commit(state, [*(state.config.shell or DEFAULT_SHELL), f"#(nop) {said}"])
+        if await self.cached(state, commit):
             return
         images, parent_id = self._core.images, state.image_id
 
         def make() -> str:
             if work is None:
                 return images.commit(None, parent_id, commit)
-            top_layer = images.resolve(parent_id).top_layer if parent_id else None
+            top_layer = self._job.image(parent_id).top_layer if parent_id else None
             snapshot = changed(self._core, top_layer, work)
             with snapshot:
-                self._ending.check()
+                self._job.ending.check()
                 return images.commit(snapshot, parent_id, commit)
 
         state.image_id = await in_thread(make)
-
-    async def run(
-        self,
-        state: State,
-        instruction: Instruction,
-        given: dict[str, str],
-        hidden: set[str],
-        host_config: HostConfig,
-    ) -> None:
-        """RUN.
-
-        Args:
-            given: the build arguments, which the command finds in its environment.
-            hidden: which of them neither history nor the cache knows of.
-
-        Raises:
-            CommandFailed: the command ended with another code than 0.
-        """
-        command = state.settings.command(instruction.rest)
-        if not command:
-            raise InvalidParameter("RUN requires at least one argument")
-        told = [f"{name}={value}" for name, value in given.items() if name not in hidden]
-        commit = self._to_commit(state, [f"|{len(told)}", *told, *command] if given else command)
-        if await self._cached(state, commit):
-            return
-        parent_id = state.image_id
-        if not parent_id:
-            raise InvalidParameter("RUN needs files: nothing has been copied onto scratch yet")
-        config = ContainerConfig(
-            image=parent_id,
-            user=state.config.user,
-            env=[*(state.config.env or []), *(f"{name}={value}" for name, value in given.items())],
-            entrypoint=[""],
-            cmd=command,
-            working_dir=state.config.working_dir,
-            healthcheck=Healthcheck(test=["NONE"]),
-            shell=state.config.shell,
-        )
-        live = await self._runner.run(config, copy.deepcopy(host_config))
-        try:
-
-            def make() -> str:
-                snapshot = self._core.driver.snapshot(live.id)
-                with snapshot:
-                    return self._core.images.commit(snapshot, parent_id, commit)
-
-            state.image_id = await in_thread(make)
-        finally:
-            await self._runner.dismiss(live)

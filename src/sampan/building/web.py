@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from email.utils import parsedate_to_datetime
@@ -9,9 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sampan.building.copying import Source
-from sampan.building.ending import Ending
-from sampan.building.output import Output
-from sampan.engine import Core
+from sampan.building.job import Job
 from sampan.errors import InvalidParameter
 
 _PIECE_BYTES = 1 << 18
@@ -22,31 +21,39 @@ def is_url(word: str) -> bool:
     return word.startswith(("http://", "https://"))
 
 
-def fetch(core: Core, url: str, target: str, scratch: Path, output: Output, ending: Ending) -> Source:
-    """Fetch a file; it stays as long as the directory `scratch`.
+def fetch(job: Job, url: str, target: str, checksum: str = "") -> Source:
+    """Fetch a file; it stays until the build is over.
 
     Args:
         target: where it is to be put, for whether it needs a name.
+        checksum: the digest that it must have; empty for any.
 
     Raises:
-        InvalidParameter: there is no name for it.
+        InvalidParameter: there is no name for it, or it is another file than the digest's.
         RegistryError: it cannot be had.
     """
     name = os.path.basename(unquote(urlsplit(url).path))
     if target.endswith("/") and (not name or "\0" in name):
         raise InvalidParameter(f"cannot determine filename for source {url}")
-    file = core.images.registries.fetch(url)
+    algorithm, _, wanted = checksum.partition(":")
+    hashed = hashlib.new(algorithm or "sha256")
+    file = job.core.images.registries.fetch(url)
     try:
-        directory = Path(tempfile.mkdtemp(dir=scratch))
+        directory = Path(tempfile.mkdtemp(dir=job.scratch))
         place = directory / "file"
         done = 0
         with place.open("xb") as out:
             while piece := file.read(_PIECE_BYTES):
-                ending.check()
+                job.ending.check()
                 out.write(piece)
+                hashed.update(piece)
                 done += len(piece)
                 detail = {"current": done} if file.length is None else {"current": done, "total": file.length}
-                output.message({"id": name or url, "status": "Downloading", "progressDetail": detail})
+                job.output.message({"id": name or url, "status": "Downloading", "progressDetail": detail})
+        if checksum and hashed.hexdigest() != wanted:
+            raise InvalidParameter(
+                f"digest mismatch {algorithm}:{hashed.hexdigest()}: {url} is not {checksum}"
+            )
         place.chmod(0o600)
         modified = file.header("last-modified")
         try:

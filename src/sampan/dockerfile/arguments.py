@@ -46,7 +46,6 @@ class BuildArguments:
         self._given = dict(given)
         self._offered = dict(offered or {})
         self._global: dict[str, str | None] = {}
-        self._stage: dict[str, str | None] = {}
         self._used: set[str] = set()
 
     def declare_global(self, name: str, default: str | None) -> None:
@@ -54,16 +53,16 @@ class BuildArguments:
         self._global[name] = default
         self._used.add(name)
 
-    def declare(self, name: str, default: str | None) -> None:
-        """An ARG of the present stage."""
-        self._stage[name] = default
+    def stage(self, parent: StageArguments | None = None) -> StageArguments:
+        """Those of a new stage, which has what the stage that it stands on has declared."""
+        return StageArguments(self, parent)
+
+    def used(self, name: str) -> None:
+        """An ARG of a stage declares it."""
         self._used.add(name)
 
-    def next_stage(self) -> None:
-        """What a stage declared is its own."""
-        self._stage.clear()
-
-    def _value(self, name: str, default: str | None) -> str | None:
+    def value(self, name: str, default: str | None) -> str | None:
+        """What an argument that is declared with a default comes to; None for nothing."""
         if name in self._given:
             return self._given[name]
         if default is not None:
@@ -74,15 +73,8 @@ class BuildArguments:
     def for_from(self) -> dict[str, str]:
         """The variables that FROM may name."""
         names = {**dict.fromkeys(self._offered), **self._global}
-        values = {name: self._value(name, default) for name, default in names.items()}
+        values = {name: self.value(name, default) for name, default in names.items()}
         return {name: value for name, value in values.items() if value is not None}
-
-    def beside(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The variables that the stage's instructions may name, but for those that ENV has set."""
-        names = {**dict.fromkeys(PREDEFINED), **self._stage}
-        values = {name: self._value(name, default) for name, default in names.items()}
-        found = {name: value for name, value in sorted(values.items()) if value is not None}
-        return {name: value for name, value in found.items() if name not in environment}
 
     def in_history(self, name: str) -> bool:
         """Whether history, and so the cache, knows of it."""
@@ -91,3 +83,23 @@ class BuildArguments:
     def unused(self) -> list[str]:
         """What was given and no ARG declares."""
         return sorted(name for name in self._given if name not in self._used and name not in PREDEFINED)
+
+
+class StageArguments:
+    """The arguments of one stage: see `BuildArguments.stage`."""
+
+    def __init__(self, build: BuildArguments, parent: StageArguments | None) -> None:
+        self._build = build
+        self._declared: dict[str, str | None] = dict(parent._declared) if parent is not None else {}
+
+    def declare(self, name: str, default: str | None) -> None:
+        """An ARG of the stage."""
+        self._declared[name] = default
+        self._build.used(name)
+
+    def beside(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables that the stage's instructions may name, but for those that ENV has set."""
+        names = {**dict.fromkeys(PREDEFINED), **self._declared}
+        values = {name: self._build.value(name, default) for name, default in names.items()}
+        found = {name: value for name, value in sorted(values.items()) if value is not None}
+        return {name: value for name, value in found.items() if name not in environment}

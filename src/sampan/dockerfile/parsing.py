@@ -1,33 +1,23 @@
-"""A Dockerfile's text to its instructions: directives, comments, continued lines, flags."""
+"""A Dockerfile's text to its instructions: directives, comments, continued lines, flags, here-documents."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from sampan.dockerfile.flags import take_flags
+from sampan.dockerfile.heredocs import Heredoc, openings, take
 from sampan.errors import InvalidParameter
 
 LIMIT_BYTES = 2 << 20
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _DIRECTIVES = ("escape", "syntax", "check")
-_HEREDOC = re.compile(r"""(?:^|\s)\d*<<-?["']?[A-Za-z_]""")
-_FLAG = re.compile(r"""--((?:\\.|'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s'"\\])+)(?:\s+|$)""")
 KEYWORDS = frozenset(
     "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL"
     " USER VOLUME WORKDIR".split()
 )
-_FLAGS = {
-    "ADD": frozenset(("chown", "chmod")),
-    "COPY": frozenset(("chown", "chmod", "from")),
-    "FROM": frozenset(("platform",)),
-    "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
-}
-_BUILDKIT_FLAGS = {
-    "ADD": frozenset(("checksum", "exclude", "keep-git-dir", "link", "unpack")),
-    "COPY": frozenset(("exclude", "link", "parents")),
-    "RUN": frozenset(("device", "mount", "network", "security")),
-}
+_WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +27,9 @@ class Instruction:
     Attributes:
         keyword: in capitals.
         rest: what follows the keyword and its flags, continued lines joined.
-        flags: the values of its `--name=value`.
+        flags: the values of its `--name=value`; `true` or `false` for those that want none.
+        lists: the values of those that may stand several times.
+        heredocs: the here-documents that follow it.
         text: the whole, as progress messages show it.
         line: where it begins, from 1.
     """
@@ -47,6 +39,8 @@ class Instruction:
     flags: dict[str, str]
     text: str
     line: int = 1
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    heredocs: tuple[Heredoc, ...] = ()
 
     def words(self) -> list[str]:
         """The texts of a JSON list, or else the words between blanks."""
@@ -89,11 +83,36 @@ def parse(data: bytes | str) -> Dockerfile:
                 continue
             part, goes_on = _without_end(line, continued)
             whole += part
-        if whole.strip():
-            found.append(read(whole, start, escape))
+        if not whole.strip():
+            continue
+        instruction = read(whole, start)
+        heredocs = []
+        try:
+            for begun in _heredocs(instruction):
+                heredoc, at = take(begun, lines, at)
+                heredocs.append(heredoc)
+        except InvalidParameter as error:
+            raise wrong(start, error.message) from None
+        found.append(_with(instruction, heredocs) if heredocs else instruction)
     if not found:
         raise InvalidParameter("file with no instructions")
     return Dockerfile(found, escape)
+
+
+def _heredocs(instruction: Instruction) -> list[Heredoc]:
+    """The here-documents that an instruction begins, or the one that ONBUILD keeps."""
+    if instruction.keyword == "ONBUILD":
+        instruction = read(instruction.rest)
+    if instruction.keyword not in _WITH_HEREDOCS or json_list(instruction.rest) is not None:
+        return []
+    return openings(instruction.rest)
+
+
+def _with(instruction: Instruction, heredocs: list[Heredoc]) -> Instruction:
+    """The instruction with its here-documents; ONBUILD keeps them as text."""
+    if instruction.keyword == "ONBUILD":
+        return replace(instruction, rest=instruction.rest + "".join(one.rest for one in heredocs))
+    return replace(instruction, heredocs=tuple(heredocs))
 
 
 def _without_end(line: str, continued: re.Pattern[str]) -> tuple[str, bool]:
@@ -118,7 +137,7 @@ def _directives(lines: list[str]) -> tuple[str, int]:
     return escape, len(seen)
 
 
-def read(text: str, line: int = 1, escape: str = "\\") -> Instruction:
+def read(text: str, line: int = 1) -> Instruction:
     """One instruction of its own, such as what ONBUILD keeps.
 
     Raises:
@@ -129,32 +148,17 @@ def read(text: str, line: int = 1, escape: str = "\\") -> Instruction:
     keyword, rest = parts[0].upper(), parts[1].strip() if len(parts) > 1 else ""
     if keyword not in KEYWORDS:
         raise wrong(line, f"unknown instruction: {parts[0]}")
-    flags: dict[str, str] = {}
-    if keyword in _FLAGS or keyword in _BUILDKIT_FLAGS:
-        given, rest = _split_flags(rest)
-        for flag in given:
-            name, equals, value = flag[2:].partition("=")
-            if name in _BUILDKIT_FLAGS.get(keyword, ()):
-                raise wrong(line, f"{keyword}: the option --{name} {_BUILDKIT}")
-            if name not in _FLAGS.get(keyword, ()):
-                raise wrong(line, f"{keyword}: unknown flag: {name}")
-            if name in flags:
-                raise wrong(line, f"{keyword}: duplicate flag specified: {name}")
-            if not equals:
-                raise wrong(line, f"{keyword}: missing a value on flag: {name}")
-            flags[name] = value
+    try:
+        flags, lists, rest = take_flags(keyword, rest)
+    except InvalidParameter as error:
+        raise wrong(line, f"{keyword}: {error.message}") from None
     if keyword == "ONBUILD" and rest:
-        read(rest, line, escape)
-    elif keyword in ("ADD", "COPY", "RUN") and json_list(rest) is None and _HEREDOC.search(rest):
-        raise wrong(line, f"{keyword}: a here-document (<<) {_BUILDKIT}")
+        read(rest, line)
     if not rest and keyword not in ("CMD", "ENTRYPOINT"):
         raise wrong(line, f"{keyword} requires {_WANTED.get(keyword, 'at least one argument')}")
-    return Instruction(keyword, rest, flags, text, line)
+    return Instruction(keyword, rest, flags, text, line, lists)
 
 
-_BUILDKIT = (
-    "needs BuildKit, which is not offered: write the step without it, or build elsewhere and pull the image"
-)
 _WANTED = {
     "ADD": "at least two arguments",
     "COPY": "at least two arguments",
@@ -169,15 +173,6 @@ _WANTED = {
 def wrong(line: int, message: str) -> InvalidParameter:
     """The error of a line."""
     return InvalidParameter(f"dockerfile parse error on line {line}: {message}")
-
-
-def _split_flags(rest: str) -> tuple[list[str], str]:
-    """The words at the beginning that are flags, and what follows them."""
-    found = []
-    while match := _FLAG.match(rest):
-        found.append("--" + re.sub(r"""\\(.)|['"]""", lambda part: part[1] or "", match[1]))
-        rest = rest[match.end() :]
-    return found, re.sub(r"^--(\s+|$)", "", rest)
 
 
 def json_list(text: str) -> list[str] | None:

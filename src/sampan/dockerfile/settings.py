@@ -5,12 +5,12 @@ Each returns what the image's history says of it, in the words of Docker's class
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 import signal
 from collections.abc import Callable, Mapping
 
+from sampan.dockerfile.history import as_go_shows, quoted
 from sampan.dockerfile.parsing import Instruction, json_list, wrong
 from sampan.dockerfile.substitution import Words
 from sampan.errors import InvalidParameter
@@ -83,13 +83,13 @@ class Settings:
     def _cmd(self, instruction: Instruction, _words: Words) -> str:
         self.config.cmd = self.command(instruction.rest)
         self._command_given = self._command_given or bool(self.config.cmd)
-        return f"CMD {_quoted(self.config.cmd)}"
+        return f"CMD {quoted(self.config.cmd)}"
 
     def _entrypoint(self, instruction: Instruction, _words: Words) -> str:
         self.config.entrypoint = self.command(instruction.rest)
         if not self._command_given:
             self.config.cmd = None  # the old command was the old entrypoint's
-        return f"ENTRYPOINT {_quoted(self.config.entrypoint)}"
+        return f"ENTRYPOINT {quoted(self.config.entrypoint)}"
 
     def _shell(self, instruction: Instruction, _words: Words) -> str:
         shell = json_list(instruction.rest)
@@ -197,8 +197,7 @@ class Settings:
         else:
             raise InvalidParameter(f"Unknown type {kind!r} in HEALTHCHECK (try CMD)")
         self.config.healthcheck = health
-        options = "".join(f" --{key}={value}" for key, value in instruction.flags.items())
-        return f"HEALTHCHECK{options} {_quoted(health.test)}"
+        return f"HEALTHCHECK {as_go_shows(health)}"
 
 
 HANDLERS: dict[str, Callable[[Settings, Instruction, Words], str]] = {
@@ -220,11 +219,6 @@ HANDLERS: dict[str, Callable[[Settings, Instruction, Words], str]] = {
 def environment_of(config: ImageConfig) -> dict[str, str]:
     """The variables that a config sets."""
     return dict(item.partition("=")[::2] for item in config.env or [])
-
-
-def _quoted(words: list[str]) -> str:
-    """A list as Go's `%q` writes it."""
-    return f"[{' '.join(json.dumps(word, ensure_ascii=False) for word in words)}]"
 
 
 def pairs(keyword: str, text: str, escape: str = "\\") -> list[tuple[str, str]]:

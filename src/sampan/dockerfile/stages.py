@@ -75,8 +75,11 @@ def find(stages: list[Stage], text: str, before: int) -> int | None:
     return int(text) if text.isdecimal() and int(text) < before else None
 
 
-def needed(stages: list[Stage], target: str) -> list[int]:
+def needed(stages: list[Stage], target: str, bases: list[str]) -> list[int]:
     """The stages to build, in their order, so that `target` (the last when empty) can be.
+
+    Args:
+        bases: what the stages stand on, variables replaced.
 
     Raises:
         InvalidParameter: there is no such stage.
@@ -91,12 +94,9 @@ def needed(stages: list[Stage], target: str) -> list[int]:
         if at in wanted:
             continue
         wanted.add(at)
-        stage = stages[at]
-        if "$" in stage.base:
-            todo += range(at)  # it may be any of them
-        named = [_source_of(one) for one in stage.instructions]
-        if not stage.base.isdecimal():
-            named.append(stage.base)
+        named = [_source_of(one) for one in stages[at].instructions]
+        if not bases[at].isdecimal():
+            named.append(bases[at])
         found = [find(stages, name, at) for name in named if name]
         todo += [one for one in found if one is not None]
     return sorted(wanted)

@@ -26,7 +26,7 @@ class Words:
 
     def __init__(self, environment: Mapping[str, str], escape: str = "\\") -> None:
         self._environment = environment
-        self._escape = escape
+        self.escape = escape
 
     def one(self, text: str) -> str:
         """One word: its variables replaced and its quotes taken away.
@@ -35,6 +35,11 @@ class Words:
             InvalidParameter: a quote or brace without its end, an unknown modifier, or what `:?` asks for.
         """
         return "".join(part for part, _ in self._parts(text))
+
+    def content(self, text: str) -> str:
+        """A here-document of COPY or ADD: its variables replaced, quotes left, `\\` taken away."""
+        scanner = _Scanner(text, self._environment, "\\", quotes=False)
+        return "".join(part for part, _ in scanner.parts())
 
     def several(self, text: str) -> list[str]:
         """As `one`, but split at blanks outside of quotes; those in the values of variables split as well."""
@@ -53,12 +58,13 @@ class Words:
         return words if current is None else [*words, current]
 
     def _parts(self, text: str) -> list[tuple[str, bool]]:
-        return _Scanner(text, self._environment, self._escape).parts()
+        return _Scanner(text, self._environment, self.escape).parts()
 
 
 class _Scanner:
-    def __init__(self, text: str, environment: Mapping[str, str], escape: str) -> None:
+    def __init__(self, text: str, environment: Mapping[str, str], escape: str, quotes: bool = True) -> None:
         self._text = text
+        self._quotes = quotes
         self._at = 0
         self._environment = environment
         self._escape = escape
@@ -76,9 +82,9 @@ class _Scanner:
             if one == stop:
                 self._at += 1
                 return found
-            if one == "'":
+            if one == "'" and self._quotes:
                 found.append((self._single(), True))
-            elif one == '"':
+            elif one == '"' and self._quotes:
                 found.append((self._double(), True))
             elif one == "$":
                 found.append((self._dollar(), False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.dockerfile import BuildArguments, Words, declared, needed, parse, read, split
+from sampan.dockerfile import BuildArguments, Words, copied, declared, needed, parse, read, split
 from sampan.errors import InvalidParameter
 
 
@@ -41,10 +41,12 @@ def test_flags_are_taken_off() -> None:
     [
         ("", "file with no instructions"),
         ("FROM a\nFETCH b", "on line 2: unknown instruction: FETCH"),
-        ("FROM a\n\nRUN b \\\n c\nCOPY --link a b", "on line 5: COPY: the option --link needs BuildKit"),
+        ("FROM a\n\nRUN b \\\n c\nADD --unpack a b", "on line 5: ADD: the option --unpack needs BuildKit"),
         ("FROM a\nRUN --mount=type=cache,target=/x b", "RUN: the option --mount needs BuildKit"),
-        ("FROM a\nRUN <<EOF\necho\nEOF", "RUN: a here-document .* needs BuildKit"),
-        ("FROM a\nCOPY <<-'X' /b\nX", "COPY: a here-document .* needs BuildKit"),
+        ("FROM a\nRUN <<EOF\necho\n EOF", "on line 2: unterminated heredoc: no line is EOF"),
+        ("FROM a\nCOPY --link=maybe a b", "COPY: expected a true or false value on flag: link"),
+        ("FROM a\nCOPY --exclude a b", "COPY: missing a value on flag: exclude"),
+        ("FROM a\nCOPY --from=$X a b", "COPY: --from takes no variables"),
         ("FROM a\nONBUILD RUN --network=none b", "RUN: the option --network needs BuildKit"),
         ("FROM a\nCOPY --chown a b", "missing a value on flag: chown"),
         ("FROM a\nCOPY --from=a --from=b a b", "duplicate flag specified: from"),
@@ -120,22 +122,24 @@ def test_only_the_stages_that_a_target_needs() -> None:
             "FROM z AS end\nCOPY --from=3 a b\nCOPY --from=busybox a b\nFROM end"
         )
     )
-    assert needed(stages, "") == [0, 1, 3, 4, 5]
-    assert needed(stages, "Lone") == [2]
-    assert needed(stages, "1") == [0, 1]
+    bases = [stage.base for stage in stages]
+    assert needed(stages, "", bases) == [0, 1, 3, 4, 5]
+    assert needed(stages, "Lone", bases) == [2]
+    assert needed(stages, "1", bases) == [0, 1]
     with pytest.raises(InvalidParameter, match='target stage "nope" could not be found'):
-        needed(stages, "nope")
+        needed(stages, "nope", bases)
 
 
 def test_arguments_that_are_offered_want_an_arg() -> None:
     arguments = BuildArguments({"OS": "given"}, {"ARCH": "amd64", "OS": "linux"})
     assert arguments.for_from() == {"ARCH": "amd64", "OS": "given"}
-    assert arguments.beside({}) == {}
+    stage = arguments.stage()
+    assert stage.beside({}) == {}
     for name, default in (("ARCH", None), ("OS", "default")):
-        arguments.declare(name, default)
-    assert arguments.beside({}) == {"ARCH": "amd64", "OS": "given"}
-    arguments.declare("ARCH", "default")
-    assert arguments.beside({})["ARCH"] == "default"
+        stage.declare(name, default)
+    assert stage.beside({}) == {"ARCH": "amd64", "OS": "given"}
+    stage.declare("ARCH", "default")
+    assert stage.beside({})["ARCH"] == "default"
 
 
 def test_arguments_have_their_scopes() -> None:
@@ -143,11 +147,58 @@ def test_arguments_have_their_scopes() -> None:
     for name, default in declared(read('ARG version=1 given="x y" open'), "\\"):
         arguments.declare_global(name, default)
     assert arguments.for_from() == {"version": "1", "given": "g"}
-    assert arguments.beside({}) == {"HTTP_PROXY": "p"}
+    stage = arguments.stage()
+    assert stage.beside({}) == {"HTTP_PROXY": "p"}
     for name, default in declared(read("ARG version own=${version} bare=b"), "\\"):
-        arguments.declare(name, default)
-    assert arguments.beside({"own": "by ENV"}) == {"HTTP_PROXY": "p", "version": "1"}
+        stage.declare(name, default)
+    assert stage.beside({"own": "by ENV"}) == {"HTTP_PROXY": "p", "version": "1"}
     assert arguments.unused() == ["odd"]
     assert not arguments.in_history("HTTP_PROXY")
-    arguments.next_stage()
-    assert arguments.beside({}) == {"HTTP_PROXY": "p"}
+    assert arguments.stage().beside({}) == {"HTTP_PROXY": "p"}
+    assert arguments.stage(stage).beside({"own": ""}) == {
+        "HTTP_PROXY": "p",
+        "version": "1",
+    }  # FROM that stage
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("RUN <<EOF\na\n\tb\nEOF", [("EOF", True, "a\n\tb\n")]),
+        ("RUN <<-EOF cat\n\ta\n\t\tb\n\tEOF", [("EOF", True, "a\nb\n")]),
+        ("RUN 3<<'A B' x <<\"C\"\n1\nA B\n2\nC", [("A B", False, "1\n"), ("C", False, "2\n")]),
+        ("COPY <<a.txt <<E\\F /d/\n# no comment \\\na.txt\nEF",
+         [("a.txt", True, "# no comment \\\n"), ("EF", False, "")]),
+        ("RUN \"<<X\" <<< y; echo $((1<<2)) << z a<<b", []),
+        ("RUN [\"<<X\"]", []),
+        ("ENV A=<<X", []),
+        ("RUN cat \\\n  <<X\nx\nX", [("X", True, "x\n")]),
+    ],
+)  # fmt: skip
+def test_here_documents(text: str, expected: list[tuple[str, bool, str]]) -> None:
+    *_, instruction, last = parse(f"FROM a\n{text}\nUSER z").instructions
+    found = [(one.name, one.expand, one.content) for one in instruction.heredocs]
+    assert (found, last.rest) == (expected, "z")
+
+
+def test_onbuild_keeps_its_here_documents() -> None:
+    kept = parse("FROM a\nONBUILD COPY <<A <<-B /\n1\nA\n\t2\nB\nUSER z").instructions[1].rest
+    trigger = parse(kept).instructions
+    assert [(one.name, one.content) for one in trigger[0].heredocs] == [("A", "1\n"), ("B", "2\n")]
+    assert len(trigger) == 1
+
+
+def test_what_copy_and_add_say() -> None:
+    text = "COPY --chown= --link --parents --exclude=*.md --exclude=$x <<A b$x <<'C' /d\n$x \\$x \"\nA\n$x\nC"
+    said = copied(parse(f"FROM a\n{text}").instructions[1], Words({"x": "y"}))
+    assert (said.sources, said.files) == (["by"], [("A", 'y $x "\n'), ("C", "$x\n")])
+    assert (said.target, said.chown, said.parents, said.exclude) == ("/d", "", True, ["*.md", "y"])
+    assert said.options == "--parents --exclude=*.md --exclude=y "
+    for text, message in (
+        ("COPY <<../x /\n../x", "a here-document cannot be named '../x'"),
+        ("COPY a <<X\nX", "cannot accept a here-document as a destination"),
+        ("ADD --checksum=sha256:1 a b", "invalid checksum 'sha256:1'"),
+        (f"ADD --checksum=sha256:{'0' * 64} a b c", "checksum can't be specified for multiple sources"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            copied(parse(f"FROM a\n{text}").instructions[1], Words({}))

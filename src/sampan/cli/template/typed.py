@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from sampan.cli.template.errors import UnknownField
 from sampan.cli.template.shapes import GO_EMBEDDED, GO_NAMES, STRUCTS
-from sampan.cli.template.values import duration, nested
+from sampan.cli.template.values import nested
+from sampan.oci.durations import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Duration(int):
     __slots__ = ()
 
     def __str__(self) -> str:
-        return duration(int(self))
+        return shown(int(self))
 
     printed = __str__
 

@@ -57,24 +57,6 @@ def nested(value: Any) -> str:
     return "0xc000000000" if getattr(value, "pointer", False) else inner(value)
 
 
-def duration(nanoseconds: int) -> str:
-    """A duration as Go prints it: 1h0m5s, 1.5s, 20ms."""
-    sign, rest = ("-", -nanoseconds) if nanoseconds < 0 else ("", nanoseconds)
-    if rest < 10**9:
-        for size, unit in ((10**6, "ms"), (10**3, "µs"), (1, "ns")):
-            if rest >= size:
-                return f"{sign}{_float(rest / size)}{unit}"
-        return "0s"
-    whole, fraction = divmod(rest, 10**9)
-    minutes, seconds = divmod(whole, 60)
-    digits = f"{fraction:09d}".rstrip("0")
-    text_ = f"{seconds}.{digits}s" if digits else f"{seconds}s"
-    if minutes:
-        hours, minutes = divmod(minutes, 60)
-        text_ = f"{hours}h{minutes}m{text_}" if hours else f"{minutes}m{text_}"
-    return sign + text_
-
-
 def _float(value: float) -> str:
     if value.is_integer() and abs(value) < 1e21:
         return str(int(value))
