@@ -76,6 +76,11 @@ class App:
             self._client = Client(host)
         return self._client
 
+    def close(self) -> None:
+        """Give up the connection to the daemon, if there is one."""
+        if self._client is not None:
+            self._client.close()
+
     def _headers(self) -> dict[str, str]:
         """What the user adds to each request: DOCKER_CUSTOM_HEADERS, else HttpHeaders of config.json."""
         if os.environ.get("DOCKER_CUSTOM_HEADERS") or self.config.get("HttpHeaders"):

@@ -6,6 +6,8 @@ with sampan and ours with docker: lines of `value<TAB>description`, then `:` and
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import HelpWanted, Problem, Values, parse
 
@@ -29,14 +31,15 @@ def complete(words: Sequence[str]) -> tuple[list[tuple[str, str]], int]:
 
     before, last = list(words[:-1]), words[-1] if words else ""
     if _wanting(GLOBAL_FLAGS, before, False) is not None or not _rest(before):
-        app = App(Values(GLOBAL_FLAGS))
-        found = _value_or_flag(app, "", GLOBAL_FLAGS, before, last, False)
+        with closing(App(Values(GLOBAL_FLAGS))) as app:
+            found = _value_or_flag(app, "", GLOBAL_FLAGS, before, last, False)
         return found if found is not None else _starting(_commands(), last, NO_FILES)
     try:
         options, rest = parse(GLOBAL_FLAGS, before, interspersed=False)
     except (Problem, HelpWanted):
         return [], NO_FILES
-    return _after_command(App(options), rest, last)
+    with closing(App(options)) as app:
+        return _after_command(app, rest, last)
 
 
 def _rest(before: list[str]) -> list[str]:
