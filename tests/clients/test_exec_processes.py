@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sampan.engine.spec import lookup_user
 from sampan.linux.process import parent
 from support.engine import Daemon
 from support.machine import eventually
@@ -124,6 +125,20 @@ def test_what_is_wrong_with_it_is_told_at_the_start(
     assert text in start(daemon, one)
     assert daemon.api.get(f"/exec/{one}/json")["ExitCode"] in (126, 127)
     eventually(lambda: len(processes(daemon, lasting)) == 1 and not runs(daemon, lasting))
+
+
+def test_users_on_a_file_system_that_is_mounted_in_there(daemon: Daemon) -> None:
+    """It may be one that does not answer: the daemon itself does not wait for it, a thread does."""
+    script = "echo ann:x:5:6::/a:/ >/m/passwd; ln -sf /m/passwd /etc/passwd; echo ready; sleep 600"
+    daemon.docker("run", "-d", "--name", "apart", "--tmpfs", "/m", daemon.busybox, "sh", "-c", script)
+    try:
+        eventually(lambda: "ready" in daemon.docker("logs", "apart").out)
+        with pytest.raises(BlockingIOError):
+            lookup_user(f"/proc/{daemon.api.pid('apart')}/root", "ann", prompt=True)
+        ran = daemon.docker("exec", "-u", "ann", "apart", "sh", "-c", "id -u; echo $HOME")
+        assert ran.out == "5\n/a\n"
+    finally:
+        daemon.api.remove("apart")
 
 
 def test_the_container_ends_meanwhile(daemon: Daemon, lasting: str) -> None:

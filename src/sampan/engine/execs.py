@@ -33,7 +33,7 @@ from sampan.runtime import (
 )
 
 _LONGEST_S = 366 * 86400
-_REMOVAL_S = 1.0
+_REMOVAL_S = 0.2
 KEPT_ENDED = 64  # ended execs that stay to be inspected, for each container
 
 
@@ -161,22 +161,19 @@ async def _begin(
     terminal_size: tuple[int, int] | None,
     ends_all: bool,
 ) -> Beginning:
-    # Written while the process is being made: that takes longer.
-    written = asyncio.ensure_future(in_thread(lambda: _prepare(core, live, session, directory)))
-    try:
-        if live.process is None:
-            raise NotRunning(live.id)
-        request = _request(session, directory, terminal_size, ends_all)
-        if live.container.host_config.runtime == OWN_RUNTIME:
-            programs = [sealed_steps_program()]
-        else:
-            programs = [_reaper()] if request.reaped else []
-        beginning = await live.process.begin_exec(request, programs)
-    except BaseException:
-        await asyncio.gather(written, return_exceptions=True)
-        raise
-    try:
-        await written
+    if live.process is None:
+        raise NotRunning(live.id)
+    request = _request(session, directory, terminal_size, ends_all)
+    if live.container.host_config.runtime == OWN_RUNTIME:
+        programs = [sealed_steps_program()]
+    else:
+        programs = [_reaper()] if request.reaped else []
+    beginning = await live.process.begin_exec(request, programs)
+    try:  # written down while the process is being made: that takes longer
+        try:
+            _write_down(core, live, session, directory, prompt=core.driver.name != "fuse-overlayfs")
+        except BlockingIOError:
+            await in_thread(lambda: _write_down(core, live, session, directory))
     except BaseException:
         await beginning.drop()
         raise
@@ -189,16 +186,24 @@ def _reaper() -> int:
     return sealed_init()
 
 
-def _prepare(core: Core, live: Live, session: Exec, directory: str) -> None:
+def _write_down(core: Core, live: Live, session: Exec, directory: str, prompt: bool = False) -> None:
+    """Say in `exec.json` what is to run.
+
+    Args:
+        prompt: do it at once, as a thread costs as much as all the rest of it.
+
+    Raises:
+        BlockingIOError: then, where something in the container would have to be waited for.
+        InvalidParameter: as `exec_process`.
+    """
+    if live.process_spec is None:  # adopted: a daemon before us started it
+        live.process_spec = json.loads((core.rundir(live.id) / "config.json").read_bytes())["process"]
+    root = f"/proc/{live.container.state.pid}/root"
+    process = exec_process(live.container, session.config, live.process_spec, root, prompt)
     try:
         os.mkdir(directory, 0o710)
     except FileNotFoundError:  # the container's first
         Path(directory).mkdir(0o710, parents=True)
-    if live.process_spec is None:  # adopted: a daemon before us started it
-        live.process_spec = json.loads((core.rundir(live.id) / "config.json").read_bytes())["process"]
-    spec = {"process": live.process_spec}
-    root = f"/proc/{live.container.state.pid}/root"
-    process = exec_process(live.container, session.config, spec, root)
     document = {"process": process, "config": encode(session.config), "created": session.created_at_ns}
     with open(f"{directory}/exec.json", "wb") as file:
         file.write(json.dumps(document).encode())

@@ -16,7 +16,12 @@ _IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def open_path(
-    root: int, path: str, flags: int = os.O_PATH, follow: bool = True, nofollow_last: bool = False
+    root: int,
+    path: str,
+    flags: int = os.O_PATH,
+    follow: bool = True,
+    nofollow_last: bool = False,
+    crossing: bool = True,
 ) -> int:
     """Open `path` as a process whose root directory is `root` would.
 
@@ -26,11 +31,13 @@ def open_path(
         flags: as for open(2); O_CLOEXEC is added.
         follow: False refuses symbolic links anywhere in the path, with ELOOP.
         nofollow_last: with O_PATH, opens a link in the last place itself; "/" or "/." behind it follow it.
+        crossing: False refuses whatever is mounted beneath the root, with EXDEV.
 
     Raises:
         OSError: as openat2(2).
     """
     resolve = _IN_ROOT if follow else _IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
+    resolve |= 0 if crossing else syscalls.RESOLVE_NO_XDEV
     flags |= os.O_NOFOLLOW if nofollow_last else 0
     return syscalls.openat2(root, path or "/", flags, 0, resolve)
 

@@ -203,8 +203,11 @@ def is_exiting(pid: int) -> bool:
 def _stat(pid: int) -> list[bytes]:
     """The fields of proc_pid_stat(5) from the state on; none when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a file object asks ten times more
+        try:
+            text = os.read(fd, 4096)
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         return []
     return text[text.rfind(b")") + 2 :].split()

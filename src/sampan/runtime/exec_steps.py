@@ -3,7 +3,8 @@
 The first leads into the container's cgroups and waits; the second, written when the program is known, goes on
 into the namespaces, gives up all rights that the program is not to have (`exec_rights`), and only then forks
 into the container's pid namespace (`exec_start`). The order of the steps is that of `init`: each is what
-those before it still permit.
+those before it still permit. One exec of a container is much like the next: what does not depend on its
+program is kept for that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import os
 import resource
 import signal
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
 
 from sampan.linux import namespaces, rlimits, syscalls
 from sampan.runtime.bundle import ProcessSpec
@@ -30,6 +33,9 @@ _TIOCSPTLCK, _TIOCGPTPEER, _TIOCSWINSZ = 0x40045431, 0x5441, 0x5414
 _F_SETFD, _FD_CLOEXEC = 2, 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _TERMINAL_OPEN = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+_OWN_SCORE = "/proc/self/oom_score_adj"
+# All of a process but what `start` alone needs.
+_KIND = attrgetter(*(one.name for one in fields(ProcessSpec) if one.name not in ("args", "env")))
 _BENEATH = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS | syscalls.RESOLVE_NO_SYMLINKS
 
 
@@ -56,6 +62,24 @@ class Way:
     paths: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The list of the last exec, before what was its alone; good for one of which the same is known.
+
+    Attributes:
+        known: all that it depends on.
+        place: what the caller needs of it besides.
+    """
+
+    known: tuple[Any, ...]
+    steps: Steps
+    place: Any
+
+
+_first: _Kept | None = None
+_second: _Kept | None = None
+
+
 def _means(stage: str, text: str = "{}") -> Meaning:
     return lambda number: Refused(stage, text.format(os.strerror(number)), number)
 
@@ -65,6 +89,18 @@ def _means(stage: str, text: str = "{}") -> Meaning:
 
 def first_steps(way: Way) -> Steps:
     """The list that leads to the wait for "go"."""
+    global _first
+    name = f"_ses.{way.session}"
+    known = (way.machine, way.hands, way.guarded, way.paths, len(os.fsencode(name)))
+    if _first is None or _first.known != known:
+        _first = _Kept(known, *_to_the_cgroups(way, name))
+    steps = _first.steps.copy()
+    steps.put_text(_first.place, name)
+    return steps
+
+
+def _to_the_cgroups(way: Way, name: str) -> tuple[Steps, int]:
+    """The list, and where the name of its session keyring lies."""
     hands = way.hands
     steps = Steps(way.machine, hands.channel)
     steps.call("prctl", syscalls.PR_SET_DUMPABLE, 0)
@@ -74,8 +110,9 @@ def first_steps(way: Way) -> Steps:
     if way.guarded:
         steps.call("prctl", syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     steps.call("setsid")
+    place = steps.text(name)
     steps.forgive(
-        "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, steps.text(f"_ses.{way.session}"),
+        "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, place,
         errors=(errno.ENOSYS, errno.EPERM, errno.EACCES),
         means=_means("keyring", "unable to join session keyring: {}"),
     )  # fmt: skip
@@ -86,7 +123,7 @@ def first_steps(way: Way) -> Steps:
     steps.call("pread64", 0, SECOND_STEP, ROOM_BYTES - FIRST_BYTES, FIRST_BYTES, positive=SECOND_STEP)
     steps.label("alone")
     steps.call("exit_group", 1)
-    return steps
+    return steps, place
 
 
 def _enter_unified(steps: Steps, hands: Hands) -> None:
@@ -129,9 +166,33 @@ def second_steps(way: Way, wanted: ProcessSpec, size: tuple[int, int] | None) ->
     Raises:
         Refused: the program's description is at fault.
     """
+    global _second
+    score = _present_score() if wanted.oom_score_adj is not None else None
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    where, kind = (way.machine, way.hands, way.where, way.guarded, way.own_view), _KIND(wanted)
+    known = (*where, *kind, size, score, processes)
+    if _second is None or _second.known != known:
+        _second = _Kept(known, *_out_of_all_rights(way, wanted, size, score))
+    steps = _second.steps.copy()
+    start(steps, way.hands, wanted, _second.place)
+    return steps
+
+
+def _present_score() -> int:
+    fd = os.open(_OWN_SCORE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 16))
+    finally:
+        os.close(fd)
+
+
+def _out_of_all_rights(
+    way: Way, wanted: ProcessSpec, size: tuple[int, int] | None, score: int | None
+) -> tuple[Steps, list[tuple[int, int, int]]]:
+    """The list up to the program, and the limits that come with that."""
     hands = way.hands
     steps = Steps(way.machine, hands.channel, first=False)
-    _set_oom_score(steps, wanted)
+    _set_oom_score(steps, wanted.oom_score_adj, score)
     attributes = _open_apparmor(steps, wanted)
     _join(steps, way)
     if wanted.terminal:
@@ -160,19 +221,14 @@ def second_steps(way: Way, wanted: ProcessSpec, size: tuple[int, int] | None) ->
     if wanted.no_new_privileges:
         load_filter(steps, way.where.filters)
     step_in(steps, hands, way.guarded)
-    start(steps, hands, wanted, late)
-    return steps
+    return steps, late
 
 
-def _set_oom_score(steps: Steps, wanted: ProcessSpec) -> None:
+def _set_oom_score(steps: Steps, score: int | None, present: int | None) -> None:
     """Where the host's /proc is seen; until then the process has this one's score."""
-    score = wanted.oom_score_adj
-    if score is None:
+    if score is None or score == present:
         return
-    with open("/proc/self/oom_score_adj", "rb", buffering=0) as file:
-        if int(file.read()) == score:
-            return
-    path, text = steps.text("/proc/self/oom_score_adj"), b"%d" % score
+    path, text = steps.text(_OWN_SCORE), b"%d" % score
     opened = steps.call("openat", syscalls.AT_FDCWD, path, os.O_WRONLY | os.O_CLOEXEC)
     place = steps.data(text)
     if score == 0:  # nobody asked; the daemon itself was raised, and may not lower it again

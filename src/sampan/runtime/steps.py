@@ -79,6 +79,16 @@ class Steps:
         self.meanings: dict[int, Meaning] = {}
         self.call("getpid")  # so that a part begins with a step
 
+    def copy(self) -> Steps:
+        """The same steps, to be gone on with apart from these."""
+        twin = Steps.__new__(Steps)
+        twin._channel, twin._numbers, twin._first = self._channel, self._numbers, self._first
+        twin._base, twin._limit, twin._blob = self._base, self._limit, self._blob.copy()
+        twin._next, twin._names, twin._labels = self._next.copy(), self._names.copy(), self._labels.copy()
+        twin._waiting = {name: places.copy() for name, places in self._waiting.items()}
+        twin.meanings = self.meanings.copy()
+        return twin
+
     def data(self, content: bytes) -> int:
         """Put bytes into the list; their address, a multiple of eight as all are."""
         address = self._base + len(self._blob)
@@ -150,6 +160,13 @@ class Steps:
     def put(self, address: int, number: int) -> None:
         """Change eight bytes of what is in the list already."""
         _PLACE.pack_into(self._blob, address - self._base, number & _WORD)
+
+    def put_text(self, address: int, content: str) -> None:
+        """Change a text that is in the list already to one of the same length."""
+        data = os.fsencode(content)
+        place = address - self._base
+        assert self._blob[place + len(data)] == 0 and 0 not in self._blob[place : place + len(data)]
+        self._blob[place : place + len(data)] = data
 
     def scratch(self, size: int) -> int:
         """The address of so many bytes that are zero at first and make the list no longer."""

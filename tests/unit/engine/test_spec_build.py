@@ -295,17 +295,21 @@ def test_paths_and_sysctls_of_the_users_choice(build):
 def test_exec(build):
     spec = build(HostConfig(cap_drop=["CHOWN"]), env=["A=1", "B=2"], working_dir="/srv")
     config = ExecConfig(cmd=["id"], env=["A=3", "B"], user="ann:wheel", tty=True, console_size=[24, 80])
-    process = exec_process(build.container, config, spec, str(build.root))
+    process = exec_process(build.container, config, spec["process"], str(build.root))
     VALIDATOR.validate({**spec, "process": process})
     assert (process["args"], process["cwd"]) == (["id"], "/srv")
     assert process["env"][1:] == ["HOSTNAME=box", "TERM=xterm", "A=3", "HOME=/home/ann"]
     assert process["user"] == {"uid": 1000, "gid": 10, "additionalGids": [10]}
     assert set(process["capabilities"]) == {"bounding"}
     assert process["consoleSize"] == {"height": 24, "width": 80}
-    process = exec_process(build.container, ExecConfig(cmd=["id"], privileged=True), spec, str(build.root))
+    process = exec_process(
+        build.container, ExecConfig(cmd=["id"], privileged=True), spec["process"], str(build.root)
+    )
     assert process["capabilities"]["effective"] == list(available())
     with pytest.raises(InvalidParameter, match="needs to be an absolute path"):
-        exec_process(build.container, ExecConfig(cmd=["id"], working_dir="x"), spec, str(build.root))
+        exec_process(
+            build.container, ExecConfig(cmd=["id"], working_dir="x"), spec["process"], str(build.root)
+        )
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,12 @@ def test_a_pipe_in_the_files_place_does_not_hang(root):
     (root / "etc/passwd").unlink()
     os.mkfifo(root / "etc/passwd")
     assert lookup_user(str(root), "5").uid == 5
+
+
+def test_what_is_large_is_not_read_in_haste(root):
+    assert lookup_user(str(root), "ann:wheel", prompt=True).gid == 10
+    with (root / "etc/group").open("a") as file:
+        file.write("#" * (1 << 16))
+    assert lookup_user(str(root), "ann:wheel").gid == 10
+    with pytest.raises(BlockingIOError):
+        lookup_user(str(root), "ann:wheel", prompt=True)

@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 
 def exec_process(
-    container: Container, config: ExecConfig, spec: dict[str, Any], root_path: str
+    container: Container, config: ExecConfig, own: dict[str, Any], root_path: str, prompt: bool = False
 ) -> dict[str, Any]:
     """The process that an exec runs.
 
     Args:
         config: what the client asks for.
-        spec: the running container's config.json.
+        own: the `process` of the running container's config.json.
         root_path: the container's root as the host sees it, `/proc/<pid>/root`.
+        prompt: as for `lookup_user`.
 
     Raises:
         InvalidParameter: the user is not in the container's files, or the directory is not absolute.
+        BlockingIOError: it cannot be done at once.
     """
-    own = spec["process"]
     groups = container.host_config.group_add or []
-    user = lookup_user(root_path, config.user or container.config.user, groups)
+    user = lookup_user(root_path, config.user or container.config.user, groups, prompt)
     cwd = config.working_dir or own["cwd"]
     if not cwd.startswith("/"):
         raise InvalidParameter(f"the working directory {cwd!r} is invalid, it needs to be an absolute path")

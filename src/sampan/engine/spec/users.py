@@ -17,6 +17,7 @@ from sampan.linux import beneath
 
 _HIGHEST = 2**31 - 1
 _SIZE_LIMIT_BYTES = 16 * 1024 * 1024
+_PROMPT_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -29,31 +30,35 @@ class User:
     home: str = "/"
 
 
-def lookup_user(root: str | int, user: str, groups: Sequence[str] = ()) -> User:
+def lookup_user(root: str | int, user: str, groups: Sequence[str] = (), prompt: bool = False) -> User:
     """Resolve a user as the container's root file system knows it.
 
     Args:
         root: path or descriptor of the root directory.
         user: `name`, `uid`, `name:group`, `uid:gid`, … ; empty for uid 0.
         groups: of `--group-add`: names or numbers.
+        prompt: be done at once: look at nothing that is large, or on a file system mounted in there, which
+            may be one that does not answer.
 
     Raises:
         InvalidParameter: in Docker's words, when a name is not in the files or a number is out of range.
+        BlockingIOError: it cannot be done at once.
     """
     if isinstance(root, str):
         fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return _lookup(fd, user, groups)
+            return _lookup(fd, user, groups, prompt)
         finally:
             os.close(fd)
-    return _lookup(root, user, groups)
+    return _lookup(root, user, groups, prompt)
 
 
-def _lookup(root: int, user: str, groups: Sequence[str]) -> User:
+def _lookup(root: int, user: str, groups: Sequence[str], prompt: bool) -> User:
     name, _, group = user.partition(":")
     found = User(uid=0, gid=0)
     wanted = name or "0"
-    matched = next((row for row in _rows(root, "/etc/passwd", 6) if wanted in (row[0], _plain(row[2]))), None)
+    users = _rows(_read(root, "/etc/passwd", prompt), 6)
+    matched = next((row for row in users if wanted in (row[0], _plain(row[2]))), None)
     if matched is not None:
         found.uid, found.gid = int(matched[2]), int(matched[3] or 0)
         found.home = matched[5] or "/"
@@ -64,7 +69,7 @@ def _lookup(root: int, user: str, groups: Sequence[str]) -> User:
         found.uid = number
     memberships: list[int] = []
     if group or groups or matched is not None:
-        rows = list(_rows(root, "/etc/group", 3))
+        rows = list(_rows(_read(root, "/etc/group", prompt), 3))
         if group:
             found.gid = _group(
                 rows, group, f"unable to find group {group}: no matching entries in group file"
@@ -101,29 +106,33 @@ def _plain(text: str) -> str:
     return str(int(text))
 
 
-def _rows(root: int, path: str, columns: int) -> Iterator[list[str]]:
+def _rows(text: str, columns: int) -> Iterator[list[str]]:
     """The usable lines of a file like passwd(5): enough columns, and numbers where numbers belong."""
-    for line in _read(root, path).splitlines():
+    for line in text.splitlines():
         row = line.strip().split(":")
         numeric = row[2:4] if columns > 3 else row[2:3]
         if len(row) < columns or not row[0] or row[0].startswith("#"):
             continue
-        if all(text.isascii() and text.isdigit() and int(text) <= _HIGHEST for text in numeric):
+        if all(cell.isascii() and cell.isdigit() and int(cell) <= _HIGHEST for cell in numeric):
             yield row
 
 
-def _read(root: int, path: str) -> str:
+def _read(root: int, path: str, prompt: bool) -> str:
     """The file's text; empty when there is none, as an image need not have one."""
     try:
-        place = beneath.open_path(root, path)
+        place = beneath.open_path(root, path, crossing=not prompt)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return ""
+        if error.errno == errno.EXDEV:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path) from None
         raise
     try:
         found = os.fstat(place)
         if not stat.S_ISREG(found.st_mode):
             return ""
+        if prompt and found.st_size > _PROMPT_BYTES:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
         if found.st_size > _SIZE_LIMIT_BYTES:
             raise InvalidParameter(f"{path} in the image is larger than {_SIZE_LIMIT_BYTES} bytes")
         with open(f"/proc/self/fd/{place}", "rb") as file:
