@@ -15,6 +15,7 @@ from typing import Any
 
 MESSAGE_BYTES = 1 << 16
 _PATIENCE_S = 60.0
+_ATTEMPTS = 3
 _keeper = ""
 
 
@@ -87,12 +88,11 @@ def create_connection(
 
 
 def _ask(question: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
-        end.settimeout(_PATIENCE_S)
-        end.connect(_keeper)
-        end.send(json.dumps(question).encode())
-        data, fds, _, _ = socket.recv_fds(end, MESSAGE_BYTES, 1)
-    if not data:
+    for _ in range(_ATTEMPTS):  # a keeper that is killed is begun anew, behind the same socket
+        data, fds = _asked(question)
+        if data:
+            break
+    else:
         raise ConnectionResetError("the keeper of the daemon's namespaces has gone")
     answer: dict[str, Any] = json.loads(data)
     if "error" in answer:
@@ -101,3 +101,16 @@ def _ask(question: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
             raise socket.gaierror(number, text)
         raise OSError(number, text)
     return answer, fds
+
+
+def _asked(question: dict[str, Any]) -> tuple[bytes, list[int]]:
+    """What the keeper says; nothing when it has ended meanwhile."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
+        end.settimeout(_PATIENCE_S)
+        end.connect(_keeper)
+        try:
+            end.send(json.dumps(question).encode())
+            data, fds, _, _ = socket.recv_fds(end, MESSAGE_BYTES, 1)
+        except ConnectionError:
+            return b"", []
+    return data, fds

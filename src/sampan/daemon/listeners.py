@@ -66,6 +66,11 @@ def open_listeners(settings: Settings) -> list[Listener]:
     group = socket_group(settings.group, settings.group_named)
     tls = settings.tls
     context = server_context(tls.certificate, tls.key, tls.ca if tls.verify else "") if tls else None
+    if tls and not any(host.startswith(("tcp://", "fd://")) for host in settings.hosts):
+        log.warning(
+            "--%s: no host is tcp://, and a unix socket is never encrypted: the certificates serve nobody",
+            "tlsverify" if tls.verify else "tls",
+        )
     opened: list[Listener] = []
     mode = 0o600 if settings.engine.rootless else 0o660
     try:

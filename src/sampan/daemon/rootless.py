@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from sampan.daemon.settings import Settings
+from sampan.engine.options import CGROUP_PARENT
+from sampan.errors import SampanError
 from sampan.rootless.entering import enter, entered
 from sampan.rootless.uplink import DNS
 
@@ -22,7 +24,10 @@ def arrange(settings: Settings) -> None:
     assert inside is not None
     settings.keeper = inside.connection
     engine.rootless = True
-    engine.delegated = engine.cgroup_parent = ""
+    if not inside.cgroups:
+        if engine.cgroup_parent != CGROUP_PARENT:
+            raise SampanError(f"cgroup-parent: {inside.warnings[0]}")
+        engine.cgroup_parent = ""
     engine.warnings += [f"WARNING: {text}" for text in inside.warnings]
     if inside.uplink and not engine.dns:
         engine.dns = [DNS]

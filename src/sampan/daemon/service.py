@@ -58,6 +58,7 @@ class Service:
         self._server: HttpServer | None = None
         self._engine: Engine | None = None
         self._orphaned = False
+        self._finding: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Start, serve until told to stop, stop.
@@ -94,7 +95,7 @@ class Service:
             gc.collect()
             gc.freeze()
             if settings.keeper is not None:
-                loop.add_reader(settings.keeper.fileno(), self._lose_keeper, settings.keeper)
+                self._tend_keeper(settings.keeper)
             ready(settings.ready_fd)
             settings.ready_fd = None
             await self._until_stopped(engine, server)
@@ -194,12 +195,31 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGUSR1, self._dump)
 
-    def _lose_keeper(self, keeper: socket.socket) -> None:
-        """Without the keeper no port can be had: the next daemon begins one, and finds the containers."""
-        asyncio.get_running_loop().remove_reader(keeper.fileno())
-        log.error("the keeper of the namespaces has gone: stopping")
-        self._orphaned = True
-        self._stop.set()
+    def _tend_keeper(self, keeper: socket.socket) -> None:
+        """Look out for the end of the keeper, whose connection becomes readable then."""
+        loop = asyncio.get_running_loop()
+
+        def lost() -> None:
+            loop.remove_reader(keeper.fileno())
+            keeper.close()
+            self._finding = loop.create_task(self._find_keeper())
+
+        loop.add_reader(keeper.fileno(), lost)
+
+    async def _find_keeper(self) -> None:
+        """Its parent begins it anew. Without that no port can be had: the next daemon begins both."""
+        from sampan.rootless.entering import met_again
+
+        try:
+            keeper = await asyncio.to_thread(met_again, self.settings.engine.exec_root)
+        except SampanError as error:
+            log.error("%s: stopping", error.message)
+            self._orphaned = True
+            self._stop.set()
+            return
+        log.warning("the keeper of the namespaces has been begun anew")
+        self.settings.keeper = keeper
+        self._tend_keeper(keeper)
 
     def _reload(self) -> None:
         """SIGHUP: read the file again; a broken one changes nothing."""

@@ -22,6 +22,7 @@ from sampan.network.subnets import check_pools
 from sampan.registry import Proxies, RegistryConfig
 
 DEFAULT_GROUP = "sampan"
+TLS_HOST = "tcp://localhost:2376"  # what dockerd, too, listens on with TLS and no host
 
 
 @dataclass(slots=True)
@@ -104,7 +105,8 @@ def settle(flags: Values, rootless: bool = False) -> Settings:
     debug = bool(values.get("debug", False))
     _check_exec_opts(values.get("exec-opts", []))
     path = own.socket if "exec-root" not in values else f"{exec_root}/sampan.sock"
-    hosts = values.get("hosts") or [f"unix://{path}"]
+    tls = _tls(values)
+    hosts = values.get("hosts") or [f"unix://{path}" if tls is None else TLS_HOST]
     if rootless:
         check_rootless(values)
     settings = Settings(
@@ -117,7 +119,7 @@ def settle(flags: Values, rootless: bool = False) -> Settings:
         storage_options=values.get("storage-opts", []),
         group=values.get("group", "" if rootless else DEFAULT_GROUP),
         group_named="group" in values,
-        tls=_tls(values),
+        tls=tls,
         plaintext_tcp=values.get("allow-plaintext-tcp", False),
         log_level="debug" if debug else level,
         log_format=form,
@@ -265,8 +267,6 @@ def check_rootless(values: Values) -> None:
         raise InvalidParameter("publish-mode: nat takes root; without it ports are published by proxy")
     if values.get("group"):
         raise InvalidParameter("group: the socket of a daemon without root is its user's alone")
-    if values.get("cgroup-parent"):
-        raise InvalidParameter("cgroup-parent: without root containers have no cgroups")
 
 
 def _bridge(values: Values, publish_mode: str) -> BridgeOptions:
@@ -313,6 +313,9 @@ def _registry(values: Values) -> RegistryConfig:
 def _tls(values: Values) -> TlsSettings | None:
     verify = values.get("tlsverify", False)
     if not (verify or values.get("tls", False)):
+        for name in ("tlscacert", "tlscert", "tlskey"):
+            if values.get(name):
+                raise InvalidParameter(f"{name}: is of no use without --tlsverify, or --tls")
         return None
     for name in ("tlscert", "tlskey", *(("tlscacert",) if verify else ())):
         if not values.get(name):

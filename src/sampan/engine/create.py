@@ -178,8 +178,8 @@ def _complete(core: Core, container: Container) -> list[str]:
         raise Unsupported(f"volume driver {host_config.volume_driver!r}: only local is offered")
     health.check(config.healthcheck, config.health_on_failure)
     if core.options.rootless:
-        rootless.check(config, host_config)
-    warnings = validate_host_config(config, host_config, features(core.options.delegated))
+        rootless.check(config, host_config, bool(core.options.cgroup_parent))
+    warnings = validate_host_config(config, host_config, features(bool(core.options.cgroup_parent)))
     if config.working_dir:
         config.working_dir = os.path.normpath(config.working_dir).replace("//", "/")
     return warnings

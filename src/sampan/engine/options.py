@@ -10,6 +10,7 @@ from sampan.engine.model import Ulimit
 from sampan.errors import InvalidParameter
 
 OWN_RUNTIME = "sampan"
+CGROUP_PARENT = "/sampan"
 _ALIASES = {"io.containerd.runc.v2": "runc"}  # the shim through which Docker has it
 STOCK_RUNTIMES = ("runc", "crun")  # offered without a word where they are installed
 
@@ -21,9 +22,8 @@ class EngineOptions:
     Attributes:
         data_root: what must outlive a reboot.
         exec_root: what lives as long as the processes do (a tmpfs).
-        cgroup_parent: the cgroup below which each container gets its own; "" for none at all.
+        cgroup_parent: the cgroup below which each container gets its own; "" where none can be had.
         rootless: the daemon's root is an ordinary user of the machine.
-        delegated: without root, the cgroup that we were given; "" for none.
         default_shm_size: bytes of `/dev/shm` when a container does not say.
         log_opts: options of `log_driver` for containers that name none.
         runtimes: external OCI runtimes that were added, each as the words that start it.
@@ -33,9 +33,8 @@ class EngineOptions:
 
     data_root: Path
     exec_root: Path
-    cgroup_parent: str = "/sampan"
+    cgroup_parent: str = CGROUP_PARENT
     rootless: bool = False
-    delegated: str | None = None
     default_ulimits: list[Ulimit] = field(default_factory=list)
     default_shm_size: int = 64 * 1024 * 1024
     log_driver: str = "json-file"

@@ -12,16 +12,19 @@ from sampan.engine.spec.devices import permissions
 from sampan.errors import InvalidParameter
 
 
-def check(config: ContainerConfig, host_config: HostConfig) -> None:
+def check(config: ContainerConfig, host_config: HostConfig, cgroups: bool) -> None:
     """Refuse what takes the machine's root.
+
+    Args:
+        cgroups: whether containers have cgroups.
 
     Raises:
         InvalidParameter: one of these was asked for.
     """
-    if host_config.cgroup_parent:
+    if host_config.cgroup_parent and not cgroups:
         raise InvalidParameter(
-            f"--cgroup-parent {host_config.cgroup_parent}: a daemon without root makes no "
-            "cgroups: leave the option away"
+            f"--cgroup-parent {host_config.cgroup_parent}: this daemon without root "
+            "has no cgroups (`info` says why): leave the option away"
         )
     for rule in host_config.device_cgroup_rules or []:
         raise InvalidParameter(

@@ -42,7 +42,7 @@ async def update(core: Core, live: Live, wanted: HostConfig) -> list[str]:
     unlimited = wanted.pids_limit is not None and wanted.pids_limit <= 0
     if unlimited:
         wanted.pids_limit = 0
-    warnings = check_limits(wanted, features(core.options.delegated), update=True)
+    warnings = check_limits(wanted, features(bool(core.options.cgroup_parent)), update=True)
     if wanted.restart_policy.name:
         check_restart_policy(wanted.restart_policy)
     async with live.lock:

@@ -29,10 +29,11 @@ def groups_may_be_set() -> bool:
 
 def has(uid: int, gid: int) -> bool:
     """Whether this user and this group exist here, so that a file can be theirs."""
-    return _mapped("uid", uid) and _mapped("gid", gid)
+    return exists("uid", uid) and exists("gid", gid)
 
 
-def _mapped(kind: str, number: int) -> bool:
+def exists(kind: str, number: int) -> bool:
+    """Whether a user ("uid") or group ("gid") exists here."""
     return any(first <= number < first + count for first, _, count in _ranges(kind))
 
 
@@ -42,14 +43,14 @@ def _ranges(kind: str) -> list[tuple[int, ...]]:
         return sorted(tuple(map(int, line.split())) for line in file)
 
 
-def highest_gid(most: int) -> int:
-    """The highest group that exists here without a gap below it.
+def highest(kind: str, most: int) -> int:
+    """The highest user ("uid") or group ("gid") that exists here without a gap below it.
 
     Args:
         most: what to say where there are more.
     """
     beyond = 0
-    for first, _, count in _ranges("gid"):
+    for first, _, count in _ranges(kind):
         if first > beyond:
             break
         beyond = first + count

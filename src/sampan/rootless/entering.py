@@ -20,10 +20,14 @@ from sampan import outside
 from sampan.errors import SampanError
 from sampan.helpers import Program, start_helper
 from sampan.linux import syscalls
+from sampan.rootless import delegation
 from sampan.rootless.keeper import MESSAGE_BYTES, SOCKET
 
 _PROGRAM = Program("sampan.rootless.keeper", "sampan-keeper")
 _VARIABLE = "SAMPAN_KEEPER"
+_FLAGS = (  # as `spaces.KINDS`
+    syscalls.CLONE_NEWUSER, syscalls.CLONE_NEWNS, syscalls.CLONE_NEWNET, syscalls.CLONE_NEWCGROUP,
+)  # fmt: skip
 _PATIENCE_S = 60.0
 _ATTEMPTS = 3
 
@@ -35,11 +39,13 @@ class Inside:
     Attributes:
         connection: to the keeper; it is readable when that has gone.
         uplink: the program that leads out of the network namespace; "" for none.
+        cgroups: whether containers can have cgroups.
         warnings: what is not as it would be with root.
     """
 
     connection: socket.socket
     uplink: str
+    cgroups: bool
     warnings: list[str] = field(default_factory=list)
 
 
@@ -53,7 +59,7 @@ def entered(exec_root: Path) -> Inside | None:
     connection = socket.socket(fileno=int(number))
     connection.set_inheritable(False)
     outside.use(str(exec_root / SOCKET))
-    return Inside(connection, note["uplink"], note["warnings"])
+    return Inside(connection, note["uplink"], note.get("cgroup") is not None, note["warnings"])
 
 
 def enter(exec_root: Path) -> NoReturn:
@@ -67,13 +73,10 @@ def enter(exec_root: Path) -> NoReturn:
     except OSError as error:
         raise SampanError(f"the exec root {exec_root} cannot be used: {error.strerror}") from None
     connection, told, fds = _meet(exec_root)
-    user, mount, network = fds
+    if told.get("cgroup") is not None:
+        delegation.move_into(delegation.Cgroup(**told["cgroup"]), delegation.DAEMON)
     directory = os.getcwd()
-    for fd, flag in (
-        (user, syscalls.CLONE_NEWUSER),
-        (network, syscalls.CLONE_NEWNET),
-        (mount, syscalls.CLONE_NEWNS),
-    ):
+    for fd, flag in zip(fds, _FLAGS, strict=False):  # an older keeper has no cgroup namespace
         syscalls.setns(fd, flag)
         os.close(fd)
     try:
@@ -91,25 +94,48 @@ def enter(exec_root: Path) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def met_again(exec_root: Path) -> socket.socket:
+    """A connection to the keeper that has followed one that was killed.
+
+    Raises:
+        SampanError: there is none.
+    """
+    try:
+        connection, _, fds = _ask_in(exec_root)
+    except OSError as error:
+        raise SampanError(f"the keeper of the namespaces has gone: {error.strerror or error}") from None
+    for fd in fds:
+        os.close(fd)
+    return connection
+
+
 def _meet(exec_root: Path) -> tuple[socket.socket, dict[str, Any], list[int]]:
     """A connection to the keeper, what it tells, and its namespaces."""
     for _ in range(_ATTEMPTS):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            connection.settimeout(_PATIENCE_S)
-            connection.connect(str(exec_root / SOCKET))
-            connection.send(b'{"op": "enter"}')
-            data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 3)
-            if data:
-                connection.settimeout(None)
-                return connection, json.loads(data), fds
+            return _ask_in(exec_root)
         except (FileNotFoundError, ConnectionError):
             pass  # there is none, or it was about to leave
         except OSError as error:
             raise SampanError(f"the keeper of {exec_root} does not answer: {error}") from None
-        connection.close()
         _begin(exec_root)
     raise SampanError(f"the keeper of {exec_root} ends as soon as it is begun")
+
+
+def _ask_in(exec_root: Path) -> tuple[socket.socket, dict[str, Any], list[int]]:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(_PATIENCE_S)
+        connection.connect(str(exec_root / SOCKET))
+        connection.send(b'{"op": "enter"}')
+        data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, len(_FLAGS))
+        if not data:
+            raise ConnectionResetError("it ends")
+        connection.settimeout(None)
+        return connection, json.loads(data), fds
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _begin(exec_root: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from functools import cache
 
 from sampan.linux import capabilities, syscalls
 from sampan.runtime.bundle import ProcessSpec
-from sampan.runtime.init import Refused, cwd_text, must_set_groups
+from sampan.runtime.init import Refused, cwd_text, must_set_groups, no_such_user
 from sampan.runtime.steps import Meaning, Steps
 from sampan.runtime.targets import Filters
 from sampan.runtime.told import OUTSIDE
@@ -56,8 +57,8 @@ def become_user(steps: Steps, wanted: ProcessSpec, in_user_namespace: bool, reac
         groups = struct.pack(f"<{len(wanted.additional_gids)}I", *wanted.additional_gids)
         place = steps.data(groups)
         steps.call("setgroups", len(wanted.additional_gids), place, means=_means("setgroups"))
-    steps.call("setresgid", *[wanted.gid] * 3, means=_means("setresgid"))
-    steps.call("setresuid", *[wanted.uid] * 3, means=_means("setresuid"))
+    for name, number in (("setresgid", wanted.gid), ("setresuid", wanted.uid)):
+        steps.call(name, *[number] * 3, means=_identity(name, wanted))
     steps.call("prctl", syscalls.PR_SET_KEEPCAPS, 0)
     steps.call("compare", reached, 0, failed="as user", positive="as user", zero="in directory")
     steps.label("as user")
@@ -90,6 +91,10 @@ def check_inside(steps: Steps) -> None:
     steps.label(wrong)
     steps.tell(steps.numbers(OUTSIDE, 0), 16)
     steps.label(name)
+
+
+def _identity(what: str, wanted: ProcessSpec) -> Meaning:
+    return lambda number: no_such_user(wanted) if number == errno.EINVAL else _means(what)(number)
 
 
 def _means(what: str) -> Meaning:

@@ -269,6 +269,12 @@ def _own_stdio(uid: int) -> None:
                 raise
 
 
+def no_such_user(wanted: ProcessSpec) -> Refused:
+    """What a namespace says that lacks a user or group."""
+    text = f"user {wanted.uid}:{wanted.gid} does not exist in the user namespace that the process lives in"
+    return Refused("user", text, errno.EINVAL)
+
+
 def _become(entry: Entry) -> NoReturn:
     """Give up everything that the process is not to have, and execute its program."""
     wanted = entry.process
@@ -295,8 +301,7 @@ def _become(entry: Entry) -> NoReturn:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        text = f"user {wanted.uid}:{wanted.gid} does not exist in the user namespace that the daemon lives in"
-        raise Refused("user", text, errno.EINVAL) from None
+        raise no_such_user(wanted) from None
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     if not inside:
         _change_directory(wanted.cwd, first=False)

@@ -39,6 +39,13 @@ OUTSIDE = "192.0.2.1"
 SET_UP = """
 set -e
 mount --make-rprivate /
+while umount -l /sys 2>/dev/null; do :; done
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+for group in $5 $5/session; do
+    mkdir /sys/fs/cgroup/$group
+    for file in . cgroup.procs cgroup.subtree_control; do chown 4252 /sys/fs/cgroup/$group/$file; done
+done
 mount -t tmpfs run /run
 ip link set lo up
 ip address add $4/32 dev lo
@@ -67,10 +74,12 @@ class Machine:
 
     def __init__(self, homes: Path) -> None:
         self.homes = homes
-        words = [str(homes), f"{FIRST}:{COUNT}", sysconfig.get_path("purelib"), OUTSIDE]
+        self.cgroup = self.session = f"sampan-given-{os.getpid()}"  # the skipper's, for a first daemon
+        words = [str(homes), f"{FIRST}:{COUNT}", sysconfig.get_path("purelib"), OUTSIDE, self.cgroup]
         command = ["unshare", "--mount", "--net", "sh", "-c", SET_UP, "sh", *words]
         self.holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self.holder.stdout is not None and self.holder.stdout.readline() == "ready\n"
+        os.setxattr(self.path(f"/sys/fs/cgroup/{self.cgroup}"), "user.delegate", b"1")
         shutil.copytree(SOURCE, self.path("/run/src"), ignore=shutil.ignore_patterns("__pycache__"))
 
     def path(self, path: str) -> Path:
@@ -81,6 +90,8 @@ class Machine:
         """A command line in there, as root or as a user, who has no right but being that."""
         enter = ["nsenter", "--target", str(self.holder.pid), "--mount", "--net", "--wd=/"]
         if user:
+            if user == "skipper":
+                enter += ["sh", "-c", f'echo 0 >/sys/fs/cgroup/{self.session}/cgroup.procs; exec "$@"', "sh"]
             enter += ["setpriv", "--reuid", user, "--regid", user, "--init-groups"]
             enter += ["--inh-caps=-all", "--ambient-caps=-all"]
         return [*enter, *words]
@@ -137,6 +148,10 @@ class Machine:
                 eventually(lambda: not alive(pid), 30, what="the daemon ends")
             for one, _ in processes(user):
                 os.kill(one, signal.SIGKILL)
+        given = self.path(f"/sys/fs/cgroup/{self.cgroup}")
+        eventually(lambda: "populated 0" in (given / "cgroup.events").read_text(), what="the cgroup is empty")
+        for directory, _, _ in os.walk(given, topdown=False):
+            os.rmdir(directory)
         self.holder.kill()
         self.holder.communicate()
 
@@ -177,6 +192,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     made = Machine(homes)
     try:
         made("import", "-", "box", stdin=busybox_tar())
+        made.session += "/session"
         yield made
     finally:
         made.end()
@@ -204,9 +220,9 @@ def test_it_is_the_users_own(machine: Machine) -> None:
     info = json.loads(machine("info", "--format", "{{json .}}"))
     assert "name=rootless" in info["SecurityOptions"]
     assert info["DockerRootDir"] == str(machine.homes / "skipper/.local/share/sampan")
-    assert (info["Driver"], info["CgroupDriver"]) == ("overlay2", "none")
+    assert info["Driver"] == "overlay2"
     assert ["userxattr", "true"] in info["DriverStatus"]
-    assert any("makes no cgroups" in text for text in info["Warnings"])
+    assert (info["CgroupDriver"], info["CgroupVersion"]) == ("cgroupfs", "2"), info["Warnings"]
     socket = machine.path(f"/run/user/{SKIPPER}/sampan.sock").stat()
     assert (socket.st_uid, stat.S_IMODE(socket.st_mode)) == (SKIPPER, 0o600)
     pid = machine.pid("sampand")
@@ -267,6 +283,10 @@ def test_layers_hide_what_is_below(machine: Machine) -> None:
 
 def test_what_is_done_in_containers(machine: Machine, web: str) -> None:
     assert machine("exec", "-u", "1000:1000", web, "id", "-u") == "1000"
+    for user, what in ((f"{COUNT + 1}:0", f"user {COUNT + 1}"), (f"0:{COUNT + 1}", f"group {COUNT + 1}")):
+        code, said, _ = machine.sampan("exec", "-u", user, web, "id")  # in the stream, as Docker does
+        assert code == 126 and f"{what} does not exist here" in said, said
+        assert f"/etc/sub{what[0]}id has it, now {COUNT};" in said
     assert machine.sampan("exec", web, "sh", "-c", "exit 3")[0] == 3
     source = machine.homes / "skipper/note"
     source.write_text("ahoy")
@@ -274,13 +294,30 @@ def test_what_is_done_in_containers(machine: Machine, web: str) -> None:
     assert machine("exec", web, "stat", "-c", "%u", "/note") == "0"
     assert "httpd" in machine("top", web)
     assert json.loads(machine("stats", "--no-stream", "--format", "json", web))["NetIO"] != "0B / 0B"
-    assert machine("exec", web, "ls", "/sys/fs/cgroup") == ""
-    code, _, said = machine.sampan("pause", web)
-    assert code == 1 and "nothing can be paused" in said
-    limited = machine.sampan("run", "--rm", "-m", "50m", "--pids-limit", "50", "box", "true")
-    assert limited[0] == 0
-    assert "does not support memory limit" in limited[2] and "does not support PIDs limit" in limited[2]
-    assert "NanoCPUs can not be set" in machine.sampan("run", "--rm", "--cpus", "1", "box", "true")[2]
+
+
+def test_cgroups_below_the_one_that_was_given(machine: Machine, web: str) -> None:
+    """Without controllers where those are at cgroup v1; machines/test_systemd.py has them from systemd."""
+    given = machine.path(f"/sys/fs/cgroup/{machine.cgroup}")
+    identifier = machine("inspect", "-f", "{{.Id}}", web)
+    place = given / "sampan" / identifier
+    assert (place / "cgroup.procs").read_text().split()[0] == machine("inspect", "-f", "{{.State.Pid}}", web)
+    daemon = given / "daemon/cgroup.procs"
+    assert str(machine.pid("sampand")) in daemon.read_text().split()
+    assert str(machine.pid("sampan-keeper")) in (given / "keeper/cgroup.procs").read_text().split()
+    assert machine("exec", web, "cat", "/proc/self/cgroup").splitlines()[-1] == "0::/"
+    machine("pause", web)
+    assert "frozen 1" in (place / "cgroup.events").read_text()
+    machine("unpause", web)
+    assert "frozen 0" in (place / "cgroup.events").read_text()
+    if "memory" not in (given / "cgroup.controllers").read_text().split():
+        code, _, said = machine.sampan("run", "--rm", "-m", "50m", "--pids-limit", "50", "box", "true")
+        assert (code, said.count("discarded")) == (0, 2), said
+        warnings = json.loads(machine("info", "--format", "{{json .Warnings}}"))
+        assert sum("Delegate=cpu cpuset io memory pids" in text for text in warnings) == 1
+    above = ("--cgroup-parent", "/own", "--cgroupns", "host")
+    shown = machine("run", "--rm", *above, "box", "cat", "/proc/self/cgroup").splitlines()
+    assert shown[-1].startswith("0::/own/")
 
 
 def test_networks_and_the_way_out(machine: Machine, web: str) -> None:
@@ -345,10 +382,11 @@ def test_nobody_elses(machine: Machine) -> None:
 
 
 def test_processes_may_die_in_any_order(machine: Machine, web: str) -> None:
-    def kill(name: str) -> None:
-        pid = machine.pid(name)
-        os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not alive(pid), what=f"{name} dies")
+    def kill(*names: str) -> None:
+        pids = [machine.pid(name) for name in names]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(map(alive, pids)), what=f"{names} die")
 
     pid = machine("inspect", "-f", "{{.State.Pid}}", web)
     kill("sampand")
@@ -356,6 +394,13 @@ def test_processes_may_die_in_any_order(machine: Machine, web: str) -> None:
     assert machine("inspect", "-f", "{{.State.Pid}}", web) == pid  # by a daemon that this command has started
     before, uplink = machine.pid("sampand"), machine.pid("slirp4netns")
     kill("sampan-keeper")
+    eventually(lambda: machine.pid("slirp4netns") not in (0, uplink), 30, what="its successor leads out")
+    assert fetched(machine) == "hello"
+    machine("run", "-d", "--name", "late", "-p", "8086:80", "box", "sleep", "90")  # a socket from outside
+    machine("rm", "-f", "late")
+    assert machine.pid("sampand") == before
+    before, uplink = machine.pid("sampand"), machine.pid("slirp4netns")
+    kill("sampan-standby", "sampan-keeper")
     eventually(lambda: not alive(before) and not alive(uplink), 30, what="daemon and way out end without it")
     assert fetched(machine) == "hello"
     assert machine("exec", web, "cat", "/index.html") == "hello"
@@ -369,12 +414,31 @@ def test_processes_may_die_in_any_order(machine: Machine, web: str) -> None:
 
 
 def test_without_subordinate_ids_root_is_alone(machine: Machine) -> None:
+    """And with the program fuse-overlayfs, as where the kernel has overlays for root alone."""
+    if fuse := shutil.which("fuse-overlayfs") is not None:
+        config = machine.homes / "stowaway/.config/sampan/daemon.json"
+        config.parent.mkdir(parents=True)
+        config.write_text('{"storage-driver": "fuse-overlayfs"}')
     code, _, said = machine.sampan("import", "-", "box", user="stowaway", stdin=busybox_tar())
     assert code == 1
     assert "Starting a daemon of your own" in said
     assert "home/alice/: its owner 1000:1000 does not exist here" in said
     assert machine.sampan("import", "-", "box", user="stowaway", stdin=roots_tar())[0] == 0
-    assert "usermod --add-subuids" in machine.sampan("info", user="stowaway")[2]
+    told = machine.sampan("info", user="stowaway")
+    assert "usermod --add-subuids" in told[2]
+    assert ("Storage Driver: fuse-overlayfs" in told[1]) == fuse
+    script = "busybox mkdir -p /d/e && busybox touch /d/old /d/e/old /bin/gone"
+    again = "busybox rm -r /d /bin/gone && busybox mkdir /d && busybox touch /d/new"
+    for name, image, text in (("one", "box", script), ("two", "first", again)):
+        code, _, said = machine.sampan(
+            "run", "--name", name, image, "busybox", "sh", "-c", text, user="stowaway"
+        )
+        assert code == 0, said
+        result = "first" if name == "one" else "second"
+        assert machine.sampan("commit", name, result, user="stowaway")[0] == 0
+        assert machine.sampan("rm", name, user="stowaway")[0] == 0
+    shown = machine.sampan("run", "--rm", "second", "busybox", "ls", "/d", "/bin", user="stowaway")
+    assert shown[1] == "/bin:\nbusybox\n\n/d:\nnew\n", shown
     run = ("run", "--rm", "-t", "-p", "8087:80", "box", "busybox", "id", "-u")
     code, out, said = machine.sampan(*run, user="stowaway")
     assert (code, out) == (0, "0\r\n"), said
@@ -382,9 +446,15 @@ def test_without_subordinate_ids_root_is_alone(machine: Machine) -> None:
         machine.sampan("run", "-d", "--name", "on", "box", "busybox", "sleep", "90", user="stowaway")[0] == 0
     )
     assert machine.sampan("exec", "on", "busybox", "id", "-u", user="stowaway")[:2] == (0, "0\n")
+    refused = machine.sampan("pause", "on", user="stowaway")
+    assert refused[0] == 1 and "nothing can be paused" in refused[2]
+    assert "loginctl enable-linger stowaway" in machine.sampan("info", user="stowaway")[2]
+    assert machine.sampan("exec", "on", "busybox", "ls", "/sys/fs/cgroup", user="stowaway")[1] == ""
+    limited = machine.sampan("update", "-m", "50m", "on", user="stowaway")
+    assert "does not support memory limit" in limited[1]
     assert machine.sampan("rm", "-f", "on", user="stowaway")[0] == 0
     code, _, said = machine.sampan("run", "--rm", "-u", "33", "box", "busybox", user="stowaway")
-    assert (code, "33" in said) == (125, True), said
+    assert (code, "user 33 does not exist here" in said) == (125, True), said
 
 
 def test_nothing_is_left(machine: Machine) -> None:

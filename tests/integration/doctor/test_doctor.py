@@ -144,6 +144,9 @@ def test_not_root() -> None:
     ids = tried["without root: subordinate ids (subuid, subgid)"]
     assert ids["State"] == "fails"
     assert "usermod --add-subuids" in ids["Remedy"] or "apt-get install uidmap" in ids["Remedy"]
+    cgroups = tried["without root: cgroups"]
+    assert cgroups["State"] == "fails"
+    assert "enable-linger 54321" in cgroups["Remedy"] or "unified_cgroup_hierarchy" in cgroups["Remedy"]
 
 
 def test_a_data_root_where_no_overlay_can_be(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sampan.daemon.listeners import open_unix, socket_group
+from sampan.daemon.listeners import open_listeners, open_unix, socket_group
 from sampan.daemon.locks import RootLock, remove_pidfile, write_pidfile
+from sampan.daemon.settings import load_settings
 from sampan.errors import Conflict, InvalidParameter
+from support.certificates import Authority
 
 
 def test_unix_socket(tmp_path: Path) -> None:
@@ -33,6 +35,21 @@ def test_a_file_in_the_way_is_kept(tmp_path: Path) -> None:
     with pytest.raises((InvalidParameter, Conflict)):
         open_unix(str(tmp_path / "s"), os.getegid())
     assert (tmp_path / "s").read_text() == "precious"
+
+
+def test_certificates_for_a_unix_socket_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As with dockerd they are loaded, and the socket does without; unlike there it is said."""
+    made = Authority(tmp_path / "authority").issue("here", "subjectAltName=DNS:localhost")
+    flags = ["--config-file", str(tmp_path / "none"), "-H", f"unix://{tmp_path}/s", "--group", "0", "--tls"]
+    (tmp_path / "none").write_text("{}")
+    files = ["--tlscert", str(made / "cert.pem"), "--tlskey", str(made / "key.pem")]
+    (listener,) = open_listeners(load_settings([*flags, *files]))
+    listener.close()
+    assert listener.tls is None
+    assert "the certificates serve nobody" in caplog.text
+    (made / "key.pem").unlink()
+    with pytest.raises(InvalidParameter, match=r"key\.pem"):
+        open_listeners(load_settings([*flags, *files]))
 
 
 def test_group() -> None:

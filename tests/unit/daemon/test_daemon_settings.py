@@ -94,6 +94,7 @@ def test_address_pools(tmp_path: Path) -> None:
         (["-H", "tcp://0.0.0.0"], {}, "a port is missing"),
         (["-H", "ftp://x"], {}, "use unix://"),
         (["--tlsverify"], {}, "needs --tlscert"),
+        (["--tlscacert", "ca.pem"], {}, "tlscacert: is of no use without --tlsverify, or --tls"),
         (["--exec-opt", "native.cgroupdriver=systemd"], {}, "systemd is not offered"),
         (["--log-level", "loud"], {}, "'loud' is none of"),
         (["--dns", "nowhere"], {}, "not an IP address"),
@@ -106,6 +107,12 @@ def test_refusals(tmp_path: Path, flags: list[str], file: dict[str, Any], said: 
         load(tmp_path, *flags, **file)
     assert said in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_tls_without_a_host_is_dockers_port(tmp_path: Path) -> None:
+    certificates = ("--tls", "--tlscert", "cert.pem", "--tlskey", "key.pem")
+    assert load(tmp_path, *certificates).hosts == ["tcp://localhost:2376"]
+    assert load(tmp_path, *certificates, "-H", "/s").hosts == ["unix:///s"]
 
 
 def test_registries(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from sampan.errors import InvalidParameter
 @pytest.mark.parametrize(
     ("options", "labels", "why"),
     [
-        ({"cgroup_parent": "/x"}, {}, "makes no cgroups"),
+        ({"cgroup_parent": "/x"}, {}, "has no cgroups"),
         ({"device_cgroup_rules": ["c 1:3 r"]}, {}, "cannot set device rules"),
         ({"devices": [DeviceMapping("/dev/a", "/dev/b", "rwm")]}, {}, "keeps its name and permissions"),
         ({"devices": [DeviceMapping("/dev/a", "/dev/a", "r")]}, {}, "keeps its name and permissions"),
@@ -20,8 +20,9 @@ from sampan.errors import InvalidParameter
 )
 def test_refused(options, labels, why):
     with pytest.raises(InvalidParameter, match=why):
-        check(ContainerConfig(labels=labels), HostConfig(**options))
+        check(ContainerConfig(labels=labels), HostConfig(**options), cgroups=False)
 
 
 def test_the_rest_is_fine():
-    check(ContainerConfig(), HostConfig(devices=[DeviceMapping("/dev/a", "", "")], pid_mode="host"))
+    fine = HostConfig(devices=[DeviceMapping("/dev/a", "", "")], pid_mode="host", cgroup_parent="/x")
+    check(ContainerConfig(), fine, cgroups=True)

@@ -105,7 +105,7 @@ async def info(request: Request) -> Response:
     engine: Engine = request.engine
     here = machine()
     options = engine.options
-    features = cgroups.features(options.delegated)
+    features = cgroups.features(bool(options.cgroup_parent))
     states = [live.container.state for live in engine.containers.values()]
     images = await in_thread(engine.images.list)
     driver_status = await in_thread(engine.driver.status)

@@ -7,8 +7,8 @@ import pwd
 
 from sampan.doctor.trials.place import Place
 from sampan.doctor.trials.running import Fails, NotTried, Trial
-from sampan.linux import kernel
-from sampan.rootless import subids, uplink
+from sampan.linux import cgroups, kernel
+from sampan.rootless import delegation, subids, uplink
 
 _OVERLAY_SINCE = (5, 11)
 
@@ -52,6 +52,21 @@ def _way_out(_: Place) -> str:
     return found
 
 
+def _cgroups(_: Place) -> str:
+    """What systemd hands down to the user (user@.service)."""
+    uid, name = _user()
+    layout = cgroups.detect()
+    if layout.version != 2:
+        raise Fails(delegation.VERSION_1, f"the boot option {delegation.UNIFIED}")
+    place = f"{layout.unified}/user.slice/user-{uid}.slice/user@{uid}.service"
+    if not os.path.exists(place):
+        raise Fails(f"no systemd of {name}'s runs", f"`sudo loginctl enable-linger {name}`")
+    if not os.path.exists(f"/run/user/{uid}/bus"):
+        raise Fails(f"the systemd of {name} has no bus", "`sudo apt-get install dbus-user-session`")
+    with open(f"{place}/cgroup.controllers", encoding="ascii") as file:
+        return f"for {name}: {file.read().strip()}"
+
+
 def _overlay(_: Place) -> str:
     _user()
     if kernel.release() < _OVERLAY_SINCE:
@@ -66,6 +81,7 @@ TRIALS = tuple(
     for name, work, without in (
         ("subordinate ids (subuid, subgid)", _subordinate, "users of images other than root"),
         ("way out (slirp4netns)", _way_out, "a way out of containers' networks"),
+        ("cgroups", _cgroups, "limits, pause, and what containers use"),
         ("overlay", _overlay, "the driver overlay2"),
     )
 )

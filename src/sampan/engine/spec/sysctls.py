@@ -63,7 +63,7 @@ def container_sysctls(host_config: HostConfig) -> dict[str, str]:
 def _network_defaults() -> dict[str, str]:
     defaults = dict(_NETWORK_DEFAULTS)
     if userns.nested():  # groups that do not exist here cannot be named
-        defaults[_PING] = f"0 {userns.highest_gid(_MOST_GROUPS)}"
+        defaults[_PING] = f"0 {userns.highest('gid', _MOST_GROUPS)}"
     return {
         name: value
         for name, value in defaults.items()

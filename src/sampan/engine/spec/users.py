@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sampan.errors import InvalidParameter
-from sampan.linux import beneath
+from sampan.linux import beneath, userns
 
 _HIGHEST = 2**31 - 1
 _SIZE_LIMIT_BYTES = 16 * 1024 * 1024
@@ -41,16 +41,33 @@ def lookup_user(root: str | int, user: str, groups: Sequence[str] = (), prompt: 
             may be one that does not answer.
 
     Raises:
-        InvalidParameter: in Docker's words, when a name is not in the files or a number is out of range.
+        InvalidParameter: in Docker's words, when a name is not in the files or a number is out of range; in
+            ours, where a daemon without root lacks the user.
         BlockingIOError: it cannot be done at once.
     """
     if isinstance(root, str):
         fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return _lookup(fd, user, groups, prompt)
+            found = _lookup(fd, user, groups, prompt)
         finally:
             os.close(fd)
-    return _lookup(root, user, groups, prompt)
+    else:
+        found = _lookup(root, user, groups, prompt)
+    if userns.nested():
+        _check_exists(found)
+    return found
+
+
+def _check_exists(user: User) -> None:
+    groups = [user.gid, *(user.additional_gids if userns.groups_may_be_set() else ())]
+    for kind, word, numbers in (("uid", "user", [user.uid]), ("gid", "group", groups)):
+        for number in numbers:
+            if not userns.exists(kind, number):
+                raise InvalidParameter(
+                    f"{word} {number} does not exist here: without root the highest is as /etc/sub{kind} has "
+                    f"it, now {userns.highest(kind, _HIGHEST)}; `sudo usermod --add-sub{kind}s FIRST-LAST "
+                    "NAME` adds more, for the daemon that starts when no container runs"
+                )
 
 
 def _lookup(root: int, user: str, groups: Sequence[str], prompt: bool) -> User:

@@ -44,20 +44,17 @@ class Features:
 
 
 @cache
-def features(delegated: str | None = None) -> Features:
+def features(ours: bool = True) -> Features:
     """This machine's, looked up once.
 
     Args:
-        delegated: the cgroup that we may use, if that is not all; "" when it is none.
+        ours: False where we may make no cgroup.
     """
-    if delegated == "":
+    if not ours:
         from sampan.linux.cgroups.absent import no_features
 
         return no_features()
-    layout = detect()
-    if delegated is not None:
-        return _look_v2(Layout(2, f"{layout.unified}{delegated}"))
-    return look(layout)
+    return look(detect())
 
 
 def look(layout: Layout) -> Features:
@@ -129,10 +126,10 @@ def _look_v2(layout: Layout) -> Features:
 
 
 def _has_swap_files(root: str) -> bool:
-    """The root cgroup has no `memory.swap.max`; our own one, or any child of the root, tells."""
+    """The machine's root has no `memory.swap.max`; what is root to us, our own one, or any child, tells."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         own = next((line.strip()[3:] for line in file if line.startswith("0::")), "/")
-    candidates = [f"{root}{own}"]
+    candidates = [root, f"{root}{own}"]
     with os.scandir(root) as entries:
         candidates += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     for directory in candidates:
