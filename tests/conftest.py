@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs root"))
         elif needs_daemon and shutil.which("docker") is None:
             item.add_marker(pytest.mark.skip(reason="needs the program docker (Debian: docker.io)"))
+
+
+def pytest_collection_finish() -> None:
+    """The tests themselves stay until the end: let no search for garbage go through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

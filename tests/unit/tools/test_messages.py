@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -32,9 +33,10 @@ def quoted(page: str) -> list[str]:
     return [one for one in found if one not in (*OF_OTHERS, "info", "idmap")]
 
 
-def patterns() -> list[re.Pattern[str]]:
-    """The texts of the code, whatever they are for, as patterns: a value may be anything."""
-    texts = {
+@functools.cache
+def texts() -> set[str]:
+    """The texts of the code, whatever they are for, `…` where they have a value."""
+    found = {
         text
         for path, nodes in modules()
         if "doctor" not in path.parts
@@ -43,18 +45,27 @@ def patterns() -> list[re.Pattern[str]]:
         and (text := text_of(node)) is not None
         and len(re.sub(r"[^a-z]", "", text)) > 8
     }
-    return [re.compile(re.escape(text).replace("…", ".*"), re.DOTALL) for text in texts]
+    modules.cache_clear()  # a million objects, which every search for garbage would go through
+    return found
 
 
-KNOWN = patterns()
+def fits(pattern: str, text: str) -> bool:
+    """Whether a text has the parts of a pattern, one after the other, with anything for each `…`."""
+    place = 0
+    for part in pattern.split("…"):
+        place = text.find(part, place)
+        if place < 0:
+            return False
+        place += len(part)
+    return True
 
 
 def known(message: str) -> bool:
     """Whether the code can say so; the page may leave off what follows, or stand for values by `…`."""
     start = message.removesuffix("…").rstrip(" .:;")
-    shown = re.compile(re.escape(start).replace("…", ".*"), re.DOTALL)
-    return any(shown.search(one.pattern.replace("\\", "").replace(".*", "…")) for one in KNOWN) or any(
-        one.search(message) for one in KNOWN if one.pattern.count(".*") < 4 and len(one.pattern) > 25
+    return any(fits(start, one) for one in texts()) or any(
+        fits(one, message) and one.count("…") < 4 and len(one) + len(re.findall(r"\W", one)) > 25
+        for one in texts()
     )
 
 
