@@ -104,6 +104,45 @@ def test_logs_come_before_the_stream(engine: Engine, busybox: str, name: Names) 
     assert read_all(end, rest) == framed(b"early\n") + framed(b"late input\n")
 
 
+def test_between_the_logs_and_the_stream_nothing_is_lost_or_twice(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    """Of a container that never stops writing, in a log that is rotated and compressed."""
+    options = [f"--log-opt={one}" for one in ("max-size=50k", "max-file=4", "compress=true")]
+    script = "printf '? '; read x; awk 'BEGIN { while (1) print ++i }'"
+    one = make(engine, name(), "-ti", *options, busybox, "sh", "-c", script)
+    engine.docker("start", one)
+    for least in (1, 300_000):  # a log has less
+        end, _, rest = attach(engine, one, "logs=1&stream=1&stdout=1&stdin=1")
+        data = rest
+        while len(data) < least:
+            piece = end.recv(65536)
+            assert piece
+            data += piece
+        if least == 1:
+            assert data == b"? ", "a line that waits for its end is no line of the log yet"
+            end.sendall(b"\n")
+        else:
+            lines = data.split(b"\r\n")[3:-1]
+            numbers = [*map(int, lines)]
+            assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
+        end.close()
+    engine.docker("rm", "-f", one)
+
+
+def test_who_is_given_the_logs_of_a_container_that_ends_has_all(
+    engine: Engine, busybox: str, name: Names
+) -> None:
+    one = make(engine, name(), "-ti", busybox, "sh", "-c", f"{LINES} | head -n 900; read x; echo END")
+    engine.docker("start", one)
+    eventually(lambda: engine.docker("logs", one).out.count("y") == 900 * 999)
+    end, _, rest = attach(engine, one, "logs=1&stream=1&stdout=1&stdin=1")
+    end.sendall(b"\n")
+    engine.docker("wait", one)
+    text = read_all(end, rest)
+    assert text.count(b"y") == 900 * 999 and text.endswith(b"\r\nEND\r\n")
+
+
 def test_a_start_waits_for_who_is_being_given_the_old_log(engine: Engine, busybox: str, name: Names) -> None:
     script = "test -e /ran || head -c 2000000 /dev/zero | tr '\\0' y; touch /ran; echo END"
     one = make(engine, name(), "-t", busybox, "sh", "-c", script)

@@ -22,6 +22,7 @@ from typing import IO
 from sampan.linux import inotify
 from sampan.logdrivers import localformat
 from sampan.logdrivers.following import BATCH_BYTES, Follower
+from sampan.runtime import LogPlace
 
 _STREAMS = {b"stdout": 1, b"stderr": 2}
 _HEADER = struct.Struct(">BxxxI")
@@ -35,6 +36,7 @@ class LogQuery:
         tail: at most this many of the last lines; None for all.
         since_ns, until_ns: bounds, nanoseconds since 1970; 0 for none.
         framed: put the 8-byte stream header before each line (containers without a terminal).
+        end: read no further than that; None for all.
     """
 
     stdout: bool = True
@@ -46,6 +48,7 @@ class LogQuery:
     details: bool = False
     follow: bool = False
     framed: bool = True
+    end: LogPlace | None = None
 
 
 def frame(stream: int, payload: bytes) -> bytes:
@@ -72,6 +75,8 @@ class LogReader:
         bounded = bool(query.since_ns or query.until_ns)
         self._plain = query.framed and query.stdout and not (bounded or query.timestamps or query.details)
         self._follower = Follower(path)
+        if query.end is not None:
+            self._follower.stop_at(query.end)
         self._skip = self._to_skip() if query.tail is not None else 0
 
     def close(self) -> None:

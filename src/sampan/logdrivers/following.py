@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from sampan.runtime import LogPlace
+
 BATCH_BYTES = 1 << 20
 _HEAD_BYTES = 96
 _TRIES = 200
@@ -45,6 +47,12 @@ class _File:
         self.stream.seek(0)
         return head
 
+    def began_as(self, place: LogPlace) -> bool:
+        """Whether it is the file of this place, or its compressed copy."""
+        if not place.head:  # nothing was written yet: a file begins with what was too much for the last
+            return False
+        return (self.packed or self.key[1] == place.inode) and self.head.startswith(place.head)
+
     def same(self, other: _File) -> bool:
         """Whether the two are one, or one is the other's compressed copy."""
         if not self.packed and not other.packed:
@@ -52,18 +60,20 @@ class _File:
         length = min(len(self.head), len(other.head))
         return length > 0 and self.head[:length] == other.head[:length]
 
-    def read(self) -> bytes:
-        chunk = self.stream.read(BATCH_BYTES) or b""
+    def read(self, most: int = BATCH_BYTES) -> bytes:
+        chunk = self.stream.read(most) or b""
         if not self.packed and len(self.head) < _HEAD_BYTES:  # a packed file grows no more
             self.head = self.read_head()
         self.offset += len(chunk)
         return chunk
 
-    def begin_again_if_cut(self) -> None:
-        """Go to the start of a file that was emptied in place, as with `max-file=1`."""
-        if not self.packed and os.fstat(self._raw.fileno()).st_size < self.offset:
-            self._raw.seek(0)
-            self.head, self.offset = b"", 0
+    def begin_again_if_cut(self) -> bool:
+        """Go to the start of a file that was emptied in place, as with `max-file=1`; whether it was."""
+        if self.packed or os.fstat(self._raw.fileno()).st_size >= self.offset:
+            return False
+        self._raw.seek(0)
+        self.head, self.offset = b"", 0
+        return True
 
     def size_left(self) -> int:
         return max(0, os.fstat(self._raw.fileno()).st_size - (0 if self.packed else self.offset))
@@ -126,6 +136,7 @@ class Follower:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files = _open_all(path)
+        self._end: int | None = None  # of the last of them
         self.fresh = True
 
     def close(self) -> None:
@@ -164,6 +175,12 @@ class Follower:
                 return True
         return False
 
+    def stop_at(self, place: LogPlace) -> None:
+        """Read no further than the writer was at `place`. Where that is gone, all that is there is newer."""
+        self._end = place.offset
+        while self._files and not self._files[-1].began_as(place):
+            self._files.pop().close()
+
     def backlog(self) -> int:
         """About how many bytes there are still to read."""
         current = self._files[0] if self._files else None
@@ -186,18 +203,23 @@ class Follower:
         while True:
             if self._files:
                 file = self._files[0]
-                file.begin_again_if_cut()
+                last = len(self._files) == 1
+                if file.begin_again_if_cut() and last and self._end is not None:
+                    self._end = 0  # all that is there is newer
                 at_start = file.offset == 0
-                chunk = file.read()
+                most = BATCH_BYTES
+                if last and self._end is not None:
+                    most = min(most, self._end - file.offset)
+                chunk = file.read(most)
                 if chunk:
                     self.fresh = at_start
                     return chunk
-                if len(self._files) == 1:
-                    if not self._line_up():
+                if last:
+                    if self._end is not None or not self._line_up():
                         return None
                     continue  # once more: it may have been written to before it was left
                 self._files.pop(0).close()
-            elif not self._line_up():
+            elif self._end is not None or not self._line_up():
                 return None
 
     def _line_up(self) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ExecRequest,
         ExitRecord,
         LaunchRequest,
+        LogPlace,
         LogSpec,
     )
     from sampan.runtime.steps_program import sealed_steps_program
@@ -34,6 +35,7 @@ __all__ = [
     "LaunchError",
     "LaunchRequest",
     "Launcher",
+    "LogPlace",
     "LogSpec",
     "Process",
     "adopt",
@@ -51,6 +53,7 @@ _HOMES = {
     "ExecRequest": "protocol",
     "ExitRecord": "protocol",
     "LaunchRequest": "protocol",
+    "LogPlace": "protocol",
     "LogSpec": "protocol",
     "PROGRAM_FD": "protocol",
     "REPORT_FD": "protocol",

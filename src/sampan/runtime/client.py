@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sampan.errors import Conflict
@@ -17,7 +19,7 @@ from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls
 from sampan.runtime import records, sealed, wire
 from sampan.runtime.errors import LaunchError, launch_error
-from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest
+from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest, LogPlace
 
 _PROGRAM = Program("sampan.runtime.launcher", "sampan-launcher")
 _MONITOR_DIED = "the container's monitor was killed"
@@ -141,6 +143,23 @@ async def _send(end: socket.socket, message: dict[str, Any], fds: Sequence[int])
                 loop.remove_writer(end.fileno())
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A client whose stream has begun and waits for it to have what came before.
+
+    Attributes:
+        place: how far the log went at the beginning of the stream; None where there is none that tells.
+    """
+
+    place: LogPlace | None
+    _holder: socket.socket
+
+    def release(self) -> None:
+        """It has that: let the stream follow."""
+        with contextlib.suppress(OSError):  # the client has left, or the monitor was killed
+            self._holder.send(b"go", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
 class Process:
     """A running container or exec, through its monitor.
 
@@ -151,6 +170,7 @@ class Process:
         started_at_ns: when its program ran, nanoseconds since 1970.
         warnings: what was left out at its start, a line each.
         timings: where the start's time went, (step, seconds) each.
+        holds: its monitor knows `attach_behind_log`; one that an older daemon has started does not.
         began: when the launcher took the request, by the monotonic clock; 0 where that is not known.
         on_detach: called when an attached client typed its detach keys.
     """
@@ -164,6 +184,7 @@ class Process:
         self.warnings: list[str] = []
         self.timings: list[tuple[str, float]] = []
         self.began = 0.0
+        self.holds = False
         self.on_detach: Callable[[], None] | None = None
         self._kind = kind
         self._rundir = rundir
@@ -229,6 +250,21 @@ class Process:
             Conflict: the process has ended.
         """
         await self._ask({"op": "attach", "attachment": wire.encode_attachment(attachment)}, [fd])
+
+    @contextlib.asynccontextmanager
+    async def attach_behind_log(self, fd: int, attachment: Attachment) -> AsyncIterator[Held]:
+        """As `attach`, for a client that is to have the log before; it has a gap, and ends, if not released.
+
+        Raises:
+            Conflict: the process has ended.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                message = {"op": "attach", "attachment": wire.encode_attachment(attachment), "held": True}
+                await self._ask(message, [fd, theirs.fileno()])
+            told, _ = wire.receive(ours, socket.MSG_DONTWAIT)  # it was sent before the answer
+            yield Held(wire.decode_place(told["place"]) if told is not None else None, ours)
 
     async def resize(self, rows: int, columns: int) -> None:
         """Give the terminal a size in characters.
@@ -332,6 +368,7 @@ class Process:
             self.warnings = message.get("warnings", [])
             self.timings = [(name, seconds) for name, seconds in message.get("timings", [])]
             self.began = message.get("began", 0.0)
+            self.holds = message.get("holds", False)
             self._pidfd = fds[0]
             if not self._ready.done():
                 self._ready.set_result(None)

@@ -9,10 +9,11 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 
-from sampan.runtime.protocol import LogSpec
+from sampan.runtime.protocol import LogPlace, LogSpec
 
 PIECE_BYTES = 16 * 1024
 _COMPRESS_STEP = 256 * 1024
+_HEAD_BYTES = 96
 
 
 class LogFile:
@@ -52,6 +53,19 @@ class LogFile:
     def _write_rest(self, stream: str, rest: bytes, now_ns: int) -> None:
         """Log a last line that has no newline."""
         raise NotImplementedError
+
+    def place(self) -> LogPlace | None:
+        """How far it goes now, without `unfinished`; None when that cannot be told."""
+        try:
+            with open(self._spec.path, "rb", buffering=0) as file:
+                return LogPlace(os.fstat(self.fd).st_ino, file.read(_HEAD_BYTES), self._size)
+        except OSError:
+            return None
+
+    @property
+    def unfinished(self) -> dict[str, bytes]:
+        """By stream, what waits for the end of its line."""
+        return dict(self._rest)
 
     def finish(self, now_ns: int) -> None:
         """Log what is left without a newline, and finish a compression that is under way."""

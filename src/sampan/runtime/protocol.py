@@ -35,6 +35,21 @@ class LogSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LogPlace:
+    """How far a container's log went once.
+
+    Attributes:
+        inode: of the file that was the current one.
+        head: the first bytes of that, by which it is known under another name, or compressed.
+        offset: how many bytes it had.
+    """
+
+    inode: int
+    head: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """One client's connection to the streams; its descriptor travels beside it.
 

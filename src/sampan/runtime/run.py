@@ -67,6 +67,7 @@ class Run:
         self._stdin_once = stdin_once
         self._kept_in = kept_in
         self._sessions: list[Session] = []
+        self._holders: dict[Session, socket.socket] = {}  # of those that are held
         self._connections: dict[int, socket.socket] = {}
         self._outputs: dict[str, int] = {}
         self._stdin: Stdin | None = None
@@ -205,7 +206,7 @@ class Run:
             timeout = self._log.pause_s
             self._log.work()
         for session in self._sessions:
-            if session.pending and session.waits():
+            if session.pending and not session.held and session.waits():
                 timeout = _HEAD_PAUSE_S
                 continue
             due = session.tend()
@@ -255,7 +256,7 @@ class Run:
     def tend(self) -> None:
         """Drop and close clients that are done, and stop reading a stream that has to wait for one."""
         for session in list(self._sessions):
-            if session.dead or (session.ending and not session.pending):
+            if session.dead or (session.ending and not session.pending and not session.held):
                 self._drop(session)
             else:
                 sendable = session.pending and not session.waits()
@@ -279,8 +280,8 @@ class Run:
 
     # --- clients ---
 
-    def _attach(self, fd: int, attachment: Attachment, patient: bool = False) -> None:
-        session = Session(fd, attachment, self._terminal, patient, self._kept_in)
+    def _attach(self, fd: int, attachment: Attachment, patient: bool = False, held: bool = False) -> Session:
+        session = Session(fd, attachment, self._terminal, patient, self._kept_in, held)
         if session.reads and self._stdin is None:
             session.reads = False
         self._sessions.append(session)
@@ -292,6 +293,44 @@ class Run:
             self._take_input(session, session.prefix)
         if self._finished:
             session.ending = True
+        return session
+
+    def _attach_behind_log(self, fd: int, attachment: Attachment, holder: socket.socket) -> None:
+        """Serve a client from here on, but only once it has what the log has had before.
+
+        Args:
+            holder: to who gives it that. It is told how far the log goes, and says when that is done; when it
+                ends without, so does the session, which would have a gap.
+        """
+        session = self._attach(fd, attachment, held=True)
+        place = None
+        if isinstance(self._log, LogFile):
+            place = self._log.place()
+            for stream, rest in self._log.unfinished.items():
+                if rest and place is not None:
+                    session.send(stream, rest)
+        self._holders[session] = holder
+        self._loop.watch(holder.fileno(), select.EPOLLIN, lambda _: self._on_holder(session, holder))
+        wire.send(holder, {"place": wire.encode_place(place)}, (), socket.MSG_DONTWAIT)
+
+    def _on_holder(self, session: Session, holder: socket.socket) -> None:
+        try:
+            released = bool(holder.recv(16, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return
+        except OSError:
+            released = False
+        self._forget_holder(session)
+        if released:
+            session.release()
+        else:
+            session.dead = True
+
+    def _forget_holder(self, session: Session) -> None:
+        holder = self._holders.pop(session, None)
+        if holder is not None:
+            self._loop.unwatch(holder.fileno())
+            holder.close()
 
     def _on_client(self, session: Session, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -337,6 +376,7 @@ class Run:
         if session.dead and session.reads:
             self._end_input(session)
         self._loop.unwatch(session.fd)
+        self._forget_holder(session)
         session.close()
         self._sessions.remove(session)
 
@@ -358,6 +398,7 @@ class Run:
             "monitor_pid": os.getpid(),
             "started_at_ns": self._started_at_ns,
             "terminal": self._terminal,
+            "holds": True,
             **extra,
         }
         try:
@@ -393,7 +434,11 @@ class Run:
         """
         operation = message["op"]
         if operation == "attach":
-            self._attach(fds[0], wire.decode_attachment(message["attachment"]))
+            attachment = wire.decode_attachment(message["attachment"])
+            if message.get("held"):
+                self._attach_behind_log(fds[0], attachment, socket.socket(fileno=fds[1]))
+            else:
+                self._attach(fds[0], attachment)
             return ""
         if operation == "resize":
             if not self._terminal or "stdout" not in self._outputs:

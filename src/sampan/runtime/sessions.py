@@ -78,10 +78,17 @@ class Session:
         terminal: the process has a terminal: detach keys count.
         patient: it may keep the process waiting for as long as it likes, when nothing more can be kept.
         directory: on whose file system output is kept for it; "" for nowhere.
+        held: it takes nothing until `release`, since what comes before is on its way to it.
     """
 
     def __init__(
-        self, fd: int, attachment: Attachment, terminal: bool, patient: bool, directory: str = ""
+        self,
+        fd: int,
+        attachment: Attachment,
+        terminal: bool,
+        patient: bool,
+        directory: str = "",
+        held: bool = False,
     ) -> None:
         self.sock = socket.socket(fileno=fd)
         self.fd = fd
@@ -95,6 +102,7 @@ class Session:
         self.pending = bytearray()  # what comes next; empty only when nothing at all waits
         self.ending = False  # gets what is pending, then is closed
         self.dead = False
+        self.held = held
         self._opened = False  # the head was read, or HEAD_S have passed
         self._opens_at = 0.0
         self._patient = patient
@@ -117,7 +125,7 @@ class Session:
         sent = 0 if self.waits() else self._try(data)
         if sent < len(data) and not self.dead:
             self.pending += memoryview(data)[sent:]
-            self._taken_at = time.monotonic()
+            self._taken_at = time.monotonic() if not self.held else 0.0  # nobody waits for who is held
 
     def _keep(self, data: bytes) -> None:
         self._paid_bytes = max(0, self._paid_bytes - len(data))
@@ -160,6 +168,12 @@ class Session:
             self._backlog = None
             self._paid_bytes = 0
 
+    def release(self) -> None:
+        """What came before has been sent: go on."""
+        self.held, self._opened = False, True
+        self._taken_at = time.monotonic()
+        self.flush()
+
     def detach(self) -> None:
         """Its user has left: what is on its way is still sent, what was kept is of no use."""
         self.ending = True
@@ -175,7 +189,9 @@ class Session:
         return len(self.pending) + len(self._rest)
 
     def waits(self) -> bool:
-        """Whether the client has the answer's head still to read."""
+        """Whether the client has the answer's head still to read, or something else before."""
+        if self.held:
+            return True
         if not self._opened:
             now = time.monotonic()
             self._opens_at = self._opens_at or now + HEAD_S

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest, LogSpec
+from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchRequest, LogPlace, LogSpec
 
 PACKET_LIMIT = 1 << 20
 _FDS_LIMIT = 32
@@ -85,6 +85,16 @@ def decode_attachment(value: dict[str, Any]) -> Attachment:
         detach_keys=base64.b64decode(value["detach_keys"]),
         prefix=base64.b64decode(value["prefix"]),
     )
+
+
+def encode_place(place: LogPlace | None) -> list[Any] | None:
+    """A `LogPlace` as JSON."""
+    return None if place is None else [place.inode, base64.b64encode(place.head).decode(), place.offset]
+
+
+def decode_place(value: list[Any] | None) -> LogPlace | None:
+    """A `LogPlace` from JSON."""
+    return None if value is None else LogPlace(value[0], base64.b64decode(value[1]), value[2])
 
 
 def encode_request(request: LaunchRequest) -> dict[str, Any]:

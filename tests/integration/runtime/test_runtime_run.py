@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,32 @@ def test_stdin_stays_open_for_the_next_client() -> None:
         assert await second.read(b"two\n") == b"two\n"
         second.close()
         assert not run.process.exited
+
+    in_box(body)
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_stream_that_waits_for_the_log_before_it(tmp_path: Path, released: bool) -> None:
+    """It begins where the log ended then, and ends with a gap for nobody: not if its giver has died."""
+
+    async def body(runner: Runner) -> None:
+        runner.box.config(["sh", "-c", "echo whole; printf begun; read x; echo; echo late"])
+        run = await runner.launch(stdin=True, log=LogSpec(str(tmp_path / "log"), 0, 1))
+        assert await run.client.read(b"begun") == b"whole\nbegun"
+        second = Client()
+        taking = Attachment(False, True, True, False)
+        async with run.process.attach_behind_log(second.theirs.fileno(), taking) as held:
+            second.theirs.close()
+            assert held.place is not None and held.place.offset == (tmp_path / "log").stat().st_size
+            run.client.mine.sendall(b"\n")
+            assert await run.client.read() == b"\nlate\n"
+            with pytest.raises(BlockingIOError):
+                second.mine.recv(1, socket.MSG_DONTWAIT)
+            assert (await run.process.wait()).exit_code == 0
+            if released:
+                held.release()
+        assert await second.read() == (b"begun\nlate\n" if released else b"")
+        second.close()
 
     in_box(body)
 

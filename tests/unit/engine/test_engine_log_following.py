@@ -12,6 +12,7 @@ import pytest
 from sampan.engine.logs import LogQuery, open_reader
 from sampan.logdrivers.following import Follower
 from sampan.runtime.containerlog import open_log
+from sampan.runtime.logfile import LogFile
 from sampan.runtime.protocol import LogSpec
 
 
@@ -53,6 +54,54 @@ def test_a_file_that_is_emptied_in_place_is_read_from_its_start(tmp_path: Path) 
     path.write_bytes(b"6\n")
     assert follower.read() == b"6\n" and follower.fresh
     follower.close()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(("name", "form"), [("x-json.log", "json-file"), ("container.log", "local")])
+def test_a_reader_stops_where_the_writer_was(tmp_path: Path, name: str, form: str, compress: bool) -> None:
+    """However often the file is rotated, and compressed, before it is read and meanwhile."""
+    path = tmp_path / name
+    log = open_log(LogSpec(str(path), 1000, 50, compress, {}, form))
+    assert isinstance(log, LogFile)
+
+    def write(numbers: range) -> None:
+        for n in numbers:
+            log.write("stdout", b"line %d\n" % n, time.time_ns())
+        while log.work():
+            pass
+
+    for before in (0, 1, 30):
+        write(range(before))
+        log.write("stdout", b"begun", time.time_ns())
+        place = log.place()
+        assert place is not None and log.unfinished["stdout"] == b"begun"
+        log.write("stdout", b" and ended\n", time.time_ns())
+        write(range(30))
+        reader = open_reader(path, LogQuery(framed=False, end=place))
+        write(range(30))
+        read = b"".join(iter(reader.read, None))
+        reader.close()
+        assert read.endswith(b"".join(b"line %d\n" % n for n in range(before)))
+        assert read.count(b"begun") == (0, 1, 2)[(0, 1, 30).index(before)]
+    log.finish(time.time_ns())
+
+
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_place_that_is_gone_leaves_nothing_to_read(tmp_path: Path, opened_before: bool) -> None:
+    path = tmp_path / "x-json.log"
+    log = open_log(LogSpec(str(path), 300, 1, False, {}, "json-file"))
+    assert isinstance(log, LogFile)
+    log.write("stdout", b"old\n", time.time_ns())
+    place = log.place()
+    reader = open_reader(path, LogQuery(framed=False, end=place)) if opened_before else None
+    if reader is not None:
+        assert reader.read() == b"old\n"
+    for n in range(9):
+        log.write("stdout", b"new %d\n" % n, time.time_ns())
+    reader = reader or open_reader(path, LogQuery(framed=False, end=place))
+    assert reader.read() is None
+    reader.close()
+    log.finish(time.time_ns())
 
 
 def test_a_place_is_found_again_after_rotation_and_compression(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from functools import partial
 
 from sampan.api.routes.detach_keys import parse_detach_keys
 from sampan.api.shapes.containers import exec_inspect
 from sampan.api.versions import stream_type
-from sampan.engine import Engine, LogQuery, execs, stream_logs
+from sampan.engine import Engine, LogQuery, execs
+from sampan.engine.attaching import Earlier, join
 from sampan.engine.core import ExecConfig, Live, check_not_restarting
 from sampan.engine.logs import frame
 from sampan.errors import Conflict, InvalidParameter, SampanError
@@ -36,28 +38,27 @@ async def attach(request: Request) -> Response | None:
     logs, following = query.flag("logs"), query.flag("stream")
     with live.arrival() if following else contextlib.nullcontext():
         connection = await request.hijack(stream_type(request.api_version, tty))
-        handed_over = False
-        try:
+        client = connection.socket
+        wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
+        earlier = Earlier(wanted, partial(asyncio.get_running_loop().sock_sendall, client)) if logs else None
+        with contextlib.ExitStack() as owned:
+            owned.enter_context(client)
             if logs:
-                wanted = LogQuery(stdout=query.flag("stdout"), stderr=query.flag("stderr"), framed=not tty)
-                await _head_is_read(connection.socket)
-                async for piece in stream_logs(engine.log_path(container), wanted, None):
-                    await asyncio.get_running_loop().sock_sendall(connection.socket, piece)
+                await _head_is_read(client)
             if not following:
+                if earlier is not None:
+                    await earlier.from_log(engine, live)
                 return None
-            attachment = Attachment(
-                stdin=query.flag("stdin") and container.config.open_stdin,
-                stdout=query.flag("stdout"),
-                stderr=query.flag("stderr"),
-                framed=not tty,
-                detach_keys=keys,
-                prefix=connection.prefix,
-            )
-            handed_over = True
-            await join(engine, live, connection.socket, attachment)
-        finally:
-            if not handed_over:
-                connection.socket.close()
+            owned.pop_all()
+        attachment = Attachment(
+            stdin=query.flag("stdin") and container.config.open_stdin,
+            stdout=wanted.stdout,
+            stderr=wanted.stderr,
+            framed=not tty,
+            detach_keys=keys,
+            prefix=connection.prefix,
+        )
+        await join(engine, live, client, attachment, earlier)
     return None
 
 
@@ -72,18 +73,6 @@ def attachable(engine: Engine, reference: str) -> Live:
         raise Conflict(f"container {live.id} is paused, unpause the container before attach")
     check_not_restarting(live)
     return live
-
-
-async def join(engine: Engine, live: Live, sock: socket.socket, attachment: Attachment) -> None:
-    """Hand a client's socket on to the monitor, now or at the start; the caller no longer closes it."""
-    engine.publish(live, "attach")
-    if live.process is None:
-        live.parked.append((sock, attachment))
-        return
-    try:
-        await live.process.attach(sock.fileno(), attachment)
-    finally:
-        sock.close()
 
 
 async def _head_is_read(sock: socket.socket) -> None:

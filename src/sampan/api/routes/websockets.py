@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import socket
 
-from sampan.api.routes.attaching import attachable, join
+from sampan.api.routes.attaching import attachable
 from sampan.api.routes.detach_keys import parse_detach_keys
-from sampan.engine import Engine, LogQuery, stream_logs
+from sampan.engine import Engine, LogQuery
+from sampan.engine.attaching import Earlier, join
 from sampan.http import Request, Response, Routes, websocket
 from sampan.runtime import Attachment
 
@@ -38,19 +39,23 @@ async def attach(request: Request) -> Response | None:
         arriving.enter_context(live.arrival())
         connection = await request.hijack(headers=websocket.accept(request))
         with connection.socket as client:
-            if query.flag("logs"):
-                wanted = LogQuery(stdout=stdout, stderr=stderr, framed=False)
-                async for piece in stream_logs(engine.log_path(container), wanted, None):
-                    await loop.sock_sendall(client, websocket.frame(opcode, piece))
+
+            async def give(piece: bytes) -> None:
+                await loop.sock_sendall(client, websocket.frame(opcode, piece))
+
+            wanted = LogQuery(stdout=stdout, stderr=stderr, framed=False)
+            earlier = Earlier(wanted, give) if query.flag("logs") else None
             ours, theirs = socket.socketpair()
             with ours:
                 ours.setblocking(False)
                 if query.flag("stream"):
                     stdin = query.flag("stdin") and container.config.open_stdin
                     attachment = Attachment(stdin, stdout, stderr, framed=False, detach_keys=keys)
-                    await join(engine, live, theirs, attachment)
+                    await join(engine, live, theirs, attachment, earlier)
                 else:
                     theirs.close()
+                    if earlier is not None:
+                        await earlier.from_log(engine, live)
                 arriving.close()
                 await _Bridge(client, ours, opcode).run(connection.prefix)
     return None
