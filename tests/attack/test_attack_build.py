@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -10,13 +11,26 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from sampan.building.context import Context
 from sampan.building.copying import Treatment, digest, find, make_directory, place
+from sampan.building.ending import Ending
+from sampan.building.job import Job
+from sampan.building.mounting import StepMounts
+from sampan.building.options import BuildOptions
+from sampan.building.output import Output
+from sampan.building.state import State
+from sampan.dockerfile import BuildArguments, Settings, Words, read
+from sampan.dockerfile.mounts import mounts
+from sampan.engine.build_caches import BuildCaches
+from sampan.engine.model import Mount
 from sampan.errors import InvalidParameter
 from sampan.linux import beneath
+from sampan.oci.image import ImageConfig
 
 pytestmark = pytest.mark.root
 SECRET = "the host's secret"
@@ -201,3 +215,119 @@ def test_a_link_swapped_in_during_the_copy(
         end.set()
         thread.join()
     assert copies and SECRET not in written_below(directory)
+
+
+def test_words_of_the_new_flags_end_inside(
+    context: Context, files: Path, host: Path, rootfs: tuple[Path, int]
+) -> None:
+    directory, fd = rootfs
+    (files / "d").mkdir()
+    (files / "d/out").symlink_to(host)
+    (files / "d/f").write_text("f")
+    (directory / "d").symlink_to(host)
+    for word in ("d/out/secret", "d/./out/*", "**/secret", "d/**"):
+        with contextlib.suppress(InvalidParameter):
+            place(fd, "/p/", find(context.root, word, True, parents=True), treatment())
+    for word in ("../host/./secret", "d/../../host/./secret", "./../host"):
+        with pytest.raises(InvalidParameter, match="forbidden path outside the build context"):
+            find(context.root, word, True, parents=True)
+    place(fd, "/", find(context.root, "d/f", True, parents=True), treatment())  # through the image's link
+    assert (directory / str(host).lstrip("/") / "f").read_text() == "f"
+    assert SECRET not in written_below(directory)
+
+
+class Mounted:
+    """A build that only mounts: its context, no image, and a container's files as the driver shows them."""
+
+    def __init__(self, context: Context, scratch: Path, rootfs: Path) -> None:
+        self.mounts = rootfs
+        self.core = SimpleNamespace(
+            driver=self,
+            build_caches=BuildCaches(scratch / "caches"),
+            options=SimpleNamespace(exec_root=scratch / "exec"),
+        )
+        (scratch / "exec").mkdir()
+        options = BuildOptions(secrets={"x": b"x"})
+        self.job = Job(cast(Any, self.core), options, context, scratch, Output(lambda _: None), Ending())
+
+    def mount(self, _: str) -> str:
+        return str(self.mounts)
+
+    def unmount(self, _: str) -> None:
+        pass
+
+    def of(self, text: str) -> list[Mount]:
+        """What a RUN with these mounts is given, and what the mount points leave behind of it."""
+
+        async def ready() -> list[Mount]:
+            instruction = read(f"RUN {text} true")
+            settings = Settings(ImageConfig())
+            state = State(0, settings, BuildArguments({}).stage())
+            step = StepMounts(self.job, state, mounts(instruction, Words({})))
+            try:
+                await step.look(0, cast(Any, None))
+                found = await step.ready()
+                step.created(cast(Any, SimpleNamespace(id="x")))
+                for mount in found:
+                    os.close(beneath.make_directory(self.root, mount.target))
+                step.ended()
+                return found
+            finally:
+                await step.close()
+
+        self.root = os.open(self.mounts, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return asyncio.run(ready())
+        finally:
+            os.close(self.root)
+
+
+def test_sources_of_mounts_are_files_of_the_context(
+    context: Context, files: Path, host: Path, rootfs: tuple[Path, int], tmp_path: Path
+) -> None:
+    build = Mounted(context, tmp_path, rootfs[0])
+    (files / "l").symlink_to(host)
+    (files / "up").symlink_to("../" * 12 + str(host).lstrip("/"))
+    for word in ("l", "up", "/l/secret", "../host", "../../host/secret", "l/../secret"):
+        for rw in ("", ",rw"):
+            with pytest.raises(InvalidParameter, match="file does not exist"):
+                build.of(f"--mount=source={word},target=/x{rw}")
+    (files / str(host).lstrip("/")).mkdir(parents=True)
+    (files / str(host).lstrip("/") / "own").write_text("own")
+    for word in ("l", "up", f"../../{host}"):  # there is such a directory in the context
+        for rw in ("", ",rw"):
+            (mount,) = build.of(f"--mount=source={word},target=/x{rw}")
+            assert os.listdir(mount.source) == ["own"] and Path(mount.source).resolve() != host
+
+
+def test_caches_are_below_their_directory(
+    context: Context, host: Path, rootfs: tuple[Path, int], tmp_path: Path
+) -> None:
+    build = Mounted(context, tmp_path, rootfs[0])
+    places = set()
+    for name in ("../../host", str(host), "a/b", ".", "..", ".trash-x", "x" * 5000):
+        (mount,) = build.of(f"--mount=type=cache,id={name},target=/c,mode=0777")
+        assert Path(mount.source).parent.parent == tmp_path / "caches"
+        places.add(mount.source)
+    assert len(places) == 7
+
+
+def test_mount_points_are_made_and_removed_in_the_image(
+    context: Context, host: Path, rootfs: tuple[Path, int], tmp_path: Path
+) -> None:
+    directory, _ = rootfs
+    build = Mounted(context, tmp_path, directory)
+    inside = directory / str(host).lstrip("/")
+    inside.mkdir(parents=True)
+    (directory / "l").symlink_to(host)
+    (directory / "up").symlink_to("../" * 12 + str(host).lstrip("/"))
+    before = sorted(directory.rglob("*"))
+    for target in ("/l/made/deep", "/up/made", "../../l/x", "/l/../../../made", "made/../l/y"):
+        build.of(f"--mount=type=tmpfs,target={target}")
+        build.of(f"--mount=type=secret,id=x,target={target}")
+        assert sorted(directory.rglob("*")) == before, target
+    (inside / "there").mkdir()
+    build.of("--mount=type=tmpfs,target=/l/there")  # the image's own stays
+    assert (inside / "there").is_dir()
+    with pytest.raises(InvalidParameter, match="invalid mount target"):
+        build.of("--mount=type=tmpfs,target=../..")

@@ -345,7 +345,7 @@ MALFORMED = [
     ("FETCH x", "dockerfile parse error on line 1: unknown instruction: FETCH"),
     ("FROM busybox\nENV A", "dockerfile parse error on line 2: ENV must have two arguments"),
     ("FROM busybox\nONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
-    ("FROM busybox\nRUN --mount=type=cache,target=/x y", "RUN: the option --mount needs BuildKit"),
+    ("FROM busybox\nRUN --security=insecure y", "RUN: the option --security needs BuildKit"),
     ("FROM busybox\nCOPY a", "COPY requires at least two arguments, but only one was provided"),
 ]
 
@@ -452,8 +452,8 @@ def test_mistakes_are_told_in_dockers_words(engine: Engine, context: Path) -> No
         end = text.find("environment-variable.\n\n")
         text = text[end + 23 :] if end >= 0 else text
         assert (ours.code, ours.out, ours.err) == (theirs.code, theirs.out, text), words
-    refused = engine.sampan("build", "--secret", "id=x", here, code=125)
-    assert "--secret needs BuildKit" in refused.err
+    refused = engine.sampan("build", "--ssh", "default", here, code=125)
+    assert "--ssh needs BuildKit" in refused.err
 
 
 def test_docker_py(engine: Engine, context: Path, busybox: str) -> None:

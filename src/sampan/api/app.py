@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.api.routes import (
     archive,
     attaching,
+    build_cache,
     building,
     check,
     committing,
@@ -48,6 +49,7 @@ def router() -> Router:
         disk_usage,
         check,
         debug,
+        build_cache,
         building,
         unoffered,
     )

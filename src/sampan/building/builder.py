@@ -48,7 +48,7 @@ class Build:
         self._arguments = BuildArguments(job.options.arguments, platform_arguments(job.options.platform))
         self._bases = Bases(job)
         self._steps = Steps(job)
-        self._commands = Commands(job, self._steps)
+        self._commands = Commands(job, self._steps, self._other_image)
         self._filling = Filling(job, self._steps, self._other_image)
         self._stages: list[Stage] = []
         self._bases_named: list[str] = []  # what the stages stand on, variables replaced
@@ -181,7 +181,7 @@ class Build:
         keyword = instruction.keyword
         if keyword == "RUN":
             hidden = {name for name in given if not self._arguments.in_history(name)}
-            await self._commands.run(state, instruction, given, hidden)
+            await self._commands.run(state, instruction, words, given, hidden)
         elif keyword in ("COPY", "ADD"):
             await self._filling.fill(state, instruction, words)
         elif keyword == "ARG":

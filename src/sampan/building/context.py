@@ -32,6 +32,7 @@ class Context:
     """
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Context:

@@ -86,12 +86,12 @@ def find(root: int, word: str, context: bool, parents: bool = False) -> list[Sou
     path = _inside(word, word)
     pivot = _inside(word.partition("/./")[0], word) if parents and "/./" in word else "."
     if not _is_wild(path):
-        found = [_source(root, path, word, context)]
+        found = [located(root, path, word, context)]
     else:
         deep = parents and "**" in path
         expression = path_expression(path if deep else path.replace("**", "*"))
         matches = _walk(root, "", None if deep else path.count("/"))
-        found = [_source(root, one, one, context) for one in sorted(matches) if expression.fullmatch(one)]
+        found = [located(root, one, one, context) for one in sorted(matches) if expression.fullmatch(one)]
     return [_with_parents(one, pivot) for one in found] if parents else found
 
 
@@ -140,7 +140,16 @@ def _walk(root: int, below: str, depth: int | None) -> Iterator[str]:
             yield path
 
 
-def _source(root: int, path: str, word: str, context: bool) -> Source:
+def located(root: int, path: str, word: str, context: bool) -> Source:
+    """The file or directory at a path beneath a root.
+
+    Args:
+        word: what it is called in messages.
+        context: whether the root is a build context, for those.
+
+    Raises:
+        InvalidParameter: there is none.
+    """
     try:
         real = beneath.real_path(root, path)
         handle = beneath.open_path(root, real)

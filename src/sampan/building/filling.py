@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from sampan.building.copying import Source, Treatment, digest, find, make_directory, place
 from sampan.building.job import Job
 from sampan.building.layers import files_of
+from sampan.building.mounting import OtherImage
 from sampan.building.state import State
 from sampan.building.steps import Steps
 from sampan.building.web import fetch, is_url
@@ -23,8 +23,6 @@ from sampan.engine.spec.users import lookup_user
 from sampan.errors import InvalidParameter
 from sampan.images import Image
 from sampan.linux import beneath
-
-OtherImage = Callable[[int, str], Awaitable[Image]]
 
 
 class Filling:

@@ -28,7 +28,7 @@ def changed(core: Core, top_layer: str | None, work: Callable[[int], None]) -> S
     try:
         core.driver.create_container(own_id, top_layer)
         try:
-            with _opened(core.driver.mount(own_id)) as root:
+            with opened(core.driver.mount(own_id)) as root:
                 work(root)
         finally:
             core.driver.unmount(own_id)
@@ -48,14 +48,15 @@ def files_of(core: Core, image: Image) -> Iterator[int | None]:
         return
     path = core.driver.mount_layers_ro(layer)
     try:
-        with _opened(path) as root:
+        with opened(path) as root:
             yield root
     finally:
         core.driver.unmount_layers_ro(layer)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def opened(path: str) -> Iterator[int]:
+    """The descriptor of a directory."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield root

@@ -26,6 +26,7 @@ class BuildOptions:
         force_remove: also when it has not.
         target: the stage to build; empty for the last.
         platform: of base images; None for this machine's.
+        secrets: what `RUN --mount=type=secret` may read, by its ids; never written to a disk.
         host_config: limits, network and hosts of the containers of RUN.
         credentials: of registries, by their host.
     """
@@ -42,5 +43,6 @@ class BuildOptions:
     force_remove: bool = False
     target: str = ""
     platform: Platform | None = None
+    secrets: dict[str, bytes] = field(default_factory=dict, repr=False)
     host_config: HostConfig = field(default_factory=HostConfig)
     credentials: dict[str, Credentials] = field(default_factory=dict)

@@ -10,8 +10,10 @@ import struct
 
 from sampan.building.errors import CommandFailed
 from sampan.building.job import Job
+from sampan.building.mounting import StepMounts
 from sampan.building.output import short
 from sampan.engine import Live, create, removal, starting
+from sampan.engine.core import in_thread
 from sampan.engine.model import ContainerConfig, HostConfig
 from sampan.runtime import Attachment
 
@@ -29,8 +31,11 @@ class Runner:
         self._ending = job.ending
         self._options = job.options
 
-    async def run(self, config: ContainerConfig, host_config: HostConfig) -> Live:
+    async def run(self, config: ContainerConfig, host_config: HostConfig, mounts: StepMounts) -> Live:
         """Run a command to its end; the container is still there then, see `dismiss`.
+
+        Args:
+            mounts: are told of its life.
 
         Raises:
             CommandFailed: it ended with another code than 0.
@@ -43,7 +48,9 @@ class Runner:
             for warning in warnings:
                 self._output.line(f" ---> [Warning] {warning}")
             self._output.line(f" ---> Running in {short(live.id)}")
-            await self._to_its_end(live)
+            if host_config.mounts:
+                await in_thread(lambda: mounts.created(live))
+            await self._to_its_end(live, mounts)
             code = live.container.state.exit_code
             if code:
                 raise CommandFailed(config.cmd or [], code)
@@ -74,7 +81,7 @@ class Runner:
         live.container.to_be_removed = False
         self._core.write_down(live.container)
 
-    async def _to_its_end(self, live: Live) -> None:
+    async def _to_its_end(self, live: Live, mounts: StepMounts) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -82,6 +89,7 @@ class Runner:
         reader = asyncio.create_task(self._read(ours), name="output of a build")
         try:
             await starting.start(self._core, live)
+            mounts.started()
             waits = [asyncio.ensure_future(one) for one in (live.ended.wait(), self._ending.wait())]
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

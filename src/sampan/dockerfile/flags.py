@@ -7,16 +7,18 @@ import re
 from sampan.errors import InvalidParameter
 
 _FLAG = re.compile(r"""--((?:\\.|'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s'"\\])+)(?:\s+|$)""")
+_PART = re.compile(r"""'(?P<single>(?:\\.|[^'])*)'|"(?P<double>(?:\\.|[^"])*)"|(?P<plain>(?:\\.|[^'"\\])+)""")
+_ESCAPED = re.compile(r"\\(.)")
 _FLAGS: dict[str, frozenset[str]] = {
     "ADD": frozenset(("checksum", "chmod", "chown", "exclude", "link")),
     "COPY": frozenset(("chmod", "chown", "exclude", "from", "link", "parents")),
     "FROM": frozenset(("platform",)),
     "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
-    "RUN": frozenset(),
+    "RUN": frozenset(("mount", "network")),
 }
 _BUILDKIT_FLAGS = {
     "ADD": frozenset(("keep-git-dir", "unpack")),
-    "RUN": frozenset(("device", "mount", "network", "security")),
+    "RUN": frozenset(("device", "security")),
 }
 _SWITCHES = frozenset(("link", "parents"))  # may stand without a value
 _REPEATED = frozenset(("exclude", "mount"))  # may stand several times
@@ -40,7 +42,7 @@ def take_flags(keyword: str, rest: str) -> tuple[dict[str, str], dict[str, list[
         return flags, lists, rest
     while match := _FLAG.match(rest):
         rest = rest[match.end() :]
-        flag = re.sub(r"""\\(.)|['"]""", lambda part: part[1] or "", match[1])
+        flag = "".join(_ESCAPED.sub(r"\1", part[part.lastgroup or 0]) for part in _PART.finditer(match[1]))
         name, equals, value = flag.partition("=")
         if name in _BUILDKIT_FLAGS.get(keyword, ()):
             raise InvalidParameter(f"the option --{name} {_BUILDKIT}")

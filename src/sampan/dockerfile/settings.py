@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from sampan.dockerfile.history import as_go_shows, quoted
+from sampan.dockerfile.mounts import origins
 from sampan.dockerfile.parsing import Instruction, json_list, wrong
 from sampan.dockerfile.substitution import Words
 from sampan.errors import InvalidParameter
@@ -63,6 +64,11 @@ class Settings:
                 pairs(instruction.keyword, instruction.rest, escape)
             elif instruction.keyword in ("HEALTHCHECK", "ONBUILD", "SHELL"):
                 Settings(ImageConfig(), escape).apply(instruction, {})
+            elif instruction.keyword == "RUN":
+                origins(instruction)
+                network = instruction.flags.get("network", "default")
+                if network not in ("default", "host", "none"):
+                    raise InvalidParameter(f'RUN: invalid network mode "{network}": default, none or host')
             elif instruction.keyword in ("ADD", "COPY") and len(instruction.words()) < 2:
                 raise InvalidParameter(
                     f"{instruction.keyword} requires at least two arguments, but only one was provided."

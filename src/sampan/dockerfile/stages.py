@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from sampan.dockerfile.mounts import origins
 from sampan.dockerfile.parsing import Dockerfile, Instruction
 from sampan.errors import InvalidParameter
 
@@ -94,13 +95,9 @@ def needed(stages: list[Stage], target: str, bases: list[str]) -> list[int]:
         if at in wanted:
             continue
         wanted.add(at)
-        named = [_source_of(one) for one in stages[at].instructions]
+        named = [name for one in stages[at].instructions for name in origins(one)]
         if not bases[at].isdecimal():
             named.append(bases[at])
         found = [find(stages, name, at) for name in named if name]
         todo += [one for one in found if one is not None]
     return sorted(wanted)
-
-
-def _source_of(instruction: Instruction) -> str:
-    return instruction.flags.get("from", "") if instruction.keyword == "COPY" else ""

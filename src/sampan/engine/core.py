@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.database import Database
 from sampan.engine import log_config
+from sampan.engine.build_caches import BuildCaches
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress, Restarting
 from sampan.engine.events import EventBus
 from sampan.engine.metrics import Metrics
@@ -226,6 +227,7 @@ class Core:
         self._unwritten: set[str] = set()  # ids of what waits for room on the disk
         self.pruning: set[str] = set()  # the kinds of objects that are being pruned
         self.builds: dict[str, Callable[[], None]] = {}  # by id: what ends a build that is under way
+        self.build_caches = BuildCaches(options.data_root / "build-caches")
         self.build_roots: set[str] = set()  # file systems in the driver's care that builds fill
         self.build_images: Counter[str] = Counter()  # ids of images that builds stand on
         self.leaving = False  # the daemon ends: what ends now is started again by the next one

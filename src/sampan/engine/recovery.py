@@ -197,6 +197,7 @@ def _sweep(core: Core, running: set[str], ended: set[str]) -> None:
     for container_id in core.driver.mounted() - running:
         core.driver.unmount(container_id)
     sources.sweep(core)
+    core.build_caches.repair()
     mounts = {container_id: core.containers[container_id].container.mounts for container_id in running}
     core.volumes.adopt({owner: [point.name for point in points] for owner, points in mounts.items()})
     core.networks.start(running)
@@ -207,3 +208,4 @@ def _clear_store(core: Core) -> None:
     core.images.collect_garbage()
     core.driver.purge_trash()
     core.volumes.purge_trash()
+    core.build_caches.purge_trash()

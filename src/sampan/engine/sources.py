@@ -152,14 +152,8 @@ class Sources:
         return replace(point, source=place)
 
     def _place(self, directory: bool) -> str:
-        base = _base(self._core)
-        base.mkdir(mode=0o700, exist_ok=True)
-        place = base / secrets.token_hex(8)
-        if directory:
-            place.mkdir()
-        else:
-            place.touch()
-        self._undo.callback(_clear, place)
+        place = make_place(self._core, directory)
+        self._undo.callback(clear_place, place)
         self._temporary = True
         return str(place)
 
@@ -241,7 +235,19 @@ def _base(core: Core) -> Path:
     return core.options.exec_root / "mounts"
 
 
-def _clear(place: Path) -> None:
+def make_place(core: Core, directory: bool) -> Path:
+    """A directory, or an empty file, of nobody else, to mount something on; wants a `clear_place`."""
+    base = _base(core)
+    base.mkdir(mode=0o700, exist_ok=True)
+    place = base / secrets.token_hex(8)
+    if directory:
+        place.mkdir()
+    else:
+        place.touch()
+    return place
+
+
+def clear_place(place: Path) -> None:
     """Take a place away. Never what is mounted there: it is removed only when empty."""
     while True:
         try:
@@ -262,7 +268,7 @@ def sweep(core: Core) -> None:
     base = _base(core)
     if base.is_dir():
         for place in base.iterdir():
-            _clear(place)
+            clear_place(place)
 
 
 def tell(core: Core, container: Container, action: str) -> None:

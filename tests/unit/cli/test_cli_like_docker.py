@@ -81,6 +81,8 @@ OURS = {
     "network policy show": {"format": "for programs", "network": "not a container"},
     "exec": {"timeout": "ends the command and all that it started"},
     "container exec": {"timeout": "ends the command and all that it started"},
+    "build": {"secret": "as buildx's"},
+    "image build": {"secret": "as buildx's"},
     "push": {"compression": "which compression layers are sent with"},
     "image push": {"compression": "which compression layers are sent with"},
     "system check": {"json": "for programs", "repair": "mend what was found"},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from sampan.dockerfile import BuildArguments, Words, copied, declared, needed, parse, read, split
+from sampan.dockerfile import BuildArguments, Settings, Words, copied, declared, needed, parse, read, split
+from sampan.dockerfile.mounts import RunMount, mounts
 from sampan.errors import InvalidParameter
 
 
@@ -42,12 +45,12 @@ def test_flags_are_taken_off() -> None:
         ("", "file with no instructions"),
         ("FROM a\nFETCH b", "on line 2: unknown instruction: FETCH"),
         ("FROM a\n\nRUN b \\\n c\nADD --unpack a b", "on line 5: ADD: the option --unpack needs BuildKit"),
-        ("FROM a\nRUN --mount=type=cache,target=/x b", "RUN: the option --mount needs BuildKit"),
+        ("FROM a\nRUN --device=x b", "RUN: the option --device needs BuildKit"),
         ("FROM a\nRUN <<EOF\necho\n EOF", "on line 2: unterminated heredoc: no line is EOF"),
         ("FROM a\nCOPY --link=maybe a b", "COPY: expected a true or false value on flag: link"),
         ("FROM a\nCOPY --exclude a b", "COPY: missing a value on flag: exclude"),
         ("FROM a\nCOPY --from=$X a b", "COPY: --from takes no variables"),
-        ("FROM a\nONBUILD RUN --network=none b", "RUN: the option --network needs BuildKit"),
+        ("FROM a\nONBUILD RUN --security=insecure b", "RUN: the option --security needs BuildKit"),
         ("FROM a\nCOPY --chown a b", "missing a value on flag: chown"),
         ("FROM a\nCOPY --from=a --from=b a b", "duplicate flag specified: from"),
         ("FROM a\nCOPY --colour=red a b", "unknown flag: colour"),
@@ -202,3 +205,68 @@ def test_what_copy_and_add_say() -> None:
     ):
         with pytest.raises(InvalidParameter, match=message):
             copied(parse(f"FROM a\n{text}").instructions[1], Words({}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("target=/x", RunMount("bind", "/x")),
+        ("type=BIND,Source=s,dst=x,from=stage,rw", RunMount("bind", "x", "s", "stage", read_only=False)),
+        ("type=bind,target=/x,readwrite=false", RunMount("bind", "/x")),
+        ("type=cache,target=/c/./d/", RunMount("cache", "/c/./d/", read_only=False, id="/c/d")),
+        ("type=cache,id=$ID,target=/c,sharing=Locked,ro,mode=0700,uid=1,gid=2",
+         RunMount("cache", "/c", id="one/two", sharing="locked", mode=0o700, uid=1, gid=2)),
+        ("type=tmpfs,target=/t,size=1.5m", RunMount("tmpfs", "/t", read_only=False, size_bytes=3 << 19)),
+        ("type=secret,id=a/b", RunMount("secret", "/run/secrets/b", id="a/b")),
+        ("type=secret,target=/d/s,required=true", RunMount("secret", "/d/s", id="s", required=True)),
+        ("id=e,env=E,type=secret", RunMount("secret", id="e", env="E")),
+        ('type=bind,"source=a,b",target=/x', RunMount("bind", "/x", "a,b")),
+    ],
+)  # fmt: skip
+def test_mounts_of_run(text: str, expected: RunMount) -> None:
+    run = parse(f"FROM a\nRUN --mount='{text}' true").instructions[1]
+    assert mounts(run, Words({"ID": "one/two"})) == [expected]
+    assert run.rest == "true"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("type=volume,target=/x", 'unsupported mount type "volume"'),
+        ("type=bind,target", "invalid field 'target' must be a key=value pair"),
+        ("type=bind,size=1,target=/x", "unexpected key 'size' for mount type 'bind'"),
+        ("type=tmpfs,target=/x,size=big", "invalid value for size: big"),
+        ("type=cache,target=/x,sharing=both", 'unsupported sharing value "both"'),
+        ("type=cache,target=/x,mode=999", "invalid value 999 for mode"),
+        ("type=cache,target=/x,uid=-1", "invalid value -1 for uid"),
+        ("type=bind,target=/x,ro=perhaps", "invalid value for readonly: perhaps"),
+        ("type=bind,from=$X,target=/x", "from= takes no variables"),
+        ("type=secret", "one of source, target required"),
+        ("type=secret,id=a,source=b", "both source and id can't be set"),
+        ("type=bind,colour=red,target=/x", "unexpected key 'colour'"),
+    ],
+)
+def test_mounts_that_cannot_be(text: str, message: str) -> None:
+    run = parse(f"FROM a\nRUN --mount={text} true").instructions[1]
+    with pytest.raises(InvalidParameter, match=re.escape(message)) as raised:
+        Settings.check(run, "\\")
+    assert "on line 2" in str(raised.value)
+
+
+def test_what_counts_of_a_mount() -> None:
+    """The same text for the same thing, however it was written."""
+    for one, other in (
+        ("type=bind,source=a,target=/x,ro", "src=a,dst=/x"),
+        ("type=cache,target=/c,id=/c,sharing=shared,rw", "target=/c,type=cache"),
+    ):
+        texts = {
+            mounts(parse(f"FROM a\nRUN --mount={text} x").instructions[1], Words({}))[0].text()
+            for text in (one, other)
+        }
+        assert len(texts) == 1
+    said = "type=secret,id=a,mode=0440,uid=1,gid=2,required"
+    run = parse(f"FROM a\nRUN --mount={said} --mount=type=tmpfs,ro,target=t,size=1k x").instructions[1]
+    assert [one.text() for one in mounts(run, Words({}))] == [
+        "type=secret,target=/run/secrets/a,id=a,mode=0440,uid=1,gid=2,required",
+        "type=tmpfs,target=t,size=1024,ro",
+    ]

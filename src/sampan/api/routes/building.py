@@ -1,16 +1,16 @@
-"""`POST /build` and its companions: images from Dockerfiles, by the classic builder's rules."""
+"""`POST /build` and `POST /build/cancel`: images from Dockerfiles, by the classic builder's rules."""
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from sampan.api import filters
 from sampan.api.routes.progress import Progress, coroutine_response
 from sampan.engine import Engine
 from sampan.engine.model import HostConfig, Ulimit
 from sampan.errors import InvalidParameter, SampanError, Unsupported
-from sampan.http import Request, Response, Routes, empty, json_response
+from sampan.http import Request, Response, Routes, empty
 from sampan.http.query import Query
 from sampan.oci.platforms import from_text
 from sampan.oci.records import decode
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 routes = Routes()
 
-_PRUNE = filters.PRUNE | {"id", "parent", "type", "description", "inuse", "shared", "private"}
 _BUILDKIT = "needs BuildKit, which is not offered: set DOCKER_BUILDKIT=0"
 
 
@@ -32,6 +31,7 @@ async def build_image(request: Request) -> Response:
 
     engine: Engine = request.engine
     options = _options(request.query)
+    options.secrets = _secrets(request.headers.get("x-sampan-build-secrets", ""))
     options.credentials = from_config_header(request.headers.get("x-registry-config", ""))
     quiet, build_id = request.query.flag("q"), request.query.get("buildid")
     if build_id and build_id in engine.builds:
@@ -68,15 +68,19 @@ async def cancel_build(request: Request) -> Response:
     return empty(200)
 
 
-@routes.post("/build/prune")
-async def prune_build_cache(request: Request) -> Response:
-    """The cache is the images that steps have made: `POST /images/prune` removes those that nobody needs."""
-    for name in ("keep-storage", "reserved-space", "max-used-space", "min-free-space"):
-        request.query.integer(name)
-    given = request.query.filters()
-    filters.check(given, _PRUNE)
-    filters.until_ns(given)
-    return json_response({"CachesDeleted": None, "SpaceReclaimed": 0})
+def _secrets(header: str) -> dict[str, bytes]:
+    """The secrets that a header of our own brings: base64 of JSON, ids with their contents in base64.
+
+    Raises:
+        InvalidParameter: it is malformed; of what is in it nothing is told.
+    """
+    if not header:
+        return {}
+    try:
+        given = json.loads(base64.urlsafe_b64decode(header))
+        return {str(name): base64.b64decode(text, validate=True) for name, text in given.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InvalidParameter("X-Sampan-Build-Secrets: malformed") from None
 
 
 def _options(query: Query) -> BuildOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.api.routes.build_cache import shapes
 from sampan.api.routes.image_listing import list_images
 from sampan.api.routes.listing import choose, list_with_sizes
 from sampan.engine import Engine
@@ -32,10 +33,10 @@ async def disk_usage(request: Request) -> Response:
         "Images": None,
         "Containers": None,
         "Volumes": None,
-        "BuildCache": [] if "build-cache" in wanted else None,
+        "BuildCache": await shapes(engine) if "build-cache" in wanted else None,
     }
     if version < (1, 42):
-        shape["BuilderSize"] = 0
+        shape["BuilderSize"] = sum(one["Size"] for one in shape["BuildCache"] or ())
     if "image" in wanted:
         shape["Images"] = await in_thread(lambda: list_images(engine, version, {}, shared=True, counted=True))
         shape["LayersSize"] = await in_thread(engine.images.disk_bytes)

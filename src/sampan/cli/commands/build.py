@@ -34,9 +34,7 @@ _PLAIN = {
     "target": "target",
 }
 # Options of buildx's; docker's own client refuses them, too, when it builds without.
-_BUILDKIT = (
-    *("attest", "build-context", "cache-to", "output", "progress", "provenance", "sbom", "secret", "ssh"),
-)
+_BUILDKIT = (*("attest", "build-context", "cache-to", "output", "progress", "provenance", "sbom", "ssh"),)
 _SHOWN_EVERY_BYTES = 512 << 10
 
 
@@ -64,6 +62,10 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     credentials = _credentials(app)
     if credentials:
         headers["X-Registry-Config"] = credentials
+    if values.items("secret"):
+        from sampan.cli.building import secrets
+
+        headers[secrets.HEADER] = secrets.header(values.items("secret"), app.client.host)
     if source.pieces is not None:
         body = source.pieces if quiet else _counted(source.pieces)
         if values.on("compress"):
@@ -217,6 +219,7 @@ COMMAND = Command(
         Flag("pull", "bool", "Look for newer base images"),
         Flag("quiet", "bool", "Print the image's ID alone", "q"),
         Flag("rm", "bool", "Remove intermediate containers of what worked", default=True),
+        Flag("secret", "list", 'Secret of the build ("id=NAME[,src=FILE|,env=VARIABLE]")'),
         Flag("security-opt", "strings", "Security options"),
         Flag("shm-size", "bytes", 'Size of "/dev/shm"'),
         Flag("squash", "bool", "Make one layer of the new ones"),

@@ -42,10 +42,10 @@ def _listed(title: str, names: list[str]) -> None:
         out(f"{title}:\n" + "\n".join(names) + "\n\n")
 
 
-def _prune(app: App, kind: str, chosen: dict[str, Any]) -> int:
+def _prune(app: App, kind: str, chosen: dict[str, Any], **query: Any) -> int:
     """Ask the daemon to prune one kind of object, and show what went; the bytes that came back."""
     path, key, title = _KINDS[kind]
-    answer = app.client.call("POST", path, {"filters": chosen}) or {}
+    answer = app.client.call("POST", path, {"filters": chosen, **query}) or {}
     gone = answer.get(key) or []
     if kind == "image":
         gone = [
@@ -122,7 +122,11 @@ def _builder(app: App, values: Values, arguments: list[str]) -> int:
     chosen = _chosen(app, values)
     if not values.on("force"):
         confirm(f"This will remove all {'' if values.on('all') else 'dangling '}build cache.")
-    _reclaimed(_prune(app, "build cache", chosen))
+    query: dict[str, Any] = {"all": "1"} if values.on("all") else {}
+    for flag, parameter in _SIZES.items():
+        if values[flag]:
+            query[parameter] = values[flag]
+    _reclaimed(_prune(app, "build cache", chosen, **query))
     return 0
 
 
@@ -161,6 +165,13 @@ def _system_warning(everything: bool, volumes: bool, chosen: dict[str, dict[str,
     return text
 
 
+# flag -> query parameter.
+_SIZES = {
+    "keep-storage": "keep-storage",
+    "max-used-space": "max-used-space",
+    "min-free-space": "min-free-space",
+    "reserved-space": "reserved-space",
+}
 _FILTER = Flag("filter", "filter", 'Remove only what meets the conditions (e.g. "until=24h")')
 _FORCE = Flag("force", "bool", "Do not ask", "f")
 
@@ -169,7 +180,15 @@ COMMANDS = {
         "builder prune",
         "[OPTIONS]",
         "Remove build cache",
-        (Flag("all", "bool", "Remove all unused build cache", "a"), _FILTER, _FORCE),
+        (
+            Flag("all", "bool", "Remove all unused build cache", "a"),
+            _FILTER,
+            _FORCE,
+            Flag("keep-storage", "bytes", "Disk to leave to the cache; the same as --reserved-space"),
+            Flag("max-used-space", "bytes", "The most disk that the cache may keep"),
+            Flag("min-free-space", "bytes", "Disk that shall be free afterwards"),
+            Flag("reserved-space", "bytes", "Disk to leave to the cache whatever else is said"),
+        ),
         _builder,
         most=0,
     ),
