@@ -40,7 +40,8 @@ class Body:
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._full = False
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._arrived: threading.Condition | None = None  # of a thread that reads
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._fed = 0
@@ -52,14 +53,14 @@ class Body:
 
     def feed(self, data: bytes) -> bool:
         """Add received bytes; False asks the caller to stop reading until `resume` is called."""
-        with self._condition:
+        with self._lock:
             self._pieces.append(data)
             self._size += len(data)
             self._fed += len(data)
             # Once full it stays so until the reader resumes it: bytes read from the socket before it was
             # stopped may come when the reader has taken some, but not yet enough to have told us.
             self._full = full = self._full or self._size > HIGH_BYTES
-            self._condition.notify()
+            self._tell_thread()
         self._wake()
         return not full
 
@@ -70,10 +71,10 @@ class Body:
 
     def lend(self, lent: LentSocket) -> None:
         """From here to the end of the body, or of the connection, the reader reads from the socket."""
-        with self._condition:
+        with self._lock:
             self._lent = lent
             self._full = False
-            self._condition.notify()
+            self._tell_thread()
 
     @property
     def lent(self) -> bool:
@@ -87,18 +88,22 @@ class Body:
 
     def finish(self) -> None:
         """The whole body has been fed."""
-        with self._condition:
+        with self._lock:
             self.complete = True
-            self._condition.notify()
+            self._tell_thread()
         self._wake()
 
     def fail(self, error: Exception) -> None:
         """The rest will never come: readers get `error` once they have read what is there."""
-        with self._condition:
+        with self._lock:
             if not self.complete and self._error is None:
                 self._error = error
-            self._condition.notify()
+            self._tell_thread()
         self._wake()
+
+    def _tell_thread(self) -> None:
+        if self._arrived is not None:
+            self._arrived.notify()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -121,7 +126,7 @@ class Body:
 
     def take_now(self) -> bytes:
         """All that has been received and not read yet, without waiting."""
-        with self._condition:
+        with self._lock:
             data = b"".join(self._pieces)
             self._pieces.clear()
             self._size = 0
@@ -141,7 +146,7 @@ class Body:
             wanted, self._wanted = self._wanted, None
             wanted()
         while True:
-            with self._condition:
+            with self._lock:
                 data = self._take()
             if data is not None:
                 return data
@@ -161,7 +166,7 @@ class Body:
         pieces = [await self.read_some()]
         if not pieces[0]:
             return []
-        with self._condition:
+        with self._lock:
             while self._pieces:
                 pieces.append(self._take() or b"")
         return pieces
@@ -196,9 +201,11 @@ class Body:
             self._loop.call_soon_threadsafe(wanted)
         lent: LentSocket | None = None
         while True:
-            with self._condition:
+            with self._lock:
                 while (data := self._take()) is None and self._lent is lent:
-                    self._condition.wait()
+                    if self._arrived is None:
+                        self._arrived = threading.Condition(self._lock)
+                    self._arrived.wait()
                 lent = self._lent
             if data is not None:
                 return [data] if data else []

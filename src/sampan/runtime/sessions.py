@@ -13,6 +13,7 @@ from sampan.runtime.backlog import Backlog
 from sampan.runtime.protocol import Attachment
 
 READ_BYTES = 65536
+_SEND_FLAGS = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 HEAD_S = 0.1  # for how long output waits until the client has read the answer's head
 STALLED_S = 1.0  # a client that takes nothing for so long keeps the process waiting no longer
 GONE_S = 10.0  # … and is as good as gone, where what it does not take can be kept nowhere
@@ -226,7 +227,7 @@ class Session:
 
     def _try(self, data: bytes | bytearray) -> int:
         try:
-            return self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return self.sock.send(data, _SEND_FLAGS)
         except BlockingIOError:
             return 0
         except OSError:

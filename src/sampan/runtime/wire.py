@@ -14,6 +14,9 @@ from sampan.runtime.protocol import Attachment, ExecRequest, ExitRecord, LaunchR
 
 PACKET_LIMIT = 1 << 20
 _FDS_LIMIT = 32
+# As numbers: arithmetic with the module's enumerations costs more than the call.
+_NO_SIGNAL, _CLOSED_AT_EXEC = int(socket.MSG_NOSIGNAL), int(socket.MSG_CMSG_CLOEXEC)
+_CUT_SHORT = int(socket.MSG_CTRUNC) | int(socket.MSG_TRUNC)
 _ANCILLARY = socket.CMSG_SPACE(_FDS_LIMIT * 4)
 
 
@@ -41,7 +44,7 @@ def send(end: socket.socket, message: dict[str, Any], fds: Sequence[int] = (), f
         OSError: the peer is gone, or (with MSG_DONTWAIT) does not read.
     """
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    end.sendmsg([json.dumps(message).encode()], ancillary, flags | socket.MSG_NOSIGNAL)
+    end.sendmsg([json.dumps(message).encode()], ancillary, int(flags) | _NO_SIGNAL)
 
 
 def receive(end: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
@@ -51,12 +54,12 @@ def receive(end: socket.socket, flags: int = 0) -> tuple[dict[str, Any] | None, 
         CutShort: this packet is lost.
         OSError: as recvmsg(2).
     """
-    data, ancillary, status, _ = end.recvmsg(PACKET_LIMIT, _ANCILLARY, flags | socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, status, _ = end.recvmsg(PACKET_LIMIT, _ANCILLARY, int(flags) | _CLOSED_AT_EXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    if status & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+    if status & _CUT_SHORT:
         for fd in fds:
             os.close(fd)
         raise CutShort("a packet was cut short")
