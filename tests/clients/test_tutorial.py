@@ -60,6 +60,9 @@ sampan run .*-v "\$PWD/\w+:/\w+"
 sampan volume rm
 sampan run .*--volumes-from
 sampan system df
+sampan stats
+sampan container ls --all
+sampan cp .*clock:
 sampan doctor
 """
 
