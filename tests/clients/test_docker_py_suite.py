@@ -20,27 +20,19 @@ FILES = (
     "api_build", "api_container", "api_exec", "api_healthcheck", "api_volume", "client", "errors",
     "models_containers", "models_resources", "models_volumes", "api_network", "models_networks",
 )  # fmt: skip
-OFFERED_LATER = {
-    "TestVolumes::test_create_volume_invalid_driver": "volume plugins: refused with 501, not 404",
-    "ContainerTest::test_create_with_volume_driver": "volume plugins",
-}
-THEIRS = {
+EXPECTED = {
     "AttachContainerTest::test_run_container_reading_socket_ws": "hands http+docker:// to websocket-client",
     "TestNetworks::test_create_check_duplicate": "wants two networks of one name, which Docker has given up",
     "TestNetworks::test_create_inspect_network_with_scope": "Swarm",
     "TestNetworks::test_create_network_attachable": "Swarm",
     "TestNetworks::test_create_network_ingress": "Swarm",
     "TestNetworks::test_create_network_ipv6_enabled": "an address for a subnet, which Docker refuses today",
-    "TestNetworks::test_create_with_ipv6_address": "an address for a subnet, without EnableIPv6",
-    "TestNetworks::test_connect_with_ipv6_address": "an address for a subnet, without EnableIPv6",
-    "TestNetworks::test_create_with_driveropt": "a made-up driver option, which is refused by name",
     "ContainerCollectionTest::test_run_with_image_that_does_not_exist": "wants Docker Hub",
     "CreateContainerTest::test_create_with_restart_policy": "words that Docker has changed since",
     "ErrorsTest::test_api_error_parses_json": "words that Docker has changed since",
     "ContainerCPUTest::test_create_with_runtime": "sends a field at the wrong place, which Docker ignores",
     "ContainerTest::test_exec_run_failed": "126 for a program that is missing; Docker says 127 today",
 }
-EXPECTED = OFFERED_LATER | THEIRS
 # They do not wait for what they look at, and fail beside other tests only.
 RACES = {
     "ListContainersTest::test_list_containers": "counts while one of an earlier test is being removed",

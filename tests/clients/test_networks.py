@@ -221,7 +221,13 @@ def test_names_addresses_and_drivers_that_cannot_be(
         ("network create --subnet 10.232.12.0/24 xx", "Pool overlaps with other one on this address space"),
         ("network create --subnet 10.232.13.1/24 xx", "it should be 10.232.13.0/24"),
         ("network create -o com.docker.network.bridge.colour=red xx", "is none of the bridge driver's"),
-        ("network create --subnet fd00:1::/64 xx", "use --ipv6"),
+        ("network create -o colour=red xx", "is none of the bridge driver's"),
+        ("network create -o com.docker.network.enable_ipv6=perhaps xx", "is not a valid bool"),
+        (
+            "network create -o com.docker.network.bridge.trusted_host_interfaces=a:b/c xx",
+            "'b/c' is not an interface name",
+        ),
+        ("network create --subnet fd00:1::/129 xx", "invalid"),
         ("network create --ipv6 --subnet fd00:1::1/64 xx", "it should be fd00:1::/64"),
         ("network create --ipv6 --subnet fe80::/64 xx", "link-local"),
         ("network create --ipv6 --subnet fd00:1::/127 xx", "no room"),
@@ -243,6 +249,34 @@ def test_names_addresses_and_drivers_that_cannot_be(
         up("--network", one)
     done = refused(engine, "run", "--rm", "--network", one, engine.busybox, "true")
     assert "no free address is left in subnet 10.232.12.0/29" in done
+
+
+def test_what_a_network_has_not_is_shown_and_not_used(
+    cli: Cli, engine: Engine, name: Names, up: Callable[..., str]
+) -> None:
+    """IPv6 by an option, a subnet without IPv6, and options of other people's, as in Docker."""
+    plain, six = name(), name()
+    enable = ("-o", "com.docker.network.enable_ipv6=true", "-o", "com.example.team=x")
+    done = cli("network", "create", "--subnet", "fd00:7::1/64", *enable, "--ipv6=false", plain)
+    if cli.name == "sampan":
+        assert "fd00:7::1/64 is not used: the network has no IPv6 (--ipv6)" in done.err
+    cli("network", "create", *enable, six)
+    try:
+        shape = engine.api.get(f"/networks/{plain}")
+        assert not shape["EnableIPv6"] and shape["Options"] == {"com.example.team": "x"}
+        assert shape["IPAM"]["Config"][1] == {"Subnet": "fd00:7::1/64"}
+        shape = engine.api.get(f"/networks/{six}")
+        assert shape["EnableIPv6"] and shape["Options"] == dict(one.split("=") for one in enable[1::2])
+        option = "driver-opt=com.example.colour=red"
+        one = up("--network", f"name={plain},ip6=fd00:7::9,{option}")
+        place = shown(engine, one, plain)
+        assert place["DriverOpts"] == {"com.example.colour": "red"} and not place["GlobalIPv6Address"]
+        assert place["IPAMConfig"]["IPv6Address"] == "fd00:7::9"
+        assert inside(engine, one, "ip", "-6", "addr", "show", "eth0").stdout == ""
+        engine.docker("rm", "-f", one)
+    finally:
+        for one in (plain, six):
+            engine.api("DELETE", f"/networks/{one}")
 
 
 def test_events_tell_of_networks(engine: Engine, name: Names, up: Callable[..., str]) -> None:

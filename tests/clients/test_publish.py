@@ -17,10 +17,11 @@ from support.cli import Cli
 from support.engine import Daemon, Engine
 from support.machine import eventually
 from support.needs import program
-from support.nets import FETCH, another_machine
+from support.nets import FETCH, another_machine, shown
 
 Names = Callable[[], str]
 pytestmark = program("ip", "iproute2")
+TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
 SERVE = "while :; do echo $(cat /proc/sys/kernel/hostname) | nc -l -p 80; done"
 
 
@@ -129,14 +130,38 @@ def test_containers_do_not_reach_the_hosts_loopback(cli: Cli, daemon: Daemon) ->
 
 
 def test_what_is_not_published_is_not_reached(
-    cli: Cli, engine: Engine, busybox: str, name: Names, lan: tuple[str, str, Callable[..., str]]
+    engine: Engine,
+    busybox: str,
+    name: Names,
+    network: Callable[..., str],
+    lan: tuple[str, str, Callable[..., str]],
 ) -> None:
-    one = name()
-    cli("run", "-d", "--name", one, "-p", "80", busybox, "sh", "-c", SERVE.replace("80", "81"))
-    inner = engine.api.inspect(one)["NetworkSettings"]["IPAddress"]
+    """At a container's own address: nothing; by an interface that its network trusts, what is published."""
     here, _, far = lan
-    far("ip", "route", "add", inner, "via", here)
-    assert far("python3", "-c", FETCH, inner, "81") == ""
+    one, serve = name(), f"({SERVE.replace('80', '81')}) & {SERVE}"
+    trusted, other = network("-o", f"{TRUSTED}=nosuch0:lan{os.getpid() % 9999}"), network()
+    engine.docker(
+        *("run", "-d", "--name", one, "--hostname", "box", "--network", trusted, "-p", "127.0.0.1::80"),
+        *(busybox, "sh", "-c", serve),
+    )
+
+    def reaches(network: str, port: str, patience: str = "5") -> bool:
+        inner = str(shown(engine, one, network)["IPAddress"])
+        far("ip", "route", "replace", inner, "via", here)
+        return far("timeout", patience, "python3", "-c", FETCH, inner, port) == "box\n"
+
+    eventually(lambda: reaches(trusted, "80"))
+    assert not reaches(trusted, "81", "0.5")
+    inner = str(shown(engine, one, trusted)["IPAddress"])
+    words = ("run", "--rm", "--network", other, busybox, "nc", "-w", "1", inner, "80")
+    assert engine.docker(*words, code=None).out == "", "from another network, that is no trusted interface"
+    engine.docker("network", "connect", "--gw-priority", "1", other, one)  # where its ports go from now on
+    assert not reaches(other, "80", "0.5") and not reaches(trusted, "80", "0.5")
+    engine.docker("network", "disconnect", other, one)
+    assert reaches(trusted, "80")
+    engine.docker("rm", "-f", one)
+    table = subprocess.check_output(["nft", "list", "ruleset"], text=True)
+    assert f'"lan{os.getpid() % 9999}"' not in table
 
 
 ECHO = """

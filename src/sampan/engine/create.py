@@ -30,7 +30,7 @@ from sampan.engine.options import runtime_words
 from sampan.engine.signals import parse_signal
 from sampan.engine.sources import fill_volumes, image_of
 from sampan.engine.spec import storage_size, validate_host_config
-from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.images import Image
 from sampan.linux import beneath
 from sampan.linux.cgroups import features
@@ -174,8 +174,6 @@ def _complete(core: Core, container: Container) -> list[str]:
     log_config.complete(host_config.log_config, core.options)
     if config.stop_signal:
         parse_signal(config.stop_signal)
-    if host_config.volume_driver not in ("", "local"):
-        raise Unsupported(f"volume driver {host_config.volume_driver!r}: only local is offered")
     health.check(config.healthcheck, config.health_on_failure)
     if core.options.rootless:
         rootless.check(config, host_config, bool(core.options.cgroup_parent))

@@ -15,7 +15,7 @@ from sampan.engine.model import Container, EndpointSettings
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.network import Network, Pool, Request, Sandbox, check_mac, not_at_a_bridge
 from sampan.network.egress import parse
-from sampan.network.settings import check_interface
+from sampan.network.settings import check_interface, foreign
 
 _INTERFACE = "com.docker.network.endpoint.ifname"
 _POLICED = ("bridge", "null")  # drivers that leave no way around a policy
@@ -134,7 +134,7 @@ def _address_problems(text: str, pools: list[Pool], version: int) -> list[str]:
             "user specified IP address is supported only when connecting to networks with user configured "
             "subnets"
         ]
-    subnets = [ipaddress.ip_network(pool.subnet) for pool in pools]
+    subnets = [ipaddress.ip_network(pool.subnet, strict=False) for pool in pools]
     subnet = next((one for one in subnets if address in one), None)
     if subnet is None:
         return [f"no configured subnet or ip-range contain the IP address {address}"]
@@ -168,7 +168,7 @@ def _check_options(options: dict[str, str]) -> None:
             sysctls(value, "eth0")
         elif name in _REAL_OPTIONS:
             raise Unsupported(f"driver option {name} is not offered")
-        else:
+        elif not foreign(name):
             raise InvalidParameter(f"driver option {name!r} is none of an endpoint")
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from sampan.engine.model import Container, ContainerConfig, HostConfig, Mount, MountPoint
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 
 PROPAGATIONS = {"private", "rprivate", "shared", "rshared", "slave", "rslave"}
 MATCH_USER = "match-user"
@@ -124,7 +124,7 @@ def mount_point(mount: Mount, caller: Caller | None = None) -> MountPoint:
     """The mount point of one `--mount`.
 
     Raises:
-        InvalidParameter, Unsupported: with the option's name.
+        InvalidParameter: with the option's name.
     """
 
     def refuse(reason: str) -> InvalidParameter:
@@ -209,11 +209,11 @@ def _volume(point: MountPoint, mount: Mount, refuse: Refuse) -> None:
         return
     if options.driver_config is not None:
         name, given = options.driver_config.get("Name"), options.driver_config.get("Options") or {}
-        if name not in (None, "", "local"):
-            raise Unsupported(f"volume driver {name!r}: only local is offered")
+        if not isinstance(name, str | None):
+            raise refuse("VolumeOptions.DriverConfig.Name: expected a text")
         if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
             raise refuse("VolumeOptions.DriverConfig.Options: expected an object of texts")
-        point.driver_options = given
+        point.driver, point.driver_options = name or "local", given
     if options.subpath:
         if not mount.source:
             raise refuse("must not set Subpath when using anonymous volumes")
@@ -286,14 +286,16 @@ def collect(
 
     Raises:
         InvalidParameter: a text that means nothing, or two mounts on one place.
-        Unsupported: an option that this version does not offer.
     """
     points: dict[str, MountPoint] = {}
     for text in host_config.volumes_from or []:
         for point in _inherited(text, find):
             points[point.destination] = point
     explicit: set[str] = {os.path.normpath(path) for path in host_config.tmpfs or {}}
+    driver = host_config.volume_driver or "local"
     given = [bind_point(text, caller) for text in host_config.binds or []]
+    for point in given:
+        point.driver = driver if point.type == "volume" else point.driver
     given += [mount_point(mount, caller) for mount in host_config.mounts or []]
     for point in given:
         if point.destination in explicit:
@@ -303,7 +305,7 @@ def collect(
     for path in config.volumes or {}:
         destination = _destination(path, path)
         if destination not in points and destination not in explicit:
-            points[destination] = MountPoint(type="volume", destination=destination, driver="local")
+            points[destination] = MountPoint(type="volume", destination=destination, driver=driver)
     return list(points.values())
 
 

@@ -149,11 +149,12 @@ class RedirectionMap:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Packets to this port of this address may come from anywhere."""
+    """Packets to this port of this address may come from anywhere, or by one interface."""
 
     protocol: str
     address: IPAddress
     port: int
+    interface: str = ""
 
     @property
     def family(self) -> int:
@@ -166,12 +167,13 @@ Entry = Redirection | Admission
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSet:
-    """A set of addresses with protocol and port."""
+    """A set of addresses with protocol and port, and, if it is `trusted`, with the interface before them."""
 
     family: int
+    trusted: bool = False
 
     def rule(self) -> tuple[Expression, ...]:
-        """`ip daddr . meta l4proto . th dport @admitted`."""
+        """`ip daddr . meta l4proto . th dport @admitted`, or `iifname . ip daddr … @trusted`."""
         return self._set.rule()
 
     def message(self, table: str, number: int) -> Message:
@@ -180,24 +182,33 @@ class AdmissionSet:
 
     def add(self, table: str, entries: Iterable[Entry]) -> Iterator[Message]:
         """As `RedirectionMap.add`."""
-        return self._set.add(table, map(_element, self._held(entries)))
+        return self._set.add(table, map(self._element, self._held(entries)))
 
     def delete(self, table: str, entries: Iterable[Entry]) -> Iterator[Message]:
         """As `RedirectionMap.delete`."""
-        return self._set.delete(table, map(_element, self._held(entries)))
+        return self._set.delete(table, map(self._element, self._held(entries)))
 
     @property
     def _set(self) -> nftkeys.KeySet:
         address = nftkeys.IP_DADDR if self.family == socket.AF_INET else nftkeys.IP6_DADDR
-        return nftkeys.KeySet("admitted", (address, nftkeys.L4PROTO, nftkeys.TH_DPORT), self.family)
+        fields = (address, nftkeys.L4PROTO, nftkeys.TH_DPORT)
+        if self.trusted:
+            return nftkeys.KeySet("trusted", (nftkeys.IIFNAME, *fields), self.family)
+        return nftkeys.KeySet("admitted", fields, self.family)
 
     def _held(self, entries: Iterable[Entry]) -> list[Admission]:
-        return [one for one in entries if isinstance(one, Admission) and one.family == self.family]
+        return [
+            one
+            for one in entries
+            if isinstance(one, Admission)
+            and one.family == self.family
+            and bool(one.interface) == self.trusted
+        ]
 
-
-def _element(one: Admission) -> nftkeys.Element:
-    number = nftkeys.protocol(NUMBERS[one.protocol])
-    return nftkeys.Element(one.address.packed + number + nftkeys.port(one.port))
+    def _element(self, one: Admission) -> nftkeys.Element:
+        by = nftkeys.interface(one.interface) if self.trusted else b""
+        number = nftkeys.protocol(NUMBERS[one.protocol])
+        return nftkeys.Element(by + one.address.packed + number + nftkeys.port(one.port))
 
 
 def maps(family: int) -> tuple[RedirectionMap, RedirectionMap]:
@@ -210,7 +221,7 @@ def maps(family: int) -> tuple[RedirectionMap, RedirectionMap]:
 
 def published(family: int) -> tuple[RedirectionMap | AdmissionSet, ...]:
     """All of a table that ports are published by."""
-    return (*maps(family), AdmissionSet(family))
+    return (*maps(family), AdmissionSet(family), AdmissionSet(family, trusted=True))
 
 
 _PUBLISHED = (*published(socket.AF_INET), *published(socket.AF_INET6))

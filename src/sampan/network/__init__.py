@@ -33,6 +33,7 @@ from sampan.network.ports import Binding, Published
 from sampan.network.resolving import Resolving
 from sampan.network.sandboxes import check_mac
 from sampan.network.service import NetworkService
+from sampan.network.settings import has_version
 
 __all__ = [
     "PREDEFINED",
@@ -57,6 +58,7 @@ __all__ = [
     "change_resolv_conf",
     "check_mac",
     "describe",
+    "has_version",
     "not_at_a_bridge",
     "own_names",
     "plan_resolution",

@@ -26,7 +26,7 @@ def check(spec: NetworkSpec) -> None:
             "configuration network can only contain network specific fields. Network operator fields like "
             "[ ingress | internal | attachable | scope ] are not supported."
         )
-    own = (spec.subnet, spec.gateway, spec.ip_range, spec.aux_addresses, spec.more)
+    own = (spec.subnet, spec.gateway, spec.ip_range, spec.aux_addresses, spec.more, spec.unused)
     if spec.config_from and any(
         (*own, spec.ipv6, not spec.enable_ipv4, spec.options, spec.labels, spec.ipam_options)
     ):
@@ -59,6 +59,7 @@ def completed(spec: NetworkSpec, networks: Iterable[Network]) -> NetworkSpec:
         enable_ipv4=found.enable_ipv4,
         ipv6=found.ipv6,
         more=found.more,
+        unused=found.unused,
         options=found.options,
         labels=found.labels,
         ipam_options=found.ipam_options,

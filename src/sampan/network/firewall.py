@@ -317,6 +317,7 @@ class _Table:
             self._internal.oifname() + drop,
             into + answers + accept,
             into + nftmaps.AdmissionSet(self.family).rule() + accept,  # published where there is no NAT
+            into + nftmaps.AdmissionSet(self.family, trusted=True).rule() + accept,
             self._routed.oifname() + nftables.l4proto(_ICMP[self.family]) + accept,
             self._unprotected.oifname() + self._bridges.iifname(within=False) + accept,
             into + drop,  # neither other networks nor other machines reach what is not published

@@ -331,6 +331,15 @@ class Grounds:
         """All that are in place."""
         return list(self._in_place.values())
 
+    def trusted(self, address: str) -> tuple[str, ...]:
+        """By which interfaces of the host's published ports are reached at this address of a container."""
+        for one in self.all():
+            if one.settings.trusted:  # as hardly any has
+                wanted = ipaddress.ip_address(address)
+                if any(wanted in part.subnet for part in one.parts):
+                    return one.settings.trusted
+        return ()
+
     def _bridged(self) -> list[Ground]:
         return [one for one in self.all() if one.lan is None]
 

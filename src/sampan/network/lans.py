@@ -16,7 +16,7 @@ from sampan.linux import features, rtnetlink
 from sampan.linux.netlink import Netlink
 from sampan.network.bridge import supports
 from sampan.network.model import PREFIX, Network, NetworkSpec
-from sampan.network.settings import BridgeSettings, check_interface, check_mtu
+from sampan.network.settings import BridgeSettings, check_interface, check_mtu, unknown
 
 DRIVERS = ("macvlan", "ipvlan")
 _MTU = f"{PREFIX}driver.mtu"
@@ -85,7 +85,7 @@ def parse(network: Network) -> Lan | None:
         mode, flag = options.pop("ipvlan_mode", "") or "l2", options.pop("ipvlan_flag", "") or "bridge"
         numbers = _number(_IPVLAN_MODES, "ipvlan mode", mode), _number(_IPVLAN_FLAGS, "ipvlan flag", flag)
         chosen = Lan("ipvlan", parent, *numbers, inherits=True, mtu=mtu)
-    for name in options:
+    for name in unknown(options):
         raise InvalidParameter(f"driver option {name!r} is none of the {network.driver} driver's")
     return chosen
 

@@ -107,6 +107,7 @@ class NetworkSpec:
         enable_ipv4: without, it has no IPv4 addresses, and none of the above.
         ipv6: the same of IPv6; None for a network without.
         more: further subnets of either version.
+        unused: subnets of a version that it has not: shown, and nothing else, as in Docker.
         config_only: it is a configuration for others alone.
         config_from: the name of the one that it is made after; "" for none.
     """
@@ -124,6 +125,7 @@ class NetworkSpec:
     ipam_options: dict[str, str] | None = None
     ipv6: Pool | None = None
     more: list[Pool] = field(default_factory=list)
+    unused: list[Pool] = field(default_factory=list)
     enable_ipv4: bool = True
     config_only: bool = False
     config_from: str = ""
@@ -203,6 +205,7 @@ class Network:
         enable_ipv4: it has IPv4 addresses.
         ipv6: its IPv6 addresses, if it has some.
         more: its further subnets of either version, which all are of the user's choice.
+        unused: as in `NetworkSpec`.
         static, static6: the subnet is one that the user chose, so that containers may choose addresses in it.
         config_only, config_from: as in `NetworkSpec`.
         ipam_options: none there are, but inspect gives back whether the user said so.
@@ -225,6 +228,7 @@ class Network:
     ipv6: Pool | None = None
     static6: bool = False
     more: list[Pool] = field(default_factory=list)
+    unused: list[Pool] = field(default_factory=list)
     enable_ipv4: bool = True
     config_only: bool = False
     config_from: str = ""
@@ -242,9 +246,9 @@ class Network:
         return [one for one in found if one is not None and one.subnet and one.version == version]
 
     def chosen_pools(self, version: int) -> list[Pool]:
-        """Those of the user's choice, in which containers may choose addresses."""
+        """Those of the user's choice, in which containers may choose addresses, be they used or not."""
         static = self.static if version == 4 else self.static6
-        return self.pools(version) if static else []
+        return self.pools(version) if static else [one for one in self.unused if one.version == version]
 
     @property
     def predefined(self) -> bool:
@@ -258,7 +262,8 @@ def describe(network: Network, containers: Mapping[str, tuple[str, Endpoint]]) -
     Args:
         containers: container id to name and endpoint, of the running ones; empty in a list of networks.
     """
-    configs = [one.shown for version in (4, 6) for one in network.pools(version)]
+    pools = [*network.pools(4), *network.pools(6), *network.unused]
+    configs = [one.shown for one in sorted(pools, key=lambda pool: pool.version)]
     return {
         "Name": network.name,
         "Id": network.id,

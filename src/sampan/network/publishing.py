@@ -31,11 +31,19 @@ class Publisher:
         store: where it is written down.
         firewall: where it is put.
         directory: where proxies are found again.
+        trusted: by which interfaces of the host's ports at a container's address are reached as they are.
     """
 
-    def __init__(self, store: NetworkStore, firewall: Firewall, directory: Path) -> None:
+    def __init__(
+        self,
+        store: NetworkStore,
+        firewall: Firewall,
+        directory: Path,
+        trusted: Callable[[str], tuple[str, ...]],
+    ) -> None:
         self._store = store
         self._firewall = firewall
+        self._trusted = trusted
         self._ports = PortTable()
         self._proxies = Proxies(directory, lambda container_id: self._ports.sockets(container_id))
 
@@ -127,7 +135,7 @@ class Publisher:
         published: Sequence[Published],
         repair: Callable[[], None] | None = None,
     ) -> None:
-        if redirections := _redirections(addresses, published):
+        if redirections := self._entries(addresses, published):
             try:
                 self._firewall.publish(redirections)
             except OSError as error:
@@ -150,7 +158,7 @@ class Publisher:
         if not published or before in ((), addresses):
             return
         self._store.keep_published(container_id, addresses, published)
-        if redirections := _redirections(before, published):
+        if redirections := self._entries(before, published):
             self._firewall.withdraw(redirections)
         self._lead(container_id, addresses, published)
 
@@ -162,7 +170,7 @@ class Publisher:
         try:
             self._proxies.close(container_id)
             if addresses := self._store.published_addresses(container_id):
-                self._firewall.withdraw(_redirections(addresses, published))
+                self._firewall.withdraw(self._entries(addresses, published))
             self._store.forget_published(container_id)
         finally:  # not before: the next one's elements would collide with these, or be taken out as these
             self._ports.free(published)
@@ -178,11 +186,17 @@ class Publisher:
             redirection
             for container_id, published in self._ports.all().items()
             if container_id in addresses
-            for redirection in _redirections(addresses[container_id], published)
+            for redirection in self._entries(addresses[container_id], published)
         ]
 
+    def _entries(self, addresses: Addresses, published: Iterable[Published]) -> list[nftmaps.Entry]:
+        trusted = {address: found for address in addresses if (found := self._trusted(address))}
+        return _redirections(addresses, published, trusted)
 
-def _redirections(addresses: Addresses, published: Iterable[Published]) -> list[nftmaps.Entry]:
+
+def _redirections(
+    addresses: Addresses, published: Iterable[Published], trusted: Mapping[str, Sequence[str]]
+) -> list[nftmaps.Entry]:
     targets = {target.version: target for target in map(ipaddress.ip_address, addresses)}
     found: list[nftmaps.Entry] = []
     for one in published:
@@ -192,4 +206,6 @@ def _redirections(addresses: Addresses, published: Iterable[Published]) -> list[
                 continue
             place = None if one.host_ip in (ANY, ANY6) else ipaddress.ip_address(one.host_ip)
             found.append(nftmaps.Redirection(one.protocol, place, one.host_port, target, one.port))
-    return list(dict.fromkeys(found))  # a port of a routed network may be asked for twice
+            for interface in trusted.get(str(target), ()):
+                found.append(nftmaps.Admission(one.protocol, target, one.port, interface))
+    return list(dict.fromkeys(found))  # a port may be asked for twice, at several of the host's

@@ -72,7 +72,12 @@ class NetworkService:
         self._store.adopt_endpoints(default.id)
         label = options.name if options.name != "none" else f"none-{default.id[:8]}"
         firewall = Firewall(f"sampan-{label}")
-        self._publisher = Publisher(self._store, firewall, netns_dir.parent / "proxies")
+        self._publisher = Publisher(
+            self._store,
+            firewall,
+            netns_dir.parent / "proxies",
+            lambda address: self._grounds.trusted(address),
+        )
         self._linking = Linking(database, lambda: self._grounds.relink())
         self._grounds = Grounds(
             self._store, options, default, firewall, self._publisher.redirections, self._linking.all
@@ -237,6 +242,7 @@ class NetworkService:
             ipam_options=spec.ipam_options,
             ipv6=spec.ipv6,
             more=spec.more,
+            unused=spec.unused,
             enable_ipv4=spec.enable_ipv4,
             static6=spec.ipv6 is not None and bool(spec.ipv6.subnet),
             config_only=spec.config_only,

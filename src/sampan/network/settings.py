@@ -1,7 +1,11 @@
-"""The options of a bridge network: Docker's `com.docker.network.*`, parsed, the rest refused by name."""
+"""The options of a bridge network: Docker's `com.docker.network.*`, parsed, the rest refused by name.
+
+Names of others, as `com.example.team`, are theirs: they are kept and shown, as in Docker.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sampan.errors import InvalidParameter, Unsupported
@@ -19,14 +23,10 @@ _INHIBIT_IPV4 = f"{PREFIX}bridge.inhibit_ipv4"
 _MTU = f"{PREFIX}driver.mtu"
 NAT, NAT_UNPROTECTED, ROUTED, ISOLATED = GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 EGRESS = "sampan.egress"  # ours, not Docker's
+_TRUSTED = f"{PREFIX}bridge.trusted_host_interfaces"
 _DEFAULT_BRIDGE = f"{PREFIX}bridge.default_bridge"
-_REAL = (  # Docker has them too
-    f"{PREFIX}bridge.trusted_host_interfaces",
-    f"{PREFIX}enable_ipv4",
-    f"{PREFIX}enable_ipv6",
-    f"{PREFIX}host_ipv4",
-    f"{PREFIX}host_ipv6",
-)
+_REAL = (f"{PREFIX}host_ipv4", f"{PREFIX}host_ipv6")  # Docker has them too
+_VERSIONS = {4: f"{PREFIX}enable_ipv4", 6: f"{PREFIX}enable_ipv6"}
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))  # Go's strconv.ParseBool
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
@@ -44,6 +44,7 @@ class BridgeSettings:
         prefix: what its interfaces in containers are called, before the number.
         gateway_modes: of IPv4 and of IPv6, each one of `GATEWAY_MODES`.
         inhibit_ipv4: the gateway's IPv4 address is somebody else's to have, and not the bridge's.
+        trusted: interfaces of the host's by which published ports are reached at the container's own address.
         egress: the policy of containers in it that have none of their own.
     """
 
@@ -56,6 +57,7 @@ class BridgeSettings:
     egress: egress.Policy | None = None
     gateway_modes: tuple[str, str] = (NAT, NAT)
     inhibit_ipv4: bool = False
+    trusted: tuple[str, ...] = ()
 
     def gateway_mode(self, version: int) -> str:
         """How what is of an IP version passes between the network and the world."""
@@ -102,12 +104,44 @@ def parse(network: Network) -> BridgeSettings:
         egress=egress.parse(policy) if policy else None,
         gateway_modes=(_gateway_mode(options, 4, network), _gateway_mode(options, 6, network)),
         inhibit_ipv4=_boolean(options, _INHIBIT_IPV4, "false"),
+        trusted=tuple(dict.fromkeys(filter(None, options.pop(_TRUSTED, "").split(":")))),
     )
-    for name in options:
+    for name in settings.trusted:
+        check_interface(_TRUSTED, name)
+    for name in unknown(options):
         if name in _REAL:
             raise Unsupported(f"driver option {name} is not offered")
         raise InvalidParameter(f"driver option {name!r} is none of the bridge driver's")
     return settings
+
+
+def has_version(options: dict[str, str], version: int, asked: bool | None) -> bool:
+    """Whether a new network is to have an IP version.
+
+    Args:
+        options: the driver's, which may say so too; an option that is overruled is taken out of them.
+        asked: what the network's maker says in so many words.
+
+    Raises:
+        InvalidParameter: the option is neither true nor false.
+    """
+    if asked is not None:
+        options.pop(_VERSIONS[version], None)
+        return asked
+    text = options.get(_VERSIONS[version], "true" if version == 4 else "false")
+    if text not in _TRUE | _FALSE:
+        raise InvalidParameter(f'driver-opt "{_VERSIONS[version]}" is not a valid bool')
+    return text in _TRUE
+
+
+def foreign(name: str) -> bool:
+    """Whether an option's name is of somebody else's domain."""
+    return "." in name and not name.startswith((PREFIX, "sampan."))
+
+
+def unknown(options: Iterable[str]) -> list[str]:
+    """Which of the names that a driver does not know are neither others' nor those of all drivers."""
+    return [name for name in options if not foreign(name) and name not in _VERSIONS.values()]
 
 
 def check_interface(what: str, name: str) -> None:

@@ -154,6 +154,13 @@ def check(spec: NetworkSpec) -> None:
     for pool, version in ((spec.ipv4, 4), (spec.ipv6, 6), *((one, one.version) for one in spec.more)):
         if pool is not None:
             _check(pool, version)
+    for pool in spec.unused:
+        if pool.version == 4:
+            _check(pool, 4)
+        elif _parsed(pool.subnet) is None:
+            raise InvalidParameter(
+                f"invalid network config:\ninvalid subnet {pool.subnet}: invalid CIDR block notation"
+            )
 
 
 def _check(pool: Pool, version: int) -> None:

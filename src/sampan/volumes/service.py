@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.database import Database
-from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unsupported
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
 from sampan.linux import mounts, quota, trees
 from sampan.volumes import mounting
 from sampan.volumes.filters import matches
@@ -89,11 +89,12 @@ class VolumeService:
 
         Raises:
             InvalidParameter: for a name, or options, that the local driver does not allow.
-            Unsupported: for another driver.
+            NotFound: for another driver; in Docker's words where it has no such plugin.
         """
         if driver not in ("", "local"):
-            raise Unsupported(
-                f"create {name or 'volume'}: volume driver {driver!r} is not offered; use local"
+            raise NotFound(
+                f'create {name or "volume"}: error looking up volume plugin {driver}: plugin "{driver}" not '
+                "found (there is local alone)"
             )
         given, wanted = dict(labels or {}), dict(options or {})
         if not name:

@@ -11,7 +11,7 @@ from sampan.engine import Engine, networks
 from sampan.engine.model import EndpointSettings
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.http import Request, Response, Routes, empty, json_response
-from sampan.network import Endpoint, Network, NetworkSpec, Pool, describe
+from sampan.network import Endpoint, Network, NetworkSpec, Pool, describe, has_version
 from sampan.oci.records import decode
 
 routes = Routes()
@@ -153,16 +153,17 @@ async def create_network(request: Request) -> Response:
         Pool(one.subnet, one.ip_range, one.gateway, one.auxiliary_addresses or {})
         for one in ipam.config or ()
     ]
-    enable_ipv4 = asked.enable_ipv4 is not False
-    of_version = {version: [pool for pool in pools if pool.version == version] for version in (4, 6)}
-    for version, enabled in ((4, enable_ipv4), (6, asked.enable_ipv6)):
-        if of_version[version] and not enabled:
-            subnet = of_version[version][0].subnet
-            raise InvalidParameter(
-                f"IPv{version} subnet {subnet} is for a network with IPv{version}: use --ipv{version}"
-            )
-    first, *more = of_version[4] or [Pool()]
-    first6, *more6 = of_version[6] or [Pool()]
+    options = dict(asked.options or {})
+    enabled = {
+        version: has_version(options, version, wanted)
+        for version, wanted in ((4, asked.enable_ipv4), (6, asked.enable_ipv6))
+    }
+    used: dict[int, list[Pool]] = {4: [], 6: []}
+    for one in pools:
+        if enabled[one.version]:
+            used[one.version].append(one)
+    first, *more = used[4] or [Pool()]
+    first6, *more6 = used[6] or [Pool()]
     spec = NetworkSpec(
         name=asked.name,
         driver=asked.driver or "bridge",
@@ -172,17 +173,22 @@ async def create_network(request: Request) -> Response:
         aux_addresses=first.aux_addresses,
         internal=asked.internal,
         attachable=asked.attachable,
-        options=asked.options or {},
+        options=options,
         labels=asked.labels or {},
         ipam_options=ipam.options,
-        ipv6=first6 if asked.enable_ipv6 else None,
+        ipv6=first6 if enabled[6] else None,
         more=more + more6,
-        enable_ipv4=enable_ipv4,
+        unused=[one for one in pools if not enabled[one.version]],
+        enable_ipv4=enabled[4],
         config_only=asked.config_only,
         config_from=str((asked.config_from or {}).get("Network") or ""),
     )
     network = await networks.create(engine, spec)
-    return json_response({"Id": network.id, "Warning": ""}, 201)
+    warnings = [
+        f"subnet {one.subnet} is not used: the network has no IPv{one.version} (--ipv{one.version})"
+        for one in network.unused
+    ]
+    return json_response({"Id": network.id, "Warning": "; ".join(warnings)}, 201)
 
 
 @routes.delete("/networks/{id:path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.app import line
+from sampan.cli.app import line, warn
 from sampan.cli.containers.limits import comma_separated
 from sampan.cli.failures import CommandError
 from sampan.cli.flags import Command, Flag
@@ -51,7 +51,10 @@ def run(app: App, values: Values, arguments: list[str]) -> int:
     for name in ("ipv4", "ipv6"):
         if values.given(name):
             body[f"EnableIP{name[2:]}"] = values.on(name)
-    line(app.client.call("POST", "/networks/create", None, body)["Id"])
+    answer = app.client.call("POST", "/networks/create", None, body)
+    if answer.get("Warning"):
+        warn(f"WARNING: {answer['Warning']}")
+    line(answer["Id"])
     return 0
 
 
