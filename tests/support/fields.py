@@ -270,7 +270,12 @@ FIELDS: tuple[Field, ...] = (
         True,
         Elsewhere("clients/test_run_basics.py::test_rm_leaves_nothing_and_its_absence_leaves_it"),
     ),
-    _host("VolumeDriver", "nfs", Refused(404, 'plugin "nfs" not found'), Binds=["v:/m"]),
+    _host(
+        "VolumeDriver",
+        "nfs",
+        Refused(404, 'create v: error looking up volume plugin nfs: plugin "nfs" not found'),
+        Binds=["v:/m"],
+    ),
     _host("VolumesFrom", ["OTHER"], Inside("grep -c ' /other ' /proc/mounts", "1")),
     _host("Mounts", [{"Type": "tmpfs", "Target": "/m"}], Inside("grep -c '^tmpfs /m ' /proc/mounts", "1")),
     Field("HostConfig.ConsoleSize", [24, 90], Inside("stty size", "24 90"), {"Tty": True}),
@@ -369,7 +374,7 @@ FIELDS: tuple[Field, ...] = (
     _mount(
         "VolumeOptions.DriverConfig",
         {"Name": "nfs"},
-        Refused(404, 'plugin "nfs" not found'),
+        Refused(404, 'create volume: error looking up volume plugin nfs: plugin "nfs" not found'),
     ),
     _mount(
         "VolumeOptions.Subpath",

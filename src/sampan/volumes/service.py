@@ -93,8 +93,8 @@ class VolumeService:
         """
         if driver not in ("", "local"):
             raise NotFound(
-                f'create {name or "volume"}: error looking up volume plugin {driver}: plugin "{driver}" not '
-                "found (there is local alone)"
+                f"create {name or 'volume'}: error looking up volume plugin {driver}: "
+                f'plugin "{driver}" not found'
             )
         given, wanted = dict(labels or {}), dict(options or {})
         if not name:
