@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sampan.database import Database
-from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
+from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.linux import quota
 from sampan.volumes import VolumeService, describe
 from sampan.volumes.options import size_bytes, without_password
@@ -50,7 +50,7 @@ def test_an_anonymous_volume_says_so(volumes: VolumeService) -> None:
 
 
 def test_what_is_not_offered_is_refused_by_name(volumes: VolumeService) -> None:
-    with pytest.raises(Unsupported, match="rexray"):
+    with pytest.raises(NotFound, match="rexray"):
         volumes.create("far", driver="rexray")
     assert volumes.list() == []
 
