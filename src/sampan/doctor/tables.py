@@ -118,6 +118,7 @@ SWAP_ENABLED = Option("MEMCG_SWAP_ENABLED", False, "", until=(5, 8))
 
 OPTIONAL_REST: tuple[Option, ...] = (
     *_all("NF_TABLES_BRIDGE NFT_LOG NETFILTER_NETLINK_LOG NFT_LIMIT NFT_REJECT NFT_REJECT_IPV4", "--egress"),
+    *_all("NFT_FIB_IPV6 NFT_REJECT_IPV6", "--egress in networks with IPv6"),
     Option("NF_CT_NETLINK", False, "changing where a running container may connect to"),
     # Accounting of the kernel's memory came with MEMCG from then on.
     Option("MEMCG_KMEM", False, "--kernel-memory", until=(4, 5)),

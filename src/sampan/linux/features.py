@@ -50,6 +50,10 @@ FEATURES: Mapping[str, Feature] = {
     "nft_reject": Feature(
         "refusals with an answer in nf_tables", ("NFT_REJECT", "NFT_REJECT_IPV4"), "nft_reject_ipv4", (5, 9)
     ),
+    "nft_fib_ipv6": Feature("route lookups of IPv6 in nf_tables", ("NFT_FIB_IPV6",), "nft_fib_ipv6"),
+    "nft_reject_ipv6": Feature(
+        "refusals of IPv6 with an answer in nf_tables", ("NFT_REJECT_IPV6",), "nft_reject_ipv6", (5, 9)
+    ),
     "ctnetlink": Feature("way to forget connections", ("NF_CT_NETLINK",), "nf_conntrack_netlink"),
     "cgroups": Feature("control groups", ("CGROUPS",)),
     "cgroup_bpf": Feature("device filters for cgroup v2", ("CGROUP_BPF", "BPF_SYSCALL"), since=(4, 15)),

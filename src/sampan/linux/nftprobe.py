@@ -64,6 +64,20 @@ _EGRESS_PARTS = {
     ),
 }
 
+_EGRESS6_PARTS = {
+    "nft_fib_ipv6": (
+        socket.AF_INET6,
+        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *nftables.fib_daddr_unicast()),
+    ),
+    "nft_reject_ipv6": (
+        socket.AF_INET6,
+        _chain(
+            "filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE,
+            *nftables.reject_prohibited(socket.AF_INET6),
+        ),
+    ),
+}  # fmt: skip
+
 
 def missing() -> dict[str, OSError]:
     """The parts that are refused here, by their feature's name, with the kernel's word."""
@@ -78,6 +92,11 @@ def missing_for_egress() -> dict[str, OSError]:
     except OSError as error:
         found["ctnetlink"] = error
     return found
+
+
+def missing_for_egress6() -> dict[str, OSError]:
+    """As `missing`, of what egress policies of containers with IPv6 take beside all that."""
+    return _refused(_EGRESS6_PARTS)
 
 
 def _refused(parts: Mapping[str, tuple[int, Chain]]) -> dict[str, OSError]:

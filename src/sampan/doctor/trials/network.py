@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sampan.doctor.trials.place import Place
@@ -19,6 +19,7 @@ from sampan.network.firewall import Firewall, Zone
 
 _APART = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS
 _ADDRESS = ipaddress.IPv4Interface("198.18.0.1/24")  # RFC 2544: for trying things
+_ADDRESS6 = ipaddress.IPv6Interface("fd00:198:18::1/64")
 _BRIDGE = "sampan-doctor"
 _BRIDGES = "bridge networks; --network none and host will"
 _OUTSIDE = "published ports, and connections from containers to other machines"
@@ -76,17 +77,33 @@ def _firewall(_: Place) -> None:
 
 def _egress(_: Place) -> None:
     """The tables that keep containers to their policies, with one in them."""
+    _police(nftprobe.missing_for_egress(), f"{_ADDRESS.ip + 1}/{_ADDRESS.network.prefixlen}")
+
+
+def _egress6(_: Place) -> None:
+    """The same of a container with IPv6."""
+    if not bridge.has_ipv6():
+        raise NotTried("there is no IPv6 here")
+    _police(nftprobe.missing_for_egress6(), f"{_ADDRESS6.ip + 1}/{_ADDRESS6.network.prefixlen}")
+
+
+def _police(missing: Mapping[str, OSError], address: str) -> None:
+    """Put an endpoint's policy in place, unless parts are missing for it.
+
+    Raises:
+        Fails: they are.
+        OSError: the kernel's refusal.
+    """
     lane = Lane(
         endpoint_id="doctor",
         container_id="doctor",
         network_id="doctor",
-        places=(ipaddress.ip_interface(f"{_ADDRESS.ip + 1}/{_ADDRESS.network.prefixlen}"),),
+        places=(ipaddress.ip_interface(address),),
         mac="02:42:c6:12:00:02",
         veth="vethdoctor",
-        policy=parse("allow:198.18.0.0/15:443"),
+        policy=parse("allow:198.18.0.0/15:443,[fd00:198::/32]:443"),
         own=True,
     )
-    missing = nftprobe.missing_for_egress()
     if not missing:
         with Netlink(NETLINK_NETFILTER) as netlink:
             netlink.transact(nftables.batch(tables(f"sampan-{_BRIDGE}-egress", 0, [lane], ())))
@@ -154,6 +171,8 @@ TRIALS = (
     Trial("macvlan", _kind("macvlan"), "networks of the driver macvlan", "macvlan", apart=_APART),
     Trial("ipvlan", _kind("ipvlan"), "networks of the driver ipvlan", "ipvlan", apart=_APART),
     Trial("egress policies", _egress, "--egress", "nf_tables_bridge", apart=_APART),
+    Trial("egress policies with IPv6", _egress6, "--egress in networks with IPv6", "nf_tables_bridge",
+          apart=_APART),
     Trial("somebody else's firewall", _foreign, "connections from containers to other machines"),
     Trial("IPv4 forwarding", _forwarding, "connections from containers to other machines",
           remedy="`sysctl -w net.ipv4.ip_forward=1`", needed=True, rootless=True, here=True),
