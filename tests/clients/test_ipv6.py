@@ -281,7 +281,10 @@ def test_a_network_of_ipv6_alone(
         (("run", "--rm", "--network", net, "--ip", "10.1.1.1", busybox), "only when connecting to networks"),
         (("run", "--rm", "--network", net, "-p", "127.0.0.1::80", busybox), "network has no IPv4"),
         (("network", "create", "--ipv4=false", "xx"), "IPv4 or IPv6 must be enabled"),
-        (("network", "create", "--ipv4=false", "--ipv6", "--subnet", "10.1.1.0/24", "xx"), "use --ipv4"),
+        (
+            ("run", "--rm", "--network", net, "--sysctl", "net.ipv6.conf.all.disable_ipv6=1", busybox),
+            "has IPv6 alone, which the container switches off",
+        ),
     ):
         done = engine.docker(*words, code=None)
         assert done.code != 0 and said in done.err, (words, done.err)
@@ -412,6 +415,20 @@ def test_sysctls_of_an_interface(engine: Engine, network: Network, up: Callable[
         place = f"name=bridge,driver-opt={option}={wrong}"
         done = engine.docker("run", "--rm", "--network", place, engine.busybox, "true", code=None)
         assert done.code == 125 and "IFNAME" in done.err
+
+
+def test_a_container_that_switches_ipv6_off_has_no_address(
+    engine: Engine, network: Network, up: Callable[..., str], busybox: str
+) -> None:
+    """As in Docker: else its peers would be told of one that nobody answers at."""
+    net = network("--ipv6")
+    one = up("--network", net, "--sysctl", "net.ipv6.conf.all.disable_ipv6=1", "--add-host", "six:fd00::6")
+    place = shown(engine, one, net)
+    assert place["IPAddress"] and (place["GlobalIPv6Address"], place["IPv6Gateway"]) == ("", "")
+    assert ":" not in engine.docker("exec", one, "cat", "/etc/hosts").out
+    assert inside(engine, one, "ip", "-6", "addr").stdout == ""
+    answer = engine.docker("run", "--rm", "--network", net, busybox, "nslookup", f"{one}.", code=None).out
+    assert f"Address: {place['IPAddress']}" in answer and "Address: fd" not in answer
 
 
 def test_all_comes_back(make_daemon: Callable[..., Daemon], lan6: tuple[str, Callable[..., str]]) -> None:

@@ -20,6 +20,7 @@ from sampan.network.settings import check_interface, foreign
 _INTERFACE = "com.docker.network.endpoint.ifname"
 _POLICED = ("bridge", "null")  # drivers that leave no way around a policy
 _SYSCTLS = "com.docker.network.endpoint.sysctls"
+_NO_IPV6 = "net.ipv6.conf.all.disable_ipv6"
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?i:IFNAME)\.[a-z0-9_]+")
 _REAL_OPTIONS = ("com.docker.network.endpoint.exposedports",)
 HOST_CONNECT = "cannot connect container to host network - container must be created in host network mode"
@@ -218,6 +219,11 @@ def requests(core: Core, container: Container) -> list[Request]:
     return [request(core, container, name, container.networks[name]) for name in names]
 
 
+def without_ipv6(container: Container) -> bool:
+    """Whether a container's own switches leave it no IPv6."""
+    return (container.host_config.sysctls or {}).get(_NO_IPV6, "0").strip() not in ("", "0")
+
+
 def request(core: Core, container: Container, name: str, settings: EndpointSettings) -> Request:
     """What the network service is to make for one place in a network.
 
@@ -247,6 +253,7 @@ def request(core: Core, container: Container, name: str, settings: EndpointSetti
         gw_priority=settings.gw_priority,
         link_local=tuple((settings.ipam_config.link_local_ips if settings.ipam_config else None) or ()),
         sysctls=sysctls(chosen, "IFNAME") if (chosen := options.get(_SYSCTLS)) else (),
+        no_ipv6=without_ipv6(container),
         names=tuple(settings.dns_names or ()),
         links=aliases,
         egress=parse(container.host_config.egress) if container.host_config.egress else None,

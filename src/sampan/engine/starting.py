@@ -350,6 +350,7 @@ def _write_files(core: Core, container: Container, joins: dict[str, Container]) 
         linked=links.connect(core, container),
         host_mode=on_host,
         host_gateway=core.networks.gateway,
+        ipv6=not endpoints.without_ipv6(container),
     )
     resolution.write(core, container)
 

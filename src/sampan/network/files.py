@@ -46,6 +46,7 @@ def write_hosts(
     host_mode: bool = False,
     host_gateway: str = "",
     host_path: Path = _HOSTS,
+    ipv6: bool = True,
 ) -> None:
     """Write a container's /etc/hosts.
 
@@ -57,6 +58,7 @@ def write_hosts(
         host_mode: the container shares the host's network: the host's own file, unless there are extra hosts.
         host_gateway: the address that `host-gateway` stands for.
         host_path: the host's file.
+        ipv6: whether the container has any; else no line has an address of that.
 
     Raises:
         InvalidParameter: for an extra host that is no name and address.
@@ -73,6 +75,8 @@ def write_hosts(
     records += linked
     names = own_names(hostname, domainname)
     records += [(address, names) for address in addresses if names]
+    if not ipv6:
+        records = [record for record in records if ":" not in record[0]]
     _write(path, "".join(f"{address}\t{name}\n" for address, name in records).encode())
 
 

@@ -150,6 +150,7 @@ class Request:
         gw_priority: the default route goes by the network where this is highest.
         link_local: further addresses of the interface, without a network behind them.
         sysctls: files below /proc/sys, and what they are set to.
+        no_ipv6: the container switches IPv6 off for itself, so that an address of that would lead nowhere.
         names, links: for peers and for itself, as `sampan.network.names.Member` has them.
         egress: the container's own policy; None for that of the network, if it has one.
     """
@@ -162,6 +163,7 @@ class Request:
     gw_priority: int = 0
     link_local: tuple[str, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    no_ipv6: bool = False
     names: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
     egress: Policy | None = None

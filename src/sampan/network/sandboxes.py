@@ -260,10 +260,15 @@ class Sandboxes:
             raise Conflict(f"interface {interface} exists in the container already; choose another name")
         chosen = {4: "", 6: ""}
         for version, asked in ((4, request.address), (6, request.address6)):
-            if one.parts_of(version):
+            if one.parts_of(version) and not (version == 6 and request.no_ipv6):
                 part, address = self._address_for(asked, one, version)
                 undo.callback(part.pool.release, address)
                 chosen[version] = str(address)
+        if request.no_ipv6 and one.parts and not chosen[4]:
+            raise InvalidParameter(
+                f"network {one.network.name} has IPv6 alone, which the container switches off "
+                "(--sysctl net.ipv6.conf.all.disable_ipv6=1)"
+            )
         return EndpointRecord(
             id=secrets.token_hex(32),
             container_id=container_id,
