@@ -65,7 +65,18 @@ def _length(item: pytest.Item) -> int:
     return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
+def _is_dealt_to_another(item: pytest.Item) -> bool:
+    """Whether the other client does this: each combination of a `dealt` test's other parameters is one's."""
+    if item.get_closest_marker("dealt") is None or item.config.getoption("--engine-host"):
+        return False
+    indices = item.callspec.indices  # type: ignore[attr-defined]
+    return item.config.getoption("--cli") is None and sum(indices.values()) % 2 == 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left = [item for item in items if not _is_dealt_to_another(item)]
+    config.hook.pytest_deselected(items=[item for item in items if _is_dealt_to_another(item)])
+    items[:] = left
     items.sort(key=_tier)
     if hasattr(config, "workerinput"):  # we are one of several rows: see tools/run_tests.py
         items.sort(key=_length)

@@ -57,6 +57,7 @@ def tree(path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.dealt
 def test_out_of_a_container(cli: Cli, container: str, tmp_path: Path) -> None:
     def copy(source: str, target: str, *flags: str) -> None:
         cli("cp", *flags, f"{container}:{source}", str(tmp_path / target))
@@ -92,6 +93,7 @@ def test_out_of_a_container(cli: Cli, container: str, tmp_path: Path) -> None:
     assert (tmp_path / "its-target").read_text() == "one\n"
 
 
+@pytest.mark.dealt
 def test_into_a_container(cli: Cli, engine: Engine, container: str, tmp_path: Path) -> None:
     source = tmp_path / "s"
     (source / "sub").mkdir(parents=True)
@@ -138,6 +140,7 @@ def test_into_a_container(cli: Cli, engine: Engine, container: str, tmp_path: Pa
     assert "d/piped/sub/b" in there("/d")
 
 
+@pytest.mark.dealt
 def test_what_is_refused(cli: Cli, container: str, tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     (tmp_path / "file").write_text("x")

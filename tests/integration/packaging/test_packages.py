@@ -124,7 +124,7 @@ echo ${COMPREPLY[0]}
 def booted(make_root: Callable[..., Root]) -> Root:
     """Where systemd is process 1, of the release that knows every layout of cgroups."""
     root = make_root("bookworm", *SYSTEMD, command=("/lib/systemd/systemd",))
-    wait = "systemctl is-system-running"  # degraded: what a container has no terminals for
+    wait = "systemctl is-system-running --wait"  # degraded: what a container has no terminals for
     eventually(lambda: root(wait, code=None).out.strip() in ("running", "degraded"), timeout=60)
     return root
 
@@ -196,6 +196,8 @@ def test_from_a_repository_to_the_purge(
     assert root.out("ls /sys/class/net") == "lo"
     assert root.out("cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '[s]ampan/' || true") == "0"
 
+    if systemd:
+        return  # what comes last is the same everywhere
     root(f"dpkg -i /repository/pool/sampan_{__version__}_amd64.deb")
     assert "busybox" in root.out("sampan images")
     root(f"echo sampan sampan/purge-data boolean true | debconf-set-selections; {APT} purge sampan")

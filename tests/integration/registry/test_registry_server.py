@@ -242,6 +242,8 @@ def test_killed_in_the_midst_of_uploads(tmp_path):
             data = os.urandom(16) * (1 + turn % 7 * 20_000)
             with contextlib.suppress(OSError, http.client.HTTPException, AssertionError, KeyError):
                 acknowledged[registry.put_blob(f"crash/{number}", data)] = len(data)
+                continue
+            time.sleep(0.01)  # while nobody listens
 
     registry = OwnRegistry(tmp_path)
     threads = [threading.Thread(target=push, args=(number,)) for number in range(4)]
@@ -249,7 +251,7 @@ def test_killed_in_the_midst_of_uploads(tmp_path):
     for thread in threads:
         thread.start()
     for _ in range(5):
-        time.sleep(0.7)
+        time.sleep(0.25)
         registry.kill()
         before = dict(acknowledged)
         registry.start()

@@ -9,6 +9,8 @@ from the docker client in the path; where that has the release, a test compares 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,14 +18,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
 
-from sampan.cli.app import GLOBAL_FLAGS, find
+from sampan.cli.app import GLOBAL_FLAGS, dispatch, find
 from sampan.cli.flags import Flag, Problem, parse
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -122,29 +123,46 @@ def read_page(text: str, program: str) -> Page:
     return page
 
 
-def tree(program: list[str], name: str, variables: dict[str, str]) -> dict[str, Page]:
-    """Every page below `program --help`, by the words that lead to it."""
-
-    def page_of(path: str) -> tuple[str, Page]:
-        done = subprocess.run(
-            [*program, *path.split(), "--help"], capture_output=True, text=True, env=variables, check=False
-        )
-        assert done.returncode == 0, f"{name} {path} --help: {done.stderr}"
-        return path, read_page(done.stdout, name)
-
+def tree(show: Callable[[list[str]], str], name: str) -> dict[str, Page]:
+    """Every page below `program --help`, by the words that lead to it; `show` gives what these words show."""
     pages: dict[str, Page] = {}
     todo = [""]
-    with ThreadPoolExecutor(4) as pool:
-        while todo:
-            found = dict(pool.map(page_of, todo))
-            pages |= found
-            todo = [
-                f"{path} {command}".strip()
-                for path, page in found.items()
-                for command in page.commands
-                if not (path == "" and command in NEVER)
-            ]
+    while todo:
+        path = todo.pop()
+        page = pages[path] = read_page(show([*path.split(), "--help"]), name)
+        todo += [
+            f"{path} {command}".strip() for command in page.commands if not (path == "" and command in NEVER)
+        ]
     return pages
+
+
+def program(home: str, *command: str) -> Callable[[list[str]], str]:
+    """What a client shows as a process of its own."""
+
+    def show(words: list[str]) -> str:
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, env=environment(home), check=False
+        )
+        assert done.returncode == 0, f"{command} {words}: {done.stderr}"
+        return done.stdout
+
+    return show
+
+
+def ours(home: str) -> Callable[[list[str]], str]:
+    """What our command line shows: in this process, unless the command becomes another program."""
+    process = program(home, sys.executable, "-m", "sampan.cli")
+
+    def show(words: list[str]) -> str:
+        command = find(words[:-1])[0] if words[:-1] else None
+        if not words[:-1] or (command is not None and command.flags is None):
+            return process(words)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            assert dispatch(words) == 0
+        return said.getvalue()
+
+    return show
 
 
 def environment(home: str) -> dict[str, str]:
@@ -175,7 +193,7 @@ def recorded() -> dict[str, Page]:
 def record() -> None:
     """Write docker's pages down."""
     with tempfile.TemporaryDirectory() as home:
-        pages = tree(["docker"], "docker", environment(home))
+        pages = tree(program(home, "docker"), "docker")
     plain = {path: {**asdict(page), "aliases": sorted(page.aliases)} for path, page in sorted(pages.items())}
     RECORD.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
 
@@ -188,19 +206,21 @@ def docker() -> dict[str, Page]:
 @pytest.fixture(scope="module")
 def sampan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
     home = str(tmp_path_factory.mktemp("home"))
-    return tree([sys.executable, "-m", "sampan.cli"], "sampan", environment(home))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", environment(home))
+        return tree(ours(home), "sampan")
 
 
 def test_the_record_is_dockers(docker: dict[str, Page], tmp_path: Path) -> None:
-    program = shutil.which("docker")
+    found = shutil.which("docker")
     said = (
-        subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-        if program
+        subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        if found
         else ""
     )
     if f"version {RELEASE}." not in said:
         pytest.skip(f"needs the program docker of release {RELEASE}")
-    assert tree(["docker"], "docker", environment(str(tmp_path))) == docker
+    assert tree(program(str(tmp_path), "docker"), "docker") == docker
 
 
 def test_the_walk_sees_the_whole_tree(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
@@ -241,17 +261,17 @@ def both(docker: dict[str, Page], sampan: dict[str, Page]) -> Iterator[tuple[str
 
 
 def test_usage_and_aliases(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
-    for path, theirs, ours in both(docker, sampan):
-        assert (path, ours.usage) == (path, theirs.usage)
-        assert (path, ours.aliases) == (path, theirs.aliases)
+    for path, theirs, own in both(docker, sampan):
+        assert (path, own.usage) == (path, theirs.usage)
+        assert (path, own.aliases) == (path, theirs.aliases)
 
 
 def test_letters_and_types(docker: dict[str, Page], sampan: dict[str, Page]) -> None:
     wrong = [
-        f"{path} --{name}: docker has {theirs.flags[name]}, sampan {ours.flags[name]}"
-        for path, theirs, ours in both(docker, sampan)
-        for name in set(theirs.flags) & set(ours.flags)
-        if theirs.flags[name] != ours.flags[name]
+        f"{path} --{name}: docker has {theirs.flags[name]}, sampan {own.flags[name]}"
+        for path, theirs, own in both(docker, sampan)
+        for name in set(theirs.flags) & set(own.flags)
+        if theirs.flags[name] != own.flags[name]
     ]
     assert wrong == []
 

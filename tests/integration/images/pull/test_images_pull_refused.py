@@ -18,6 +18,7 @@ from sampan.oci import media_types
 from sampan.oci.digest import DigestMismatch, sha256
 from sampan.oci.image import InvalidImage
 from sampan.storage import InvalidLayer
+from sampan.storage.limits import Limits
 from support import needs
 from support.layers import entry, layer
 from support.proxy import Proxy
@@ -75,15 +76,17 @@ def test_layers_that_do_not_fit_the_config(store: Store, registry: Registry) -> 
     lie("lies/count", registry, store, InvalidImage, "layers from manifest don't match image configuration")
 
 
-def test_a_decompression_bomb(store: Store, registry: Registry) -> None:
-    size = 3 << 30
-    packer = zstandard.ZstdCompressor(level=1).compressobj()
+def test_a_decompression_bomb(store: Store, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a lower limit than the real one, which takes seconds to reach."""
+    assert Limits().ratio_from_bytes == 2 << 30
+    for module in ("compression", "unpack"):
+        monkeypatch.setattr(f"sampan.storage.{module}.Limits", lambda: Limits(ratio_from_bytes=256 << 20))
+    size = 512 << 20
     info, _ = entry("zeros")
     info.size = size
-    parts = [packer.compress(info.tobuf())]
-    zeros = bytes(16 << 20)
-    parts += [packer.compress(zeros) for _ in range(size // len(zeros))]
-    blob = b"".join([*parts, packer.compress(bytes(1024)), packer.flush()])
+    zeros = 16 << 20
+    frames = [zstandard.compress(info.tobuf(), 1), zstandard.compress(bytes(zeros), 1) * (size // zeros)]
+    blob = b"".join([*frames, zstandard.compress(bytes(1024), 1)])
     assert len(blob) < 2_000_000
     put_image(registry, "lies/bomb", "x", [(media_types.OCI_LAYER_ZSTD, blob)], [sha256(b"")])
     lie("lies/bomb", registry, store, InvalidLayer, "bomb")
