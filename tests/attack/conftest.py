@@ -1,4 +1,4 @@
-"""Shared by the attacks on networks: a daemon's networks in a namespace that is no host's."""
+"""Shared by attacks on networks: a daemon's networks in a namespace of their own, and a world outside."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import pytest
 from sampan.database import Database
 from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
 from sampan.network import BridgeOptions, NetworkService
+from support.engine import Engine
+from support.outside import Outside, outside
 
 Make = Callable[..., NetworkService]
+Names = Callable[[], str]
+Start = Callable[..., str]
 
 
 @pytest.fixture
@@ -36,3 +40,35 @@ def make(tmp_path: Path) -> Iterator[Make]:
     finally:
         setns(before, CLONE_NEWNET)
         os.close(before)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Outside]:
+    with outside() as made:
+        yield made
+
+
+@pytest.fixture
+def start(engine: Engine, name: Names, busybox: str, world: Outside) -> Start:
+    """Starts a privileged container, with a policy if there is one; its name."""
+
+    def run(policy: str, *options: str) -> str:
+        one = name()
+        label = ("--label", f"sampan.egress={policy}") if policy else ()
+        words = ("run", "-d", "--name", one, "--stop-timeout", "0", "--privileged", *label)
+        engine.docker(*words, "--dns", world.dns, *options, busybox, "sleep", "600")
+        return one
+
+    return run
+
+
+@pytest.fixture
+def net(engine: Engine, name: Names) -> Iterator[str]:
+    """A network; it goes, with all in it, at the end."""
+    one = name()
+    engine.docker("network", "create", one)
+    yield one
+    for container in engine.api.containers():
+        if one in container["NetworkSettings"]["Networks"]:
+            engine.api.remove(container["Id"])
+    engine.api("DELETE", f"/networks/{one}")

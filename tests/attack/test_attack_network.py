@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +18,11 @@ import pytest
 from sampan.errors import NotFound
 from sampan.network import Binding, NetworkService, NetworkSpec, Request
 from support.machine import eventually
+from support.packets import ETH_P_ALL, ETH_P_IP, EVERYBODY, datagram, frame, put, question
 
 pytestmark = pytest.mark.root
 
 Make = Callable[..., NetworkService]
-_ETH_P_ALL = 3  # what goes out, too
 
 
 def switch(version: int, interface: str, name: str) -> str:
@@ -56,24 +55,6 @@ def test_a_bridge_takes_no_ipv6_from_containers(make: Make) -> None:
     assert switch(6, bridge_of(service, "one"), "disable_ipv6") == switch(6, "sampan0", "disable_ipv6") == "1"
 
 
-_RAW = """
-import socket, struct, sys
-wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-wire.bind(("eth0", 0))
-own, bridge, source, target = (bytes.fromhex(word) for word in sys.argv[1:])
-arp = struct.pack("!HHBBH", 1, 0x800, 6, 4, 1)
-for sender in (source, bytes(4)):
-    wire.send(b"\\xff" * 6 + own + b"\\x08\\x06" + arp + own + sender + bytes(6) + target)
-payload = struct.pack("!4H4s", 9, 9777, 12, 0, b"evil")
-head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, 64, 17, 0) + source + target
-total = sum(struct.unpack("!10H", head))
-total = (total & 0xFFFF) + (total >> 16)
-head = head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:]
-for mac in (bridge, b"\\xff" * 6):
-    wire.send(mac + own + b"\\x08\\x00" + head + payload)
-"""
-
-
 @pytest.mark.parametrize("mode", ["nat", "isolated"])
 def test_an_isolated_network_is_no_way_to_the_host(make: Make, mode: str) -> None:
     """Nor by frames that a container writes itself; with an address on the bridge, the same ones arrive."""
@@ -85,28 +66,19 @@ def test_an_isolated_network_is_no_way_to_the_host(make: Make, mode: str) -> Non
     shown = ["ip", "-j", "link", "show", bridge_of(service, "one")]
     mac: str = json.loads(subprocess.check_output(shown))[0]["address"]
     host = service.get("bridge").gateway
+    asked = [question(place.mac_address, source, host) for source in (place.ip_address, "0.0.0.0")]
+    evil = datagram(place.ip_address, host, b"evil", 9777)
     with (
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as wire,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as wire,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener,
     ):
         listener.bind((host, 9777))
-        wire.bind((bridge_of(service, "one"), _ETH_P_ALL))
-        words = [place.mac_address.replace(":", ""), mac.replace(":", "")]
-        words += [socket.inet_aton(address).hex() for address in (place.ip_address, host)]
-        inside = ["nsenter", f"--net={sandbox.path}", sys.executable, "-c", _RAW, *words]
-        subprocess.run(inside, check=True)  # what it has sent has arrived, or never will
-        told = [
-            _arrived(listener),
-            any(frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2" for frame in _all(wire)),
-        ]
-    assert told == [mode == "nat"] * 2
-
-
-def _arrived(end: socket.socket) -> bool:
-    try:
-        return bool(end.recv(100, socket.MSG_DONTWAIT))
-    except BlockingIOError:
-        return False
+        wire.bind((bridge_of(service, "one"), ETH_P_ALL))
+        told = [frame(to, place.mac_address, ETH_P_IP, evil) for to in (mac, EVERYBODY)]
+        put(sandbox.path, *asked, *told)  # what it has sent has arrived, or never will
+        answers = [one for one in _all(wire) if one[12:14] == b"\x08\x06" and one[20:22] == b"\0\2"]
+        arrived = [*_all(listener)]
+    assert (bool(arrived), len(answers)) == ((True, 2) if mode == "nat" else (False, 0))
 
 
 def _all(end: socket.socket) -> Iterator[bytes]:

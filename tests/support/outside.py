@@ -279,3 +279,17 @@ def refusals(
     """What the log has of a container's that is so."""
     done = engine.api("GET", f"/containers/{container}/egress/log")
     return [one for one in map(json.loads, done.body.decode().splitlines()) if where(one)]
+
+
+def ip(engine: Engine, container: str, *words: str) -> None:
+    """The program ip, in a container's network namespace."""
+    subprocess.run(["nsenter", f"--net={netns_of(engine, container)}", "ip", *words], check=True)
+
+
+def arrived(world: Outside, payload: bytes) -> bool:
+    """Whether a datagram has come, once one of our own has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.settimeout(10)
+        end.sendto(b"own", (world.addresses[0], 80))
+        end.recv(64)
+    return any(payload in data for _, _, data in world.seen)
