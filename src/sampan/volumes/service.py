@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.database import Database
-from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError, Unavailable
 from sampan.linux import mounts, quota, trees
 from sampan.volumes import mounting
 from sampan.volumes.filters import matches
@@ -44,6 +44,8 @@ _COLUMNS = "name, created_ns, labels, options"
 _UNTOUCHED, _FILLED, _FILLING = 0, 1, 2  # the column `populated`
 _TRASH = ".trash-"
 _PROJECT = "project"
+_SERVERS = 8  # mounts that may wait for a server at a time: half of what the daemon has threads for
+_PATIENCE_S = 5.0  # of who wants one beyond that, or the volume that another is just mounting
 _log = logging.getLogger("sampan.volumes")
 
 
@@ -61,6 +63,7 @@ class VolumeService:
         self._database = database
         self._lock = threading.Lock()  # of names and references; nothing under it waits for a disk's content
         self._locks: dict[str, threading.Lock] = {}
+        self._servers = threading.BoundedSemaphore(_SERVERS)
         self._references: dict[str, set[str]] = {}
         self._holders: dict[str, set[str]] = {}
         database.script(_SCHEMA)
@@ -248,19 +251,34 @@ class VolumeService:
     def hold(self, name: str, holder: str) -> Path:
         """The directory with a volume's files, mounted if need be until `holder` lets go.
 
+        The kernel gives a server that does not answer minutes, and nothing can hurry it. So that no thread is
+        left for others, who comes second waits for a moment alone.
+
         Raises:
             NotFound: when there is no such volume.
+            Unavailable: its server, or those of many other volumes, keep mounts waiting.
             SampanError: it cannot be mounted.
         """
         volume = self.get(name)
         if is_mount(volume.options):
-            with self._alone(name):
+            with self._alone(name, _PATIENCE_S):
                 holders = self._holders.setdefault(name, set())
                 if not holders:
-                    mounting.unmount_below(volume.mountpoint.parent)
-                    mounting.mount(volume.mountpoint, volume.options)
+                    self._mount(volume)
                 holders.add(holder)
         return volume.mountpoint
+
+    def _mount(self, volume: Volume) -> None:
+        if not self._servers.acquire(timeout=_PATIENCE_S):
+            raise Unavailable(
+                f"volume {volume.name} cannot be mounted now: {_SERVERS} others are waiting for servers that "
+                "do not answer; try again when those have failed"
+            )
+        try:
+            mounting.unmount_below(volume.mountpoint.parent)
+            mounting.mount(volume.mountpoint, volume.options)
+        finally:
+            self._servers.release()
 
     def let_go(self, holder: str) -> None:
         """Undo every `hold` of a holder; no error when there is none."""
@@ -366,11 +384,18 @@ class VolumeService:
         self._database.execute("UPDATE volumes SET populated = ? WHERE name = ?", (state, name))
 
     @contextmanager
-    def _alone(self, name: str) -> Iterator[None]:
+    def _alone(self, name: str, patience_s: float = -1) -> Iterator[None]:
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
-        with lock:
+        if not lock.acquire(timeout=patience_s):
+            raise Unavailable(
+                f"volume {name} is being mounted for another container, and its server has not answered for "
+                f"{patience_s:.0f} seconds; try again when that has come to an end"
+            )
+        try:
             yield
+        finally:
+            lock.release()
 
     def _volume(self, name: str, created_ns: int, labels: str, options: str) -> Volume:
         return Volume(name, self._root / name / "_data", created_ns, json.loads(labels), json.loads(options))

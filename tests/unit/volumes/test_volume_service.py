@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sampan.database import Database
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, Unavailable
 from sampan.linux import quota
-from sampan.volumes import VolumeService, describe
+from sampan.volumes import VolumeService, describe, mounting
 from sampan.volumes.options import size_bytes, without_password
 
 
@@ -53,6 +55,35 @@ def test_what_is_not_offered_is_refused_by_name(volumes: VolumeService) -> None:
     with pytest.raises(NotFound, match="rexray"):
         volumes.create("far", driver="rexray")
     assert volumes.list() == []
+
+
+def test_servers_that_do_not_answer_keep_nobody_else_waiting(
+    volumes: VolumeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Semaphore(0), threading.Event()
+
+    def mount(*_: object) -> None:  # as the kernel's mount(2), which nobody can interrupt
+        asked.release()
+        answered.wait(60)
+
+    monkeypatch.setattr(mounting, "mount", mount)
+    monkeypatch.setattr("sampan.volumes.service._PATIENCE_S", 0.05)
+    for number in range(9):
+        volumes.create(f"far{number}", options={"type": "nfs", "o": "addr=192.0.2.9", "device": ":/"})
+    with ThreadPoolExecutor(8) as starts:
+        held = [starts.submit(volumes.hold, f"far{number}", "c1") for number in range(8)]
+        for _ in held:
+            assert asked.acquire(timeout=30)
+        with pytest.raises(Unavailable, match="far3 is being mounted for another container"):
+            volumes.hold("far3", "c2")
+        with pytest.raises(Unavailable, match="8 others are waiting"):
+            volumes.hold("far8", "c2")
+        volumes.create("near")
+        assert volumes.hold("near", "c2") and volumes.remove("near") and len(volumes.list()) == 9
+        volumes.let_go("c2")
+        answered.set()
+        assert all(one.result(30) for one in held)
+    assert volumes.hold("far8", "c2")
 
 
 def test_removal(volumes: VolumeService) -> None:
