@@ -273,6 +273,11 @@ def test_dockerfiles_from_elsewhere(engine: Engine, context: Path, busybox: str,
     (tmp_path / "Other").write_text(text)
     write(context, "FROM nothing.invalid", kept="k")
     expected = ["Dockerfile", "kept"]
+    (tmp_path / "Other.dockerignore").write_text("left")  # as with BuildKit, by our client
+    (context / "left").touch()
+    build(engine.sampan, context, "-t", "elsewhere", "-f", str(tmp_path / "Other"))
+    assert run(engine, "elsewhere", "cat /list") == expected
+    (context / "left").unlink()
     for cli in (engine.docker, engine.sampan):
         build(cli, context, "-t", "elsewhere", "-f", str(tmp_path / "Other"))
         assert run(engine, "elsewhere", "cat /list") == expected
@@ -363,7 +368,7 @@ def test_what_cannot_be_built(engine: Engine, context: Path, busybox: str) -> No
         ({"version": "2"}, 501, "needs BuildKit"),
         ({"squash": "1"}, 501, "squash is not offered"),
         ({"outputs": '[{"Type":"tar"}]'}, 501, "outputs: exporting"),
-        ({"remote": "https://example.org/x.git"}, 501, "contexts from Git are not offered"),
+        ({"remote": "https://example.org/x.git#-x"}, 400, "invalid refspec: -x"),
         ({"remote": "client-session"}, 501, "needs BuildKit"),
         ({"isolation": "hyperv"}, 400, "invalid isolation"),
         ({"t": "UPPER"}, 400, "must be lowercase"),

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from types import TracebackType
 
+from sampan.building.git import is_git, repository
 from sampan.dockerfile.ignoring import Ignored
 from sampan.dockerfile.parsing import LIMIT_BYTES
 from sampan.errors import InvalidParameter, Unsupported
@@ -21,7 +22,6 @@ from sampan.storage.tar_reader import BLOCK, Readable, looks_like_tar
 
 IGNORE_FILE = ".dockerignore"
 USUAL = "Dockerfile"
-_GIT = ("git://", "git@", "ssh://", "github.com/")
 
 
 class Context:
@@ -139,13 +139,12 @@ def check_remote(url: str) -> None:
     """Refuse by name what cannot be fetched.
 
     Raises:
-        Unsupported: a Git repository, or a BuildKit session.
+        Unsupported: a BuildKit session.
         InvalidParameter: no URL.
     """
     if url == "client-session":
         raise Unsupported("a context by session needs BuildKit, which is not offered: set DOCKER_BUILDKIT=0")
-    path = url.partition("#")[0]
-    if url.startswith(_GIT) or path.endswith(".git"):
-        raise Unsupported(f"{url}: contexts from Git are not offered: clone it, then build in the directory")
-    if not url.startswith(("http://", "https://")):
+    if is_git(url):
+        repository(url)
+    elif not url.startswith(("http://", "https://")):
         raise InvalidParameter(f"remote: {url!r} is no http or https URL")

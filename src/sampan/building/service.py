@@ -12,12 +12,15 @@ from typing import Any
 from sampan.building.builder import Build
 from sampan.building.context import Context, check_remote
 from sampan.building.ending import Ending
+from sampan.building.git import clone, is_git, repository
 from sampan.building.job import Job
 from sampan.building.options import BuildOptions
 from sampan.building.output import Output, short
 from sampan.engine import Core
 from sampan.engine.core import in_thread
 from sampan.storage.tar_reader import Readable
+
+_KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"  # BuildKit's argument
 
 
 async def build(
@@ -51,7 +54,7 @@ async def build(
     hold = ExitStack()
     try:
         scratch = await in_thread(lambda: hold.enter_context(core.images.scratch()))
-        context, dockerfile = await in_thread(lambda: _receive(core, options, body, scratch, hold))
+        context, dockerfile = await in_thread(lambda: _receive(core, options, body, scratch, ending, hold))
         ending.check()
         job = Job(core, options, context, scratch, output, ending)
         with closing(Build(job)) as work:
@@ -67,13 +70,18 @@ async def build(
 
 
 def _receive(
-    core: Core, options: BuildOptions, body: Readable, scratch: Path, hold: ExitStack
+    core: Core, options: BuildOptions, body: Readable, scratch: Path, ending: Ending, hold: ExitStack
 ) -> tuple[Context, bytes]:
     """The context, unpacked, and the text of its Dockerfile."""
     directory = scratch / "context"
+    name = options.dockerfile
+    if is_git(options.remote):
+        keep = options.arguments.get(_KEEP_GIT) in ("1", "true")
+        clone(repository(options.remote), scratch / "git", keep, ending).rename(directory)
+        context = hold.enter_context(Context(directory))
+        return context, context.take_dockerfile(name)
     directory.mkdir(mode=0o755)
     context = hold.enter_context(Context(directory))
-    name = options.dockerfile
     if options.remote:
         file = core.images.registries.fetch(options.remote)
         try:

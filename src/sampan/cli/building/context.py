@@ -20,22 +20,27 @@ if TYPE_CHECKING:
 IGNORE_FILE = ".dockerignore"
 
 
-def pack(directory: str, dockerfile: str, text: bytes | None = None) -> Iterator[bytes]:
+def pack(
+    directory: str, dockerfile: str, text: bytes | None = None, ignore_file: str = ""
+) -> Iterator[bytes]:
     """The archive's pieces.
 
     Args:
         dockerfile: its name in the archive, where it is whatever `.dockerignore` says.
         text: what it says, when it is no file of the directory; the daemon then leaves it out of the context.
+        ignore_file: what stands in for the directory's `.dockerignore`, where that is there.
 
     Raises:
         CommandError: a file cannot be read, or `.dockerignore` is malformed.
     """
-    listed = _read_ignore_file(directory)
+    own = _read(os.path.join(directory, IGNORE_FILE))
+    listed = _read(ignore_file) if ignore_file else None
+    listed = own if listed is None else listed
     ignored = _ignored(listed) if listed is not None else None
     if text is not None:
         yield text_member(dockerfile, text)
-        before = IGNORE_FILE.encode() if listed is None else listed
-        yield text_member(IGNORE_FILE, before + f"\n{dockerfile}\n".encode())
+        gone = dockerfile if own is not None else f"{dockerfile}\n{IGNORE_FILE}"
+        yield text_member(IGNORE_FILE, (listed or b"") + f"\n{gone}\n".encode())
     skipped = {dockerfile, IGNORE_FILE} if text is not None else set()
     always = {dockerfile, IGNORE_FILE}
     links: dict[tuple[int, int], str] = {}
@@ -71,14 +76,16 @@ def _names(directory: str) -> list[str]:
         raise CommandError(f"open {directory}: {(error.strerror or '').lower()}") from None
 
 
-def _read_ignore_file(directory: str) -> bytes | None:
+def _read(ignore_file: str) -> bytes | None:
     try:
-        with open(os.path.join(directory, IGNORE_FILE), "rb") as file:
+        with open(ignore_file, "rb") as file:
             return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CommandError(f"error reading {IGNORE_FILE}: {(error.strerror or '').lower()}") from None
+        raise CommandError(
+            f"error reading {os.path.basename(ignore_file)}: {(error.strerror or '').lower()}"
+        ) from None
 
 
 def _ignored(text: bytes) -> Ignored:

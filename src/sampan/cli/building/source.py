@@ -47,9 +47,7 @@ def source_of(word: str, dockerfile: str) -> Source:
         return _of_input(dockerfile)
     if os.path.isdir(word):
         return _of_directory(word, dockerfile)
-    if word.startswith(_GIT) or word.partition("#")[0].endswith(".git"):
-        raise CommandError(f"{_PREPARE}{word}: contexts from Git are not offered: clone it, then build there")
-    if word.startswith(("http://", "https://")):
+    if word.startswith((*_GIT, "http://", "https://")):
         if dockerfile == "-":
             raise CommandError("invalid argument: a Dockerfile from stdin needs a directory as its context")
         return Source(None, dockerfile, word)
@@ -90,6 +88,7 @@ def _of_directory(word: str, dockerfile: str) -> Source:
     path = os.path.abspath(dockerfile or os.path.join(directory, _USUAL))
     if not dockerfile and not os.path.lexists(path) and os.path.lexists(path.lower()):
         path = os.path.join(directory, _USUAL.lower())
+    ignore_file = f"{path}.dockerignore"
     folder, last = os.path.split(path)
     path = os.path.join(os.path.realpath(folder), last)
     if not os.path.exists(path):
@@ -100,11 +99,11 @@ def _of_directory(word: str, dockerfile: str) -> Source:
     inside = os.path.realpath(path).startswith(directory.rstrip("/") + "/")
     if inside and path.startswith(directory.rstrip("/") + "/"):
         name = os.path.relpath(path, directory)
-        return Source(pack(directory, name), name)
+        return Source(pack(directory, name, ignore_file=ignore_file), name)
     try:
         with open(path, "rb") as file:
             text = file.read()
     except OSError as error:
         raise CommandError(f"{_PREPARE}unable to open Dockerfile: {(error.strerror or '').lower()}") from None
     name = f".dockerfile.{secrets.token_hex(10)}"
-    return Source(pack(directory, name, text), name)
+    return Source(pack(directory, name, text, ignore_file), name)

@@ -1,0 +1,185 @@
+"""Contexts from Git: branches, commits, directories, submodules; what a repository cannot reach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.building.ending import Ending
+from sampan.building.errors import BuildCancelled
+from sampan.building.git import Repository, clone, inside, is_git, repository
+from sampan.errors import InvalidParameter, Unsupported
+from support.building import Built, build, tidied
+from support.engine import Engine
+from support.machine import eventually
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs the program git")
+NOBODY = {
+    **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "somebody"),
+    **dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "somebody@example.org"),
+}
+
+
+def git(directory: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=trunk", *words],
+        cwd=directory,
+        env={**os.environ, **NOBODY, "HOME": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def commit(directory: Path, **files: str) -> str:
+    """Commit files; the commit's id."""
+    directory.mkdir(exist_ok=True)
+    if not (directory / ".git").exists():
+        git(directory, "init", "-q")
+    for name, text in files.items():
+        place = directory / name.replace("__", "/")
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(text)
+    git(directory, "add", "-A")
+    git(directory, "commit", "-qm", "x")
+    return git(directory, "rev-parse", "HEAD")
+
+
+class Served:
+    """Repositories below a directory, as `git daemon` serves them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.url = f"git://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [
+                *("git", "daemon", f"--base-path={base}", "--export-all", "--reuseaddr"),
+                *("--listen=127.0.0.1", f"--port={self.port}", str(base)),
+            ],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+        def listens() -> bool:
+            with socket.socket() as tried:
+                return tried.connect_ex(("127.0.0.1", self.port)) == 0
+
+        eventually(listens, 30)
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, 15)
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    found = Served(tmp_path_factory.mktemp("git"))
+    yield found
+    found.close()
+
+
+def test_contexts_from_git(engine: Engine, busybox: str, served: Served, tmp_path: Path) -> None:
+    commit(served.base / "part", f="of the part")
+    main = served.base / "main"
+    text = f"FROM {busybox}\nCOPY . /c\nRUN cat /c/f; cd /c; find . -name .git; ls"
+    first = commit(main, Dockerfile=text, f="first\n", below__Dockerfile=text, below__f="below\n")
+    git(main, "tag", "v1")
+    git(main, "submodule", "--quiet", "add", f"{served.url}/part", "part")
+    commit(main, f="trunk\n")
+    git(main, "checkout", "-qb", "side")
+    commit(main, f="side\n")
+    git(main, "checkout", "-q", "trunk")
+
+    def built(fragment: str, **query: str) -> list[str]:
+        done: Built = build(engine, b"", remote=f"{served.url}/main{fragment}", **query)
+        assert not done.error, done.text + done.error
+        return done.outputs()[0]
+
+    with tidied(engine):
+        assert built("") == ["trunk", "Dockerfile", "below", "f", "part"]
+        assert built("#side") == ["side", "Dockerfile", "below", "f", "part"]
+        assert built("#v1", nocache="1") == ["first", "Dockerfile", "below", "f"]
+        assert built("#:below") == ["below", "Dockerfile", "f"]
+        kept = built(f"#{first}", buildargs='{"BUILDKIT_CONTEXT_KEEP_GIT_DIR":"1"}')
+        assert kept == ["first", "./.git", "Dockerfile", "below", "f"]
+        done = engine.sampan("build", f"{served.url}/main#side:below", env={"HOME": str(tmp_path)})
+        assert "Successfully built" in done.out
+        for fragment, message in (
+            ("#nope", "no branch, tag or commit is nope"),
+            ("#v1:nope", "nope is no directory of the repository"),
+            ("nope", "unable to prepare context: git: "),
+        ):
+            done = build(engine, b"", remote=f"{served.url}/main{fragment}")
+            assert (done.status, message in done.error) == (400, True), done.error
+
+
+def test_what_a_repository_cannot_reach(served: Served, tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    commit(host, secret="s")
+    hostile = served.base / "hostile"
+    commit(hostile, f="f")
+    (hostile / "out").symlink_to(host)
+    (hostile / "up").symlink_to("../../../..")
+    commit(hostile)
+    clone(Repository(f"{served.url}/hostile"), tmp_path / "links", False, Ending())
+    for place in (str(host), "out", "up/host", "../host"):
+        with pytest.raises(InvalidParameter, match="is no directory of the repository"):
+            inside(tmp_path / "links", place)
+    git(hostile, "submodule", "--quiet", "add", f"file://{host}", "sub")
+    commit(hostile)
+    with pytest.raises(InvalidParameter, match="unable to prepare context: git: "):
+        clone(Repository(f"{served.url}/hostile"), tmp_path / "file", False, Ending())
+    assert not (tmp_path / "file/sub/secret").exists()
+
+
+def test_an_end_before_the_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = Ending()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ending.set()
+        with pytest.raises(BuildCancelled):
+            clone(Repository(f"git://127.0.0.1:{silent.getsockname()[1]}/x"), tmp_path / "a", False, ending)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unsupported, match="need the program git here"):
+        clone(Repository("git://127.0.0.1/x"), tmp_path / "b", False, Ending())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://x.org/a/b.git", Repository("https://x.org/a/b.git")),
+        ("github.com/a/b#main", Repository("https://github.com/a/b", "main")),
+        ("git@x.org:a/b.git#v1:d/e", Repository("git@x.org:a/b.git", "v1", "d/e")),
+        ("ssh://me@x.org:22/a#:d", Repository("ssh://me@x.org:22/a", "", "d")),
+    ],
+)
+def test_urls_of_repositories(text: str, expected: Repository) -> None:
+    assert is_git(text) and repository(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "git@x.org:a#-x",
+            "git@x.org:a#--upload-pack=x",
+            "git@x.org:a#a..b",
+            "git@x.org:a#+x",
+            "git@x.org:a#x y",
+        ),
+        *("ssh://-oProxyCommand=x/a", "ssh://-oProxyCommand=x@h/a", "git@-oProxyCommand=x:a", "git@x.org:-a"),
+        *("git://h", "git@x.org", "https://h/a\n.git", "git://h/a\x01"),
+    ],
+)
+def test_urls_that_would_be_options(text: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"remote:|invalid refspec"):
+        repository(text)
+    assert not is_git("ext::sh -c x.git") and not is_git("file:///x.git") and not is_git("--x.git")
