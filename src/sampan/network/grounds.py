@@ -1,7 +1,7 @@
 """The bridge networks that are in place: bridges, pools of addresses, the firewall, and their repair.
 
-The default bridge finds its address at each
-start (`--bip`, the present, the remembered or a free one); the others have theirs from when they were made.
+The default bridge finds its address at each start (`settling`); the others have theirs from when they were
+made.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import errno
 import ipaddress
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sampan.errors import Conflict, InvalidParameter, SampanError, Unavailable, Unsupported
+from sampan.errors import InvalidParameter, SampanError, Unavailable, Unsupported
 from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, flows, lans, settings, subnets
+from sampan.network import bridge, lans, settings, subnets, veths
 from sampan.network.files import host_nameservers
 from sampan.network.firewall import Firewall, Passage
 from sampan.network.ground import Ground, ground
 from sampan.network.linking import Link
 from sampan.network.model import BridgeOptions, Network, Pool
 from sampan.network.pool import IPNetwork, parse_bip
+from sampan.network.settling import settle
 from sampan.network.store import EndpointRecord, NetworkStore
 from sampan.network.watch import Watch
 
@@ -100,11 +101,11 @@ class Grounds:
         try:
             with Netlink() as netlink:
                 networks = self._sweep(netlink, networks)
-                was = _masters(netlink, [one for one in records if one.container_id in keep])
+                was = veths.masters(netlink, [one for one in records if one.container_id in keep])
                 self._start_default(netlink, wanted, pool6, keep, records)
                 self._start_others(netlink, networks, was)
-                self._recall(netlink, records, keep)
-                self._rejoin(netlink)
+                veths.recall(netlink, self._store, records, keep, self._holder)
+                veths.rejoin(netlink, self._store, self._in_place.get)
             self.warnings += self._equip()
         except OSError as error:
             self.warnings.append(f"bridge networks cannot be set up: {error.strerror}")
@@ -149,7 +150,10 @@ class Grounds:
         has_live = any(one.container_id in keep for one in records if one.network_id in ("", self.default.id))
         try:
             with bridge.choosing():
-                address, made = self._settle_address(netlink, wanted, has_live)
+                address, made, warning = settle(
+                    netlink, self._store, self.options, wanted, lambda: self.used(netlink), has_live=has_live
+                )
+                self.warnings += [warning] if warning else []
                 self.default = replace(
                     self.default, subnet=str(address.network), gateway=str(address.ip), ipv6=pool6
                 )
@@ -170,50 +174,6 @@ class Grounds:
         self._refusals[self.default.id] = why
         if warn:
             self.warnings.append(why)
-
-    def _settle_address(
-        self, netlink: Netlink, wanted: ipaddress.IPv4Interface | None, has_live: bool
-    ) -> tuple[ipaddress.IPv4Interface, bool]:
-        """Which address the default bridge has, and whether the bridge is of our making."""
-        name = self.options.name
-        text, made = self._store.bridge(name)
-        remembered = ipaddress.IPv4Interface(text) if text else None
-        link, present = bridge.find(netlink, name)
-        if link is not None and wanted is not None and wanted not in present and made:
-            if has_live and remembered in present:
-                self.warnings.append(
-                    f"--bip {wanted} takes effect when no container runs at the daemon's start; "
-                    f"{name} keeps {remembered}"
-                )
-                return remembered, made
-            bridge.delete_bridge(netlink, name)
-            link, present = None, []
-        if wanted is not None:
-            address = wanted
-        elif link is not None and present:
-            address = remembered if remembered in present else present[0]
-        else:
-            used = self.used(netlink)
-            if remembered is not None and (
-                has_live or not any(remembered.network.overlaps(net) for net in used if net.prefixlen > 1)
-            ):
-                address = remembered
-            else:
-                address = self._free_address(used)
-        made = link is None or made
-        self._store.keep_bridge(name, str(address), made)
-        return address, made
-
-    def _free_address(self, used: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Interface:
-        pools = subnets.split(self.options.address_pools)[0] or subnets.DEFAULT_POOLS
-        try:
-            subnet = subnets.choose(pools, used)
-        except InvalidParameter:
-            raise Unavailable(
-                "no private IPv4 range is free of this machine's own addresses and routes; choose one "
-                "with --bip"
-            ) from None
-        return ipaddress.IPv4Interface((int(subnet.network_address) + 1, subnet.prefixlen))
 
     def used(self, netlink: Netlink) -> list[ipaddress.IPv4Network]:
         """What a new subnet must not overlap: the host's addresses, routes and resolvers, other networks."""
@@ -260,31 +220,6 @@ class Grounds:
         self._refusals[network.id] = f"network {network.name} cannot be set up: {error}"
         self.warnings.append(self._refusals[network.id])
 
-    def _recall(self, netlink: Netlink, records: Sequence[EndpointRecord], keep: set[str]) -> None:
-        """Take the addresses of those who live, drop what the others had.
-
-        One who lives may have records without a link: of a run before this one, or of a connection or
-        disconnection that a crash cut short.
-        """
-        gone: list[EndpointRecord] = []
-        names = {link.name for link in rtnetlink.links(netlink)} if records else set()
-        for record in records:
-            if record.container_id in keep and (not record.veth or record.veth in names):
-                holder = self._in_place.get(record.network_id or self.default.id)
-                if holder is not None:
-                    for address in record.addresses:
-                        part = holder.part_of(address)
-                        with contextlib.suppress(Conflict):  # an address of an earlier subnet
-                            if part is not None:
-                                part.pool.claim(ipaddress.ip_address(address))
-            else:
-                if record.veth:
-                    netlink.transact([rtnetlink.delete_link(record.veth)], tolerate=_NO_DEVICE)
-                gone.append(record)
-        if gone:
-            flows.forget(address for record in gone for address in record.addresses)
-            self._store.delete_endpoints([record.id for record in gone])
-
     def lower(self) -> None:
         """Take the default bridge and the table down when no container needs them.
 
@@ -326,6 +261,10 @@ class Grounds:
     def find(self, network_id: str) -> Ground | None:
         """As `get`, but None when it is not in place."""
         return self._in_place.get(network_id)
+
+    def _holder(self, network_id: str) -> Ground | None:
+        """That of an endpoint's record, which has no network where an older daemon has written it."""
+        return self._in_place.get(network_id or self.default.id)
 
     def all(self) -> list[Ground]:
         """All that are in place."""
@@ -420,7 +359,7 @@ class Grounds:
                         if problem := self._problem(watch, one):
                             amiss.append(problem)
                             self._raise_again(netlink, one, needed=one in asked)
-                    self._rejoin(netlink)
+                    veths.rejoin(netlink, self._store, self._in_place.get)
                 for warning in self._equip():
                     log.warning("%s", warning)
             except (OSError, SampanError) as error:
@@ -455,23 +394,6 @@ class Grounds:
         if not problem and one.address6 is not None:
             problem = watch.address_problem(name, one.index, one.address6.ip)
         return problem
-
-    def _rejoin(self, netlink: Netlink) -> None:
-        """Make veths ports of their bridges (again)."""
-        records = self._store.endpoints()
-        if not records:
-            return
-        links = {link.name: link for link in rtnetlink.links(netlink)}
-        published = set(self._store.published())
-        for record in records:
-            link, one = links.get(record.veth), self._in_place.get(record.network_id)
-            if link is None or one is None or link.master == one.index:
-                continue
-            netlink.transact([rtnetlink.set_master(link.index, link.name, one.index)], tolerate=_NO_DEVICE)
-            isolated, hairpin = not one.settings.icc, record.container_id in published
-            if isolated or hairpin:
-                port = rtnetlink.set_port(link.index, link.name, isolated=isolated, hairpin=hairpin)
-                netlink.transact([port], tolerate=_NO_DEVICE)
 
     def _equip(self) -> list[str]:
         """Forwarding and firewall for all that is in place, and a watch on it; returns warnings."""
@@ -553,11 +475,3 @@ def _lower(netlink: Netlink, one: Ground) -> None:
         lans.lower_parent(netlink, one.lan)
     else:
         bridge.delete_bridge(netlink, one.settings.interface)
-
-
-def _masters(netlink: Netlink, records: Sequence[EndpointRecord]) -> dict[str, int]:
-    """Which bridges the veths of containers that live are ports of, by network."""
-    if not records:
-        return {}
-    masters = {link.name: link.master for link in rtnetlink.links(netlink)}
-    return {record.network_id: masters.get(record.veth, 0) for record in records}
