@@ -122,25 +122,6 @@ def test_save_and_load_bring_the_same_image(cli: Cli, engine: Engine, busybox: s
     assert cli("run", "--rm", reference, "echo", "alive").out == "alive\n"
 
 
-@pytest.mark.parametrize(
-    "packer",
-    [["gzip"], pytest.param(["zstd", "-q"], marks=needs.program("zstd")), ["xz", "-0"]],
-    ids=lambda p: p[0],
-)
-def test_load_takes_compressed_archives(
-    cli: Cli, engine: Engine, busybox: str, reference: str, packer: list[str], tmp_path: Path
-) -> None:
-    if packer[0] == "zstd" and old(engine):
-        pytest.skip("this old engine knows no zstd")
-    cli("tag", busybox, reference)
-    file = tmp_path / "image.tar"
-    cli("save", "-o", str(file), reference)
-    cli("rmi", reference)
-    packed = subprocess.run([*packer, "-c", str(file)], capture_output=True, check=True).stdout
-    (tmp_path / "packed").write_bytes(packed)
-    assert f"Loaded image: {reference}" in cli("load", "-i", str(tmp_path / "packed")).out
-
-
 def test_save_several_images(cli: Cli, engine: Engine, busybox: str, reference: str) -> None:
     other = reference.replace(":v1", ":v2")
     cli("tag", busybox, reference)

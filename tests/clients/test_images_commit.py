@@ -99,6 +99,7 @@ def test_a_new_entrypoint_drops_the_old_command(
     assert (second["Entrypoint"], second["Cmd"]) == (["/x"], ["/y"])
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("state", ["running", "paused", "stopped"])
 def test_every_instruction_in_every_state(
     cli: Cli, engine: Engine, busybox: str, name: Names, image: str, state: str

@@ -54,6 +54,7 @@ def web() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("path", ["root.tar", "root.tar.gz", "moved"])
 def test_import_of_a_url(cli: Cli, engine: Engine, web: str, path: str, name: Callable[[], str]) -> None:
     reference = f"web-{name()}"

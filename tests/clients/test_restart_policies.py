@@ -75,6 +75,7 @@ def test_on_failure_counts(cli: Cli, engine: Engine, busybox: str, name: Names) 
     eventually(lambda: (restarts(engine, one), state(engine, one)["Status"]) == (2, "exited"))
 
 
+@pytest.mark.dealt
 @pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure"])
 def test_what_is_stopped_or_killed_stays_ended(
     cli: Cli, engine: Engine, busybox: str, name: Names, policy: str

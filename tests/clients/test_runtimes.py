@@ -72,6 +72,10 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return name
 
 
+# For what other files prove of our own, which all of them run with.
+others = pytest.mark.parametrize("runtime", ["runc", "crun"], indirect=True)
+
+
 @pytest.fixture
 def run(daemon: Daemon, runtime: str, name: Names) -> Callable[..., str]:
     """`docker run -d` of a busybox with the runtime; the container's name."""
@@ -88,6 +92,7 @@ def exit_code(daemon: Daemon, one: str) -> int:
     return int(daemon.docker("wait", one).out)
 
 
+@others
 def test_output_input_and_exit_code(daemon: Daemon, runtime: str) -> None:
     for cli in (daemon.docker, daemon.sampan):
         script = "cat; echo out; echo err >&2; exit 7"
@@ -105,6 +110,7 @@ def test_it_is_this_runtime(daemon: Daemon, runtime: str, run: Callable[..., str
     assert Path(f"/proc/{parent}/comm").read_text().startswith("sampan-monitor")
 
 
+@others
 def test_a_terminal(daemon: Daemon, runtime: str) -> None:
     words = (
         "run",
@@ -199,6 +205,7 @@ def test_pause(daemon: Daemon, run: Callable[..., str]) -> None:
     daemon.docker("rm", "-f", one)
 
 
+@others
 def test_limits(daemon: Daemon, run: Callable[..., str]) -> None:
     one = run(
         "sh", "-c", "ulimit -n; cat /proc/self/oom_score_adj; sleep 60",
@@ -213,6 +220,7 @@ def test_limits(daemon: Daemon, run: Callable[..., str]) -> None:
     assert daemon.api.inspect(one)["Id"] in Path(f"/proc/{pid}/cgroup").read_text()
 
 
+@others
 def test_out_of_memory(daemon: Daemon, run: Callable[..., str]) -> None:
     one = run(
         "sh", "-c", "x=a; while :; do x=$x$x; done", options=("--memory", "16m", "--memory-swap", "16m")
@@ -240,12 +248,14 @@ def test_mounts(daemon: Daemon, run: Callable[..., str], tmp_path: Path) -> None
     assert daemon.docker("logs", one).lines[4] == "docker-init"
 
 
+@others
 def test_the_network(daemon: Daemon, run: Callable[..., str]) -> None:
     one = run("sleep", "60")
     address = daemon.api.inspect(one)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     assert address in daemon.docker("exec", one, "ip", "-4", "addr", "show", "eth0").out
 
 
+@others
 def test_confinement(daemon: Daemon, run: Callable[..., str]) -> None:
     one = run("sleep", "60")
     pid = daemon.api.pid(one)
@@ -297,6 +307,7 @@ def own(make: Maker) -> Iterator[Daemon]:
     daemon.end()
 
 
+@others
 def test_a_killed_daemon_loses_nothing(own: Daemon, runtime: str) -> None:
     script = "i=0; while [ ! -e /end ]; do i=$((i+1)); echo line $i; sleep 0.01; done; exit 8"
     own.docker("run", "-d", "--name", "one", "--runtime", runtime, own.busybox, "sh", "-c", script)
@@ -474,6 +485,7 @@ def test_a_probe_leaves_nothing(daemon: Daemon, run: Callable[..., str]) -> None
     assert [*commands(daemon, one).values()] == ["sleep 60"]
 
 
+@others
 def test_health_checks(daemon: Daemon, run: Callable[..., str]) -> None:
     quick = ("--health-interval", "100ms", "--health-timeout", "500ms", "--health-retries", "1")
     one = run("sleep", "60", options=(*quick, "--health-cmd", "echo fine"))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from support.engine import SOURCE
+from support.engine import copy_source
 from support.images import busybox_tar
 from support.machine import alive, eventually
 from support.needs import program
@@ -80,7 +80,7 @@ class Machine:
         self.holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self.holder.stdout is not None and self.holder.stdout.readline() == "ready\n"
         os.setxattr(self.path(f"/sys/fs/cgroup/{self.cgroup}"), "user.delegate", b"1")
-        shutil.copytree(SOURCE, self.path("/run/src"), ignore=shutil.ignore_patterns("__pycache__"))
+        copy_source(self.path("/run/src"))
 
     def path(self, path: str) -> Path:
         """A path of the machine's, as seen from here."""
