@@ -73,33 +73,33 @@ def test_from_the_host_and_from_another_machine(
 
 
 def test_the_peers_address_is_kept(
-    cli: Cli, engine: Engine, busybox: str, name: Names, lan: tuple[str, str, Callable[..., str]]
+    engine: Engine, busybox: str, name: Names, lan: tuple[str, str, Callable[..., str]]
 ) -> None:
     one = name()
     script = "nc -l -p 80 -e sh -c 'sleep 5' & sleep 0.3; while :; do netstat -tn; sleep 0.2; done"
-    cli("run", "-d", "--name", one, "-p", "80", busybox, "sh", "-c", script)
+    engine.docker("run", "-d", "--name", one, "-p", "80", busybox, "sh", "-c", script)
     ((_, port),) = bound(engine, one)
     here, there, far = lan
     eventually(lambda: far("python3", "-c", FETCH.replace("100", "1"), here, str(port)) or True)
-    eventually(lambda: f"{there}:" in cli("logs", one).out)
+    eventually(lambda: f"{there}:" in engine.docker("logs", one).out)
 
 
 def test_at_one_address_only(
-    cli: Cli, engine: Engine, busybox: str, name: Names, lan: tuple[str, str, Callable[..., str]]
+    engine: Engine, busybox: str, name: Names, lan: tuple[str, str, Callable[..., str]]
 ) -> None:
     one, other = name(), name()
-    cli("run", "-d", "--name", one, "--hostname", "one", "-p", "127.0.0.1::80", busybox, "sh", "-c", SERVE)
+    serve = [busybox, "sh", "-c", SERVE]
+    engine.docker("run", "-d", "--name", one, "--hostname", "one", "-p", "127.0.0.1::80", *serve)
     ((address, port),) = bound(engine, one)
     assert address == "127.0.0.1"
     here, _, far = lan
     eventually(lambda: answers(port) == b"one\n")
     assert answers(port, here) == b"" and far("python3", "-c", FETCH, here, str(port)) == ""
     # The same port at another address is another's to have; at all of them it is not.
-    serve = [busybox, "sh", "-c", SERVE]
-    cli("run", "-d", "--name", other, "--hostname", "other", "-p", f"{here}:{port}:80", *serve)
+    engine.docker("run", "-d", "--name", other, "--hostname", "other", "-p", f"{here}:{port}:80", *serve)
     eventually(lambda: far("python3", "-c", FETCH, here, str(port)) == "other\n")
     assert answers(port) == b"one\n"
-    taken = cli("run", "--rm", "-p", f"{port}:80", busybox, "true", code=125)
+    taken = engine.docker("run", "--rm", "-p", f"{port}:80", busybox, "true", code=125)
     assert f"Bind for 0.0.0.0:{port} failed: port is already allocated" in taken.err
 
 
@@ -235,23 +235,23 @@ def test_ranges_and_all_exposed(cli: Cli, engine: Engine, busybox: str, name: Na
 
 
 def test_ports_are_free_again_after_a_stop_and_taken_at_the_start(
-    cli: Cli, engine: Engine, busybox: str, name: Names
+    engine: Engine, busybox: str, name: Names
 ) -> None:
     one, other = name(), name()
-    cli("run", "-d", "--name", one, "-p", "21100:80", busybox, "sleep", "60")
-    refused = cli("run", "--name", other, "-d", "-p", "21100:80", busybox, "sleep", "60", code=125)
+    engine.docker("run", "-d", "--name", one, "-p", "21100:80", busybox, "sleep", "60")
+    refused = engine.docker("run", "--name", other, "-d", "-p", "21100:80", busybox, "sleep", "60", code=125)
     assert "port is already allocated" in refused.err
     assert engine.api.inspect(other)["State"]["Status"] == "created"
-    cli("stop", "-t", "0", one)
+    engine.docker("stop", "-t", "0", one)
     assert engine.api.inspect(one)["NetworkSettings"]["Ports"] == {}
-    cli("start", other)
+    engine.docker("start", other)
     assert bound(engine, other) == [("0.0.0.0", 21100)]
-    assert "port is already allocated" in cli("start", one, code=1).err
-    cli("rm", "-f", other)
-    cli("start", one)
+    assert "port is already allocated" in engine.docker("start", one, code=1).err
+    engine.docker("rm", "-f", other)
+    engine.docker("start", one)
     for _ in range(5):  # free at once, each time
-        cli("rm", "-f", one)
-        cli("run", "-d", "--name", one, "-p", "21100:80", busybox, "sleep", "60")
+        engine.docker("rm", "-f", one)
+        engine.docker("run", "-d", "--name", one, "-p", "21100:80", busybox, "sleep", "60")
 
 
 def test_a_program_of_the_hosts_keeps_its_port(cli: Cli, busybox: str) -> None:

@@ -41,6 +41,7 @@ STATUSES: dict[str, dict[int, str]] = {
     "GET /distribution/{name}/json": {404: "the registry has no such image"},
     "POST /containers/{id}/start": {403: "an address that it is to have is in use"},
     "POST /networks/create": {409: "another network has the name"},
+    "POST /volumes/create": {404: "there is no such volume driver"},
     "POST /commit": {409: "the container is being removed, or is dead"},
     "POST /images/load": {404: "the archive has no image for the platform"},
 }
