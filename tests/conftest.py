@@ -125,13 +125,16 @@ def base(request: pytest.FixtureRequest) -> Iterator[Path]:
     if leaked:
         pytest.fail("the engines left behind:\n" + "\n".join(leaked), pytrace=False)
     remove_cgroup_parents(TOKEN)
-    verdict = judge(directory.rglob("answers.jsonl"))
-    request.config.stash[UNSEEN] = verdict.unseen
-    if hasattr(request.config, "workeroutput"):
-        request.config.workeroutput["unseen"] = verdict.unseen
+    wrong = []
+    if answers := list(directory.rglob("answers.jsonl")):  # a fork's daemon notes none
+        verdict = judge(answers)
+        wrong = verdict.wrong
+        request.config.stash[UNSEEN] = verdict.unseen
+        if hasattr(request.config, "workeroutput"):
+            request.config.workeroutput["unseen"] = verdict.unseen
     shutil.rmtree(directory)
-    if verdict.wrong:
-        pytest.fail("answers that Docker's API does not give:\n" + "\n".join(verdict.wrong), pytrace=False)
+    if wrong:
+        pytest.fail("answers that Docker's API does not give:\n" + "\n".join(wrong), pytrace=False)
 
 
 @pytest.fixture(scope="session")

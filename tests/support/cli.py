@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import select
-import signal
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
+from support.forked import Child
 from support.terminal import Terminal
 
 
@@ -98,12 +95,12 @@ class Cli:
 
 
 class Forked(Cli):
-    """Our command line in a fork of this process: emulated, the start of any program takes a second."""
+    """Our command line in a fork of this process."""
 
     def _finished(
         self, arguments: tuple[str, ...], stdin: bytes | None, environment: dict[str, str], timeout: float
     ) -> tuple[int, bytes, bytes]:
-        importlib.import_module("sampan.cli.app")  # once, and not in each fork
+        from sampan.cli.app import run_process  # once, and not in each fork
 
         with (
             tempfile.TemporaryFile() as given,
@@ -112,36 +109,17 @@ class Forked(Cli):
         ):
             given.write(stdin or b"")
             given.seek(0)
-            pid = os.fork()
-            if pid == 0:
-                self._be(arguments, environment, (given.fileno(), out.fileno(), err.fileno()))
-            pidfd = os.pidfd_open(pid)
+            fds = (given.fileno(), out.fileno(), err.fileno())
+            child = Child(run_process, ["-H", self.host, *arguments], environment, fds)
             try:
-                if not select.select([pidfd], [], [], timeout)[0]:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(list(arguments), timeout)
-            finally:
-                os.close(pidfd)
-                status = os.waitpid(pid, 0)[1]
+                code = child.wait(timeout)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                raise
             out.seek(0)
             err.seek(0)
-            return os.waitstatus_to_exitcode(status), out.read(), err.read()
-
-    def _be(
-        self, arguments: tuple[str, ...], environment: dict[str, str], fds: tuple[int, int, int]
-    ) -> NoReturn:
-        from sampan.cli.app import run_process
-
-        try:
-            for number, fd in enumerate(fds):
-                os.dup2(fd, number)
-            sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, range(3), "rww")
-            sys.argv[1:] = ["-H", self.host, *arguments]
-            os.environ.clear()
-            os.environ.update(environment)
-            run_process()
-        finally:
-            os._exit(1)
+            return code, out.read(), err.read()
 
 
 def clean_environment(config: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import shutil
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.api import Api
 from support.cli import Cli, Forked, Result, clean_environment
+from support.forked import Child
 from support.images import import_busybox, import_debian
 from support.machine import eventually, free_subnet
 
@@ -23,6 +26,10 @@ RECORDING = Path(__file__).resolve().parent / "recording"
 TOKEN = f"sampan-test-{os.getpid()}"
 START_S = 180 if os.environ.get("SAMPAN_MACHINE") else 30  # emulated, all takes its time
 RUNNING: list[Engine] = []  # all engines that tests use at the moment
+# Emulated machines: daemons and command lines are forks of this process, see support.forked.
+FORK = "SAMPAN_TEST_FORK" in os.environ
+if FORK:
+    importlib.import_module("sampan.daemon.service")  # once, and not in each fork
 _numbers = itertools.count(1)
 
 
@@ -39,7 +46,7 @@ class Engine:
         program = [sys.executable, "-m", "sampan.cli"]
         self.sampan = Cli("sampan", program, self.host, ours)
         self.docker = Cli("docker", ["docker"], self.host, environment)
-        if "SAMPAN_TEST_FORK" in os.environ:
+        if FORK:
             self.docker = Forked("sampan", program, self.host, ours)
         self._images: set[str] = set()
 
@@ -83,7 +90,8 @@ class Daemon(Engine):
         self.bip = free_subnet()
         self.flags = flags
         self.wrapper: list[str] = []  # a command that runs the daemon
-        self.process: subprocess.Popen[bytes] | None = None
+        self.before: Callable[[], object] | None = None  # what its process does first
+        self.process: subprocess.Popen[bytes] | Child | None = None
         base.mkdir(parents=True, exist_ok=True)
         super().__init__(str(base / "s.sock"), base / "client")
         self.arguments = [
@@ -111,15 +119,29 @@ class Daemon(Engine):
             "SAMPAN_TEST": TOKEN,
             "SAMPAN_RECORD": str(self.answers_file),
         }
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, open(os.devnull) as nothing:
+            if FORK and not self.wrapper:
+                fds = (nothing.fileno(), log.fileno(), log.fileno())
+                self.process = Child(self._be, self.arguments, environment, fds)
+                return
             self.process = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", "sampan.daemon", *self.arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
                 stdout=log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=self.before,
             )
+
+    def _be(self) -> int:
+        """In the child: the daemon, which notes no answers."""
+        os.setsid()
+        if self.before is not None:
+            self.before()
+        from sampan.daemon.main import main
+
+        return main()
 
     def start(self, timeout: float = START_S) -> Daemon:
         """Start, and wait until it answers."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux import cgroups
+from sampan.linux import cgroups, syscalls
 from support.engine import Daemon
 from support.machine import eventually
 
@@ -118,11 +118,9 @@ def test_stats_in_the_shape_for_v2(daemon: Daemon, run: Callable[..., str]) -> N
 
 def test_out_of_memory_kills_and_is_told(daemon: Daemon, name: Names) -> None:
     one = name()
-    eater = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo ${#x}"
-    done = daemon.docker(
-        *("run", "--name", one, "--memory", "20m", "--memory-swap", "20m", daemon.busybox, "sh", "-c", eater),
-        code=None,
-    )
+    eater = ("dd", "if=/dev/zero", "of=/dev/null", "bs=60M", "count=1")  # its buffer
+    limits = ("--memory", "20m", "--memory-swap", "20m")
+    done = daemon.docker("run", "--name", one, *limits, daemon.busybox, *eater, code=None)
     assert done.code == 137
     assert daemon.api.inspect(one)["State"]["OOMKilled"]
 
@@ -232,7 +230,7 @@ def test_a_daemon_in_a_cgroup_of_its_own(make_daemon: Callable[..., Daemon], tmp
     service = ROOT / "system.slice/sampan.service"
     service.mkdir(parents=True)
     daemon = make_daemon()
-    daemon.wrapper = ["sh", "-c", f'echo 0 >{service}/cgroup.procs; exec "$0" "$@"']
+    daemon.before = lambda: (service / "cgroup.procs").write_text("0")
     daemon.start()
     try:
         daemon.docker("run", "-d", "--name", "kept", *one_of_each(), daemon.busybox, "sleep", "600")
@@ -258,15 +256,20 @@ def delegated(make_daemon: Callable[..., Daemon]) -> Iterator[Delegated]:
     inner.mkdir(parents=True)
     daemon = make_daemon()
 
-    def start(controllers: str, more: str = ":") -> tuple[Daemon, Path]:
+    def start(controllers: str, hidden: str | None = None) -> tuple[Daemon, Path]:
         (ROOT / "cgroup.subtree_control").write_text(controllers)
         (outer / "cgroup.subtree_control").write_text(controllers)
-        script = (
-            f"echo 0 >{inner}/cgroup.procs; exec unshare -C -m sh -c '"
-            f"umount /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; {more}; "
-            'exec "$0" "$@"\' "$0" "$@"'
-        )
-        daemon.wrapper = ["sh", "-c", script]
+
+        def enter() -> None:
+            (inner / "cgroup.procs").write_text("0")
+            syscalls.unshare(syscalls.CLONE_NEWCGROUP | syscalls.CLONE_NEWNS)
+            syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+            syscalls.umount2(str(ROOT))
+            syscalls.mount("cgroup2", str(ROOT), "cgroup2")
+            if hidden is not None:
+                syscalls.mount("/run/out", hidden, None, syscalls.MS_BIND)
+
+        daemon.before = enter
         return daemon.start(), inner
 
     yield start
@@ -287,7 +290,7 @@ def test_a_daemon_below_a_cgroup_namespace(delegated: Delegated) -> None:
 
 def test_what_is_not_there_is_a_warning_each(no_veth: None, delegated: Delegated) -> None:
     """The limit is discarded in Docker's words, there is no profile, and the container runs."""
-    daemon, _ = delegated("+memory +pids", "mount --bind /run/out /sbin")
+    daemon, _ = delegated("+memory +pids", "/sbin")
     order = ("veth", "AppArmor")
     *lacks, veth, apparmor = sorted(
         daemon.api.get("/info")["Warnings"],
