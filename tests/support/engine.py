@@ -19,7 +19,7 @@ from support.api import Api
 from support.cli import Cli, Forked, Result, clean_environment
 from support.forked import Child
 from support.images import import_busybox, import_debian
-from support.machine import eventually, free_subnet
+from support.machine import LOOK_S, eventually, free_subnet
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
 RECORDING = Path(__file__).resolve().parent / "recording"
@@ -153,7 +153,7 @@ class Daemon(Engine):
                 text = self.log_text()
                 self.kill9()
                 pytest.fail(f"sampand does not answer:\n{text[-4000:]}", pytrace=False)
-            time.sleep(0.02)
+            time.sleep(LOOK_S)
         if self not in RUNNING:
             RUNNING.append(self)
         return self

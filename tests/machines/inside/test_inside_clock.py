@@ -34,8 +34,8 @@ def last_probe(daemon: Daemon) -> str:
 
 
 def test_the_clock_is_set(daemon: Daemon, clock: None) -> None:
-    probe = ("--health-cmd", "true", "--health-interval", "1s")
-    script = "trap 'exit 5' TERM; n=0; while :; do n=$((n+1)); echo line $n; sleep 0.2; done"
+    probe = ("--health-cmd", "true", "--health-interval", "2s")
+    script = "trap 'exit 5' TERM; n=0; while :; do n=$((n+1)); echo line $n; sleep 1; done"
     daemon.docker("run", "-d", "--name", "lasting", *probe, daemon.busybox, "sh", "-c", script)
     for seconds in (HOUR_S, -2 * HOUR_S):
         step(seconds)
@@ -61,5 +61,5 @@ def test_the_clock_is_set(daemon: Daemon, clock: None) -> None:
     daemon.docker("stop", "-t", "20", "lasting")
     assert daemon.api.inspect("lasting")["State"]["ExitCode"] == 5
     lines = daemon.docker("logs", "lasting").lines
-    assert lines == [f"line {n}" for n in range(1, len(lines) + 1)] and len(lines) > 20
+    assert lines == [f"line {n}" for n in range(1, len(lines) + 1)] and len(lines) > 5
     daemon.docker("rm", "lasting")
