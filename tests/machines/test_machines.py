@@ -35,7 +35,9 @@ CHOSEN = (
     " or size_by_project"
 )
 # The kernel would ask for one after the other, and begin a batch of rules anew after each: twenty seconds.
-MODULES = "overlay veth bridge nft_chain_nat nft_nat nft_fib_inet nft_ct nft_masq nft_log macvlan ipvlan 8021q"
+MODULES = (
+    "overlay veth bridge nft_chain_nat nft_nat nft_fib_inet nft_ct nft_masq nft_log macvlan ipvlan 8021q"
+)
 LOADED = f"/sbin/modprobe -d /run/kernel -a {MODULES}; export SAMPAN_TEST_FORK=1"
 # Each is one boot: layout of cgroups, options for the kernel, what to run.
 MACHINES = {
