@@ -283,6 +283,19 @@ def test_a_table_that_somebody_changes_is_put_back_at_once(
     service.stop()
 
 
+def test_the_table_is_shown_as_nft_takes_it(make: Make, tmp_path: Path) -> None:
+    """So that a backup of all rules can be read, and loaded again."""
+    service = started(make(ipv6=True))
+    service.create(NetworkSpec("inner", internal=True))
+    for family in ("ip", "ip6"):
+        shown = shell(f"nft -s list table {family} sampan-sampan0")
+        assert '"sampan0"' in shown.partition("set bridges")[2].partition("}")[0]
+        copy = tmp_path / family
+        copy.write_text(shown.replace("sampan-sampan0", "copy"))
+        shell(f"nft -f {copy}")
+        assert shell(f"nft -s list table {family} copy") == copy.read_text()
+
+
 def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:
     service = started(make(icc=False))
     old = create(service, "old", "bridge")
