@@ -35,7 +35,7 @@ MESSAGE_BYTES = 1 << 16
 NO_CGROUPS = "containers cannot be limited, measured or paused"
 _PARENT_NAME = "sampan-standby"
 _PAUSE_S = 0.1
-_LOCK_S = 15.0
+_LOCK_S = 50.0
 _LOOK_S = 2.0
 
 

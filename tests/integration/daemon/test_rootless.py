@@ -18,9 +18,11 @@ import sysconfig
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from support.api import Api
 from support.engine import copy_source
 from support.images import busybox_tar
 from support.machine import alive, eventually
@@ -130,6 +132,18 @@ class Machine:
         assert code == 0, err
         return out.strip()
 
+    def ask(
+        self, method: str, target: str, body: dict[str, object] | None = None, user: int = SKIPPER
+    ) -> Any:
+        """What the API of a user's daemon says to a request that succeeds; without a process for each."""
+        answer = Api(str(self.path(f"/run/user/{user}/sampan.sock")))(method, target, body)
+        assert answer.status < 300, answer.body
+        return answer.json() if answer.body[:1] in (b"{", b"[") else None
+
+    def process(self, container: str) -> str:
+        """The first process of a container of the skipper's."""
+        return str(self.ask("GET", f"/containers/{container}/json")["State"]["Pid"])
+
     def pid(self, name: str, user: int = SKIPPER) -> int:
         """The daemon, by its pid file, or a process of the user's by its command's name; 0 for none."""
         if name == "sampand":
@@ -205,7 +219,7 @@ def web(machine: Machine) -> Iterator[str]:
     machine("run", "-d", "--name", "web", "-p", "8088:80", "box", "sh", "-c", serve)
     eventually(lambda: fetched(machine) == "hello", what="the port answers")
     yield "web"
-    machine("rm", "-f", "web")
+    machine.ask("DELETE", "/containers/web?force=1")
 
 
 def fetched(machine: Machine) -> str:
@@ -217,7 +231,7 @@ def fetched(machine: Machine) -> str:
 
 def test_it_is_the_users_own(machine: Machine) -> None:
     assert "Ahoy!" in machine("run", "--rm", "hello-world")
-    info = json.loads(machine("info", "--format", "{{json .}}"))
+    info = machine.ask("GET", "/info")
     assert "name=rootless" in info["SecurityOptions"]
     assert info["DockerRootDir"] == str(machine.homes / "skipper/.local/share/sampan")
     assert info["Driver"] == "overlay2"
@@ -252,14 +266,14 @@ def test_whose_the_files_are(machine: Machine) -> None:
     assert (given / "roots").stat().st_uid == SKIPPER
     assert (given / "theirs").stat().st_uid == FIRST + 999
     assert (home / ".local/share/sampan/volumes/vol/_data/x").stat().st_uid == SKIPPER
-    machine("volume", "rm", "vol")
+    machine.ask("DELETE", "/volumes/vol")
 
 
 def test_layers_hide_what_is_below(machine: Machine) -> None:
     """Whiteouts and opaque directories, in attributes that a user namespace may write."""
     first = "mkdir -p /d/e /g && touch /d/old /d/e/old /g/one && chown 33:33 /g/one"
     machine("run", "--name", "one", "box", "sh", "-c", first)
-    machine("commit", "one", "first")
+    machine.ask("POST", "/commit?container=one&repo=first")
     machine("run", "--name", "two", "first", "sh", "-c", "rm -r /d /g/one && mkdir /d && touch /d/new")
     assert sorted(machine("diff", "two").splitlines()) == [
         "A /d/new",
@@ -269,16 +283,16 @@ def test_layers_hide_what_is_below(machine: Machine) -> None:
         "D /d/old",
         "D /g/one",
     ]
-    machine("commit", "two", "second")
+    machine.ask("POST", "/commit?container=two&repo=second")
     assert machine("run", "--rm", "second", "sh", "-c", "ls /d /g; stat -c %u /d") == "/d:\nnew\n\n/g:\n0"
     assert machine("run", "--rm", "first", "stat", "-c", "%u:%g", "/g/one") == "33:33"
     saved = machine.homes / "skipper/second.tar"
     machine("save", "-o", str(saved), "second")
-    machine("rm", "one", "two")
-    machine("rmi", "second", "first")
+    for target in ("containers/one", "containers/two", "images/second", "images/first"):
+        machine.ask("DELETE", f"/{target}")
     machine("load", "-i", str(saved))
     assert machine("run", "--rm", "second", "sh", "-c", "ls /d /g") == "/d:\nnew\n\n/g:"
-    machine("rmi", "second")
+    machine.ask("DELETE", "/images/second")
 
 
 def test_what_is_done_in_containers(machine: Machine, web: str) -> None:
@@ -299,21 +313,20 @@ def test_what_is_done_in_containers(machine: Machine, web: str) -> None:
 def test_cgroups_below_the_one_that_was_given(machine: Machine, web: str) -> None:
     """Without controllers where those are at cgroup v1; machines/test_systemd.py has them from systemd."""
     given = machine.path(f"/sys/fs/cgroup/{machine.cgroup}")
-    identifier = machine("inspect", "-f", "{{.Id}}", web)
-    place = given / "sampan" / identifier
-    assert (place / "cgroup.procs").read_text().split()[0] == machine("inspect", "-f", "{{.State.Pid}}", web)
+    place = given / "sampan" / machine.ask("GET", f"/containers/{web}/json")["Id"]
+    assert (place / "cgroup.procs").read_text().split()[0] == machine.process(web)
     daemon = given / "daemon/cgroup.procs"
     assert str(machine.pid("sampand")) in daemon.read_text().split()
     assert str(machine.pid("sampan-keeper")) in (given / "keeper/cgroup.procs").read_text().split()
     assert machine("exec", web, "cat", "/proc/self/cgroup").splitlines()[-1] == "0::/"
-    machine("pause", web)
+    machine.ask("POST", f"/containers/{web}/pause")
     assert "frozen 1" in (place / "cgroup.events").read_text()
-    machine("unpause", web)
+    machine.ask("POST", f"/containers/{web}/unpause")
     assert "frozen 0" in (place / "cgroup.events").read_text()
     if "memory" not in (given / "cgroup.controllers").read_text().split():
         code, _, said = machine.sampan("run", "--rm", "-m", "50m", "--pids-limit", "50", "box", "true")
         assert (code, said.count("discarded")) == (0, 2), said
-        warnings = json.loads(machine("info", "--format", "{{json .Warnings}}"))
+        warnings = machine.ask("GET", "/info")["Warnings"]
         assert sum("Delegate=cpu cpuset io memory pids" in text for text in warnings) == 1
     above = ("--cgroup-parent", "/own", "--cgroupns", "host")
     shown = machine("run", "--rm", *above, "box", "cat", "/proc/self/cgroup").splitlines()
@@ -321,16 +334,16 @@ def test_cgroups_below_the_one_that_was_given(machine: Machine, web: str) -> Non
 
 
 def test_networks_and_the_way_out(machine: Machine, web: str) -> None:
-    machine("network", "create", "deck")
-    machine("network", "connect", "deck", web)
+    machine.ask("POST", "/networks/create", {"Name": "deck"})
+    machine.ask("POST", "/networks/deck/connect", {"Container": web})
     assert (
         machine("run", "--rm", "--network", "deck", "box", "wget", "-q", "-O", "-", "http://web/") == "hello"
     )
     refused = machine.sampan("run", "--rm", "-p", "81:80", "box", "true")
     assert refused[0] == 125
     assert "sudo sysctl -w net.ipv4.ip_unprivileged_port_start=81" in refused[2]
-    machine("network", "disconnect", "deck", web)
-    machine("network", "rm", "deck")
+    machine.ask("POST", "/networks/deck/disconnect", {"Container": web})
+    machine.ask("DELETE", "/networks/deck")
     serve = ("busybox", "httpd", "-f", "-p", f"{OUTSIDE}:8099", "-h", str(machine.homes))
     (machine.homes / "far").write_text("from afar")
     with subprocess.Popen(machine.argv(*serve)) as server:
@@ -348,11 +361,11 @@ def test_registries_of_the_machine(machine: Machine) -> None:
     with subprocess.Popen(
         machine.argv(*serve, "--root", root, user="skipper"), env=machine.environment("skipper")
     ) as server:
-        machine("tag", "box", "127.0.0.1:5081/box")
+        machine.ask("POST", "/images/box/tag?repo=127.0.0.1:5081/box")
         eventually(lambda: machine.sampan("push", "127.0.0.1:5081/box")[0] == 0, 60, what="the push succeeds")
-        machine("rmi", "127.0.0.1:5081/box")
+        machine.ask("DELETE", "/images/127.0.0.1:5081/box")
         machine("pull", "127.0.0.1:5081/box")
-        machine("rmi", "127.0.0.1:5081/box")
+        machine.ask("DELETE", "/images/127.0.0.1:5081/box")
         server.terminate()
 
 
@@ -388,7 +401,7 @@ def test_processes_may_die_in_any_order(machine: Machine, web: str) -> None:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not any(map(alive, pids)), what=f"{names} die")
 
-    pid = machine("inspect", "-f", "{{.State.Pid}}", web)
+    pid = machine.process(web)
     kill("sampand")
     assert fetched(machine) == "hello"
     assert machine("inspect", "-f", "{{.State.Pid}}", web) == pid  # by a daemon that this command has started
@@ -397,14 +410,14 @@ def test_processes_may_die_in_any_order(machine: Machine, web: str) -> None:
     eventually(lambda: machine.pid("slirp4netns") not in (0, uplink), 30, what="its successor leads out")
     assert fetched(machine) == "hello"
     machine("run", "-d", "--name", "late", "-p", "8086:80", "box", "sleep", "90")  # a socket from outside
-    machine("rm", "-f", "late")
+    machine.ask("DELETE", "/containers/late?force=1")
     assert machine.pid("sampand") == before
     before, uplink = machine.pid("sampand"), machine.pid("slirp4netns")
     kill("sampan-standby", "sampan-keeper")
     eventually(lambda: not alive(before) and not alive(uplink), 30, what="daemon and way out end without it")
     assert fetched(machine) == "hello"
     assert machine("exec", web, "cat", "/index.html") == "hello"
-    assert machine("inspect", "-f", "{{.State.Pid}}", web) == pid
+    assert machine.process(web) == pid
     old = machine.pid("slirp4netns")
     kill("slirp4netns")
     eventually(lambda: machine.pid("slirp4netns") not in (0, old), 30, what="the way out is begun again")
@@ -425,7 +438,7 @@ def test_without_subordinate_ids_root_is_alone(machine: Machine) -> None:
     assert "home/alice/: its owner 1000:1000 does not exist here" in said
     assert machine.sampan("import", "-", "box", user="stowaway", stdin=roots_tar())[0] == 0
     told = machine.sampan("info", user="stowaway")
-    assert "usermod --add-subuids" in told[2]
+    assert "usermod --add-subuids" in told[2] and "loginctl enable-linger stowaway" in told[2]
     assert ("Storage Driver: fuse-overlayfs" in told[1]) == fuse
     script = "busybox mkdir -p /d/e && busybox touch /d/old /d/e/old /bin/gone"
     again = "busybox rm -r /d /bin/gone && busybox mkdir /d && busybox touch /d/new"
@@ -435,8 +448,7 @@ def test_without_subordinate_ids_root_is_alone(machine: Machine) -> None:
         )
         assert code == 0, said
         result = "first" if name == "one" else "second"
-        assert machine.sampan("commit", name, result, user="stowaway")[0] == 0
-        assert machine.sampan("rm", name, user="stowaway")[0] == 0
+        machine.ask("POST", f"/commit?container={name}&repo={result}", user=STOWAWAY)
     shown = machine.sampan("run", "--rm", "second", "busybox", "ls", "/d", "/bin", user="stowaway")
     assert shown[1] == "/bin:\nbusybox\n\n/d:\nnew\n", shown
     run = ("run", "--rm", "-t", "-p", "8087:80", "box", "busybox", "id", "-u")
@@ -448,11 +460,10 @@ def test_without_subordinate_ids_root_is_alone(machine: Machine) -> None:
     assert machine.sampan("exec", "on", "busybox", "id", "-u", user="stowaway")[:2] == (0, "0\n")
     refused = machine.sampan("pause", "on", user="stowaway")
     assert refused[0] == 1 and "nothing can be paused" in refused[2]
-    assert "loginctl enable-linger stowaway" in machine.sampan("info", user="stowaway")[2]
     assert machine.sampan("exec", "on", "busybox", "ls", "/sys/fs/cgroup", user="stowaway")[1] == ""
-    limited = machine.sampan("update", "-m", "50m", "on", user="stowaway")
-    assert "does not support memory limit" in limited[1]
-    assert machine.sampan("rm", "-f", "on", user="stowaway")[0] == 0
+    limited = machine.ask("POST", "/containers/on/update", {"Memory": 50 << 20}, STOWAWAY)
+    assert "does not support memory limit" in limited["Warnings"][0]
+    machine.ask("DELETE", "/containers/on?force=1", user=STOWAWAY)
     code, _, said = machine.sampan("run", "--rm", "-u", "33", "box", "busybox", user="stowaway")
     assert (code, "user 33 does not exist here" in said) == (125, True), said
 
