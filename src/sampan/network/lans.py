@@ -97,7 +97,10 @@ def _number(known: dict[str, int], what: str, name: str) -> int:
 
 
 def refuse_sharing(lan: Lan, network_id: str, others: dict[str, Lan]) -> None:
-    """Refuse a parent that another network has, or wants, for itself alone.
+    """Refuse a parent that another network has, or wants, for itself alone, or in another way.
+
+    The kernel has one mode and flag for all ipvlan interfaces of a parent, those of the last one that was
+    made (drivers/net/ipvlan/ipvlan_main.c): the other network's containers would have them from then on.
 
     Raises:
         InvalidParameter: in Docker's words.
@@ -119,6 +122,11 @@ def refuse_sharing(lan: Lan, network_id: str, others: dict[str, Lan]) -> None:
             raise InvalidParameter(
                 f"cannot use parent interface {lan.parent}, {other.kind} network {other_id} is using it: the "
                 f"kernel lets it have one kind of children, and {lan.kind} is another"
+            )
+        if lan.kind == "ipvlan" and (other.mode, other.flag) != (lan.mode, lan.flag):
+            raise InvalidParameter(
+                f"cannot use parent interface {lan.parent}, ipvlan network {other_id} is using it with "
+                "another ipvlan_mode or ipvlan_flag: the kernel has one of each for all children of a parent"
             )
 
 
