@@ -18,9 +18,10 @@ import docker
 import pytest
 
 from support.api import UnixConnection
-from support.building import members, tidied
+from support.building import archive_of, members, tidied
+from support.building import build as api_build
 from support.cli import Cli, Result, docker_release
-from support.engine import Daemon, Engine
+from support.engine import Engine
 from support.hostile import Hostile, reply
 from support.machine import eventually
 
@@ -143,8 +144,8 @@ def test_every_instruction(cli: Cli, engine: Engine, context: Path, busybox: str
 def test_the_cache_knows_contents_and_not_times(engine: Engine, context: Path, busybox: str) -> None:
     write(context, f"FROM {busybox}\nCOPY file /\nRUN echo run > /ran\nCMD x", file="one")
 
-    def hits(*options: str) -> int:
-        return build(engine.sampan, context, "-t", "cached", *options).out.count("Using cache")
+    def hits(**query: str) -> int:
+        return api_build(engine, archive_of(context), t="cached", **query).hits
 
     assert hits() == 0
     first = inspect(engine, "cached")["Id"]
@@ -155,10 +156,11 @@ def test_the_cache_knows_contents_and_not_times(engine: Engine, context: Path, b
     assert hits() == 0
     (context / "file").write_text("two")
     assert hits() == 0  # what comes after a step that was done anew is done anew, too
-    assert hits("--no-cache") == 0
+    assert hits(nocache="1") == 0
     (context / "Dockerfile").write_text(f"FROM {busybox}\nARG A=1\nRUN echo run > /ran\nCMD x")
-    assert [hits(), hits(), hits("--build-arg", "A=2"), hits("--build-arg", "A=2")] == [0, 3, 1, 3]
-    assert hits("--build-arg", "HTTP_PROXY=http://proxy.invalid") == 3  # which is not for images
+    other = '{"A":"2"}'
+    assert [hits(), hits(), hits(buildargs=other), hits(buildargs=other)] == [0, 3, 1, 3]
+    assert hits(buildargs='{"HTTP_PROXY":"http://proxy.invalid"}') == 3  # which is not for images
 
 
 def test_another_engines_image_serves_as_cache(engine: Engine, context: Path, busybox: str) -> None:
@@ -197,7 +199,7 @@ def _tar(**files: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_copy_and_add(cli: Cli, engine: Engine, context: Path, busybox: str) -> None:
+def test_copy_and_add(engine: Engine, context: Path, busybox: str) -> None:
     dockerfile = f"""
 FROM {busybox} AS made
 RUN mkdir -p /from/sub /real && echo f > /from/sub/f && chown -R 7:8 /from && ln -s /real /link
@@ -230,7 +232,7 @@ COPY tree/sub alice
     (context / ".dockerignore").write_text("**/*.key\n!tree/sub/*.key\n")
     (context / "packed.tar.gz").write_bytes(_tar(x=b"x", y=b"y"))
     (context / "plain.gz").write_bytes(b"\x1f\x8b no archive")
-    build(cli, context, "-t", "copied")
+    build(engine.sampan, context, "-t", "copied")
     found = members(engine, "copied")
 
     def owner(name: str) -> tuple[int, int, int]:
@@ -359,7 +361,7 @@ def test_what_cannot_be_built(engine: Engine, context: Path, busybox: str) -> No
     write(context, "", a="a", b="b")
     for text, message in REFUSED:
         (context / "Dockerfile").write_text(text)
-        assert message in build(engine.docker, context, "--force-rm", code=1).err, text
+        assert message in api_build(engine, archive_of(context), forcerm="1").error, text
     for text, message in MALFORMED:
         answer = post(engine, _tar(Dockerfile=text.encode()))
         assert answer.status == 400 and message in answer.message, text
@@ -415,23 +417,6 @@ def test_a_build_ends_with_its_client(engine: Engine, busybox: str) -> None:
         eventually(lambda: not engine.api.containers(), 30)
     assert engine.api("POST", "/build/cancel").message == "build ID not provided"
     assert post(engine, body[:-20]).status == 400  # half a context
-
-
-def test_a_daemon_that_dies_leaves_nothing(make_daemon: Callable[..., Daemon]) -> None:
-    own = make_daemon().start()
-    busybox = own.busybox
-    before = len(own.api.get("/images/json?all=1"))
-    connection = begun(own, _tar(Dockerfile=f"FROM {busybox}\nRUN exec sleep 47112".encode()))
-    eventually(lambda: [one for one in own.api.containers() if one["State"] == "running"], 30)
-    own.kill9()
-    connection.close()
-    own.start()
-    eventually(lambda: not own.api.containers(), 30)
-    assert len(own.api.get("/images/json?all=1")) == before
-    assert not list((own.data_root / "content/ingest").iterdir())
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            assert "sleep\x0047112" not in process.read_text(errors="replace")
 
 
 @pytest.mark.skipif(docker_release() < (28,), reason="compared with docker's client from release 28 on")

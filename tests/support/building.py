@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,6 +25,14 @@ def context(dockerfile: str, **files: str | bytes) -> bytes:
             info = tarfile.TarInfo(name.replace("__", "/"))
             info.size, info.mode = len(data), 0o644
             archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def archive_of(directory: Path) -> bytes:
+    """An archive of a directory, with its files' modes and times."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(directory, arcname=".")
     return out.getvalue()
 
 
