@@ -263,7 +263,7 @@ class Mounted:
             instruction = read(f"RUN {text} true")
             settings = Settings(ImageConfig())
             state = State(0, settings, BuildArguments({}).stage())
-            step = StepMounts(self.job, state, mounts(instruction, Words({})))
+            step = StepMounts(self.job, state, mounts(instruction, Words({})), {})
             try:
                 await step.look(0, cast(Any, None))
                 found = await step.ready()

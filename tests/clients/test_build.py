@@ -340,7 +340,7 @@ REFUSED = [
     ("FROM busybox\nCOPY a b /f", "When using COPY with more than one source file, the destination must be"),
     ("FROM busybox\nCOPY . /etc/passwd", "cannot copy to non-directory: /etc/passwd"),
     ("FROM busybox\nCOPY --chown=nobody9 a /", "unable to find user nobody9"),
-    ("FROM busybox\nCOPY --chmod=u+x a /", "invalid chmod parameter: 'u+x'"),
+    ("FROM busybox\nCOPY --chmod=u+q a /", "invalid chmod parameter: 'u+q'"),
     ("FROM busybox\nWORKDIR /etc/passwd/x", "cannot copy to non-directory: /etc/passwd"),
     ("FROM busybox\nEXPOSE x", "invalid containerPort: x"),
     ("FROM busybox\nUSER nobody9\nRUN id", "unable to find user nobody9: no matching entries in passwd file"),

@@ -97,11 +97,16 @@ COPY --exclude=**/*.md --exclude=b/y* a /some
 ADD --checksum=sha256:{sha256} {url} /web
 WORKDIR /w
 COPY a/x.txt c.txt ./new/.
-RUN echo $INHERITED
+COPY --chmod=u=rwX,go=,g+X a /modes
+VOLUME /v
+RUN echo $INHERITED > /v/kept
+VOLUME /empty
+RUN cat /v/kept; ls -d /empty
 """
         done = worked(engine, context(dockerfile, **files), t="flags")
-        assert done.outputs()[-1] == ["yes"]
-        found = {name: one for name, one in members(engine, "flags").items() if not one.isdir()}
+        assert done.outputs()[-1] == ["yes", "/empty"]
+        everything = members(engine, "flags")
+        found = {name: one for name, one in everything.items() if not one.isdir()}
         below = ("linked", "parents/", "deep/", "far/", "some/", "web", "w/")
         assert {name for name in found if name.startswith(below)} == {
             *("linked", "parents/a/x.txt", "parents/c.txt", "parents/b/y.txt", "parents/b/z.md"),
@@ -116,6 +121,8 @@ RUN echo $INHERITED
             ),
         }
         assert (found["linked"].uid, found["linked"].gid) == (3, 3)
+        assert "empty" not in everything
+        assert (found["modes/x.txt"].mode, found["v/kept"].size) == (0o600, 4)
         wrong = build(engine, context(f"FROM {busybox}\nADD --checksum=sha256:{'0' * 64} {url} /web"))
         assert f"digest mismatch sha256:{sha256}" in wrong.error
         wrong = build(engine, context(f"FROM {busybox}\nADD --checksum=sha256:{'0' * 64} c.txt /", **files))

@@ -33,6 +33,7 @@ class Commands:
         self._job = job
         self._steps = steps
         self._other_image = other_image
+        self._digests: dict[str, str] = {}  # of the context's files that were mounted
         self._runner = Runner(job)
 
     async def run(
@@ -58,7 +59,7 @@ class Commands:
         if not command:
             raise InvalidParameter("RUN requires at least one argument")
         network = instruction.flags.get("network", "default")
-        mounts = StepMounts(self._job, state, run_mounts(instruction, words))
+        mounts = StepMounts(self._job, state, run_mounts(instruction, words), self._digests)
         await mounts.look(state.index, self._other_image)
         told = [f"{name}={value}" for name, value in given.items() if name not in hidden]
         said = [f"|{len(told)}", *told] if given else []

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from sampan.dockerfile.ignoring import Ignored, path_expression
+from sampan.dockerfile.modes import ModeChange
 from sampan.errors import InvalidParameter
 from sampan.linux import beneath
 from sampan.storage import InvalidArchive, InvalidLayer, extract, write_path, write_tree
@@ -54,7 +55,7 @@ class Treatment:
 
     Attributes:
         owner: uid and gid; None for those they have.
-        mode: permissions; None for those they have.
+        mode: what becomes of their permissions; None for nothing.
         unpack: whether archives are unpacked, as ADD does.
         chosen: whether the owner was asked for, and so is that of an archive's files, too.
         check: called now and then; it may raise.
@@ -62,7 +63,7 @@ class Treatment:
     """
 
     owner: tuple[int, int] | None
-    mode: int | None
+    mode: ModeChange | None
     unpack: bool
     check: Callable[[], None]
     chosen: bool = False
@@ -200,7 +201,7 @@ class _Treating(TarWriter):
         if self._treatment.owner is not None:
             members["uid"], members["gid"] = self._treatment.owner
         if self._treatment.mode is not None and kind != b"2":
-            members["mode"] = self._treatment.mode
+            members["mode"] = self._treatment.mode(members.get("mode", 0o644), kind == b"5")
         super().header(name, kind, **members)
 
 

@@ -36,16 +36,21 @@ OtherImage = Callable[[int, str], Awaitable[Image]]
 class StepMounts:
     """The mounts of one command.
 
+    Args:
+        digests: of the context's files by their paths, as far as they are known: it stays the same.
+
     Attributes:
         said: what counts of them for the cache, for history.
     """
 
-    def __init__(self, job: Job, state: State, wanted: list[RunMount]) -> None:
+    def __init__(self, job: Job, state: State, wanted: list[RunMount], digests: dict[str, str]) -> None:
         self.said: list[str] = []
         self._job = job
         self._core = job.core
         self._working_dir = state.config.working_dir
+        self._volumes = list(state.config.volumes or ())
         self._wanted = wanted
+        self._digests = digests
         self._images: dict[int, Image] = {}
         self._hold = AsyncExitStack()
         self._secrets = SecretFiles(job.core)
@@ -122,7 +127,8 @@ class StepMounts:
 
     def created(self, live: Live) -> None:
         """Its container is there, and not started."""
-        self._stubs = Stubs(self._core, live.id, self._targets) if self._targets else None
+        if self._targets or self._volumes:
+            self._stubs = Stubs(self._core, live.id, self._targets, self._volumes)
 
     def started(self) -> None:
         """It runs, and has its mounts."""
@@ -141,8 +147,11 @@ class StepMounts:
     # --- what they are made of ---
 
     def _digest(self, mount: RunMount) -> str:
-        treatment = Treatment((0, 0), None, False, self._job.ending.check)
-        return digest([_find(self._job.context.root, mount)], treatment)
+        source = _find(self._job.context.root, mount)
+        if source.path not in self._digests:
+            treatment = Treatment((0, 0), None, False, self._job.ending.check)
+            self._digests[source.path] = digest([source], treatment)
+        return self._digests[source.path]
 
     def _bound(self, mount: RunMount, image: Image | None, target: str) -> Mount:
         if not mount.read_only:

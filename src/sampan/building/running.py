@@ -42,14 +42,15 @@ class Runner:
             BuildCancelled: nobody waits any more; the container is gone.
             SampanError: it could not be started.
         """
-        live, warnings = await create.create(self._core, None, config, host_config, temporary=True)
+        live, warnings = await create.create(
+            self._core, None, config, host_config, temporary=True, image_volumes=False
+        )
         worked = False
         try:
             for warning in warnings:
                 self._output.line(f" ---> [Warning] {warning}")
             self._output.line(f" ---> Running in {short(live.id)}")
-            if host_config.mounts:
-                await in_thread(lambda: mounts.created(live))
+            await in_thread(lambda: mounts.created(live))
             await self._to_its_end(live, mounts)
             code = live.container.state.exit_code
             if code:

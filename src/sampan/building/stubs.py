@@ -1,4 +1,8 @@
-"""The mount points that a command's mounts make in the image's files: they leave no trace there."""
+"""The mount points that a command's mounts make in the image's files: they leave no trace there.
+
+Directories of VOLUMEs are made as well, where the image has none, since Docker's classic builder mounts
+volumes there; what the command writes below them stays, as with BuildKit.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,16 @@ class Stubs:
 
     Args:
         targets: where something will be mounted, from the root.
+        directories: what is made at once.
     """
 
-    def __init__(self, core: Core, container_id: str, targets: Sequence[str]) -> None:
+    def __init__(
+        self, core: Core, container_id: str, targets: Sequence[str], directories: Sequence[str] = ()
+    ) -> None:
         self._core = core
         self._id = container_id
         self._missing: list[str] = []
-        self._with_root(lambda root: self._look(root, targets))
+        self._with_root(lambda root: self._look(root, targets, directories))
 
     def remove(self) -> None:
         """The command has ended."""
@@ -38,14 +45,17 @@ class Stubs:
         finally:
             self._core.driver.unmount(self._id)
 
-    def _look(self, root: int, targets: Sequence[str]) -> None:
+    def _look(self, root: int, targets: Sequence[str], directories: Sequence[str]) -> None:
         missing = set()
-        for target in targets:
+        for target in (*targets, *directories):
             path = beneath.real_path(root, target)
             while path != "/" and not _is_there(root, path):
                 missing.add(path)
                 path = os.path.dirname(path)
         self._missing = sorted(missing, key=lambda path: path.count("/"), reverse=True)
+        for directory in directories:
+            with suppress(OSError):  # something else is there: the command will see it
+                os.close(beneath.make_directory(root, directory))
 
     def _remove(self, root: int) -> None:
         for path in self._missing:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from sampan.dockerfile.heredocs import opening
+from sampan.dockerfile.modes import ModeChange, mode_change
 from sampan.dockerfile.parsing import Instruction
 from sampan.dockerfile.substitution import Words
 from sampan.errors import InvalidParameter
@@ -20,7 +21,7 @@ class Copied:
         files: names and texts of its here-documents.
         origin: the stage or image that the files are of; empty for the context.
         chown: user and group of what is copied; empty for root's, or those that they have.
-        mode: its permissions; None for those that it has.
+        mode: what becomes of its permissions; None for nothing.
         options: its flags, as history tells them.
     """
 
@@ -30,7 +31,7 @@ class Copied:
     target: str
     origin: str
     chown: str
-    mode: int | None
+    mode: ModeChange | None
     checksum: str
     parents: bool
     exclude: list[str]
@@ -83,15 +84,9 @@ def copied(instruction: Instruction, words: Words) -> Copied:
         target,
         flags.get("from", ""),
         flags.get("chown", ""),
-        _mode(flags["chmod"]) if flags.get("chmod") else None,
+        mode_change(flags["chmod"]) if flags.get("chmod") else None,
         checksum,
         parents,
         exclude,
         "".join(told),
     )
-
-
-def _mode(text: str) -> int:
-    if not text.isdecimal() or set(text) & set("89") or int(text, 8) > 0o7777:
-        raise InvalidParameter(f"invalid chmod parameter: '{text}': an octal number up to 7777 is wanted")
-    return int(text, 8)

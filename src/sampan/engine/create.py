@@ -48,6 +48,7 @@ async def create(
     caller: mountpoints.Caller | None = None,
     networks: dict[str, EndpointSettings] | None = None,
     temporary: bool = False,
+    image_volumes: bool = True,
 ) -> tuple[Live, list[str]]:
     """Make a container.
 
@@ -59,6 +60,7 @@ async def create(
         caller: uid and gid of who asks, where they are known.
         networks: the networks to be in, where that is said; else the one of the network mode.
         temporary: the next daemon removes it, should this one not come to that.
+        image_volumes: whether the image's VOLUMEs are mounted.
 
     Returns:
         The container, and warnings for the user.
@@ -74,7 +76,7 @@ async def create(
         raise InvalidParameter("config.Image must name the image to run")
     egress.take_label(config, host_config)
     image = core.images.resolve(config.image, platform)
-    merge(config, image.config)
+    merge(config, image.config, image_volumes)
     path, args = command_line(config)
     container = Container(
         id=secrets.token_hex(32),
@@ -112,7 +114,7 @@ async def create(
     return live, warnings
 
 
-def merge(config: ContainerConfig, image: ImageConfig) -> None:
+def merge(config: ContainerConfig, image: ImageConfig, volumes: bool = True) -> None:
     """Fill what the user left open from the image's config, as Docker's `--entrypoint` and `-e` promise."""
     config.user = config.user or image.user
     config.working_dir = config.working_dir or image.working_dir
@@ -130,7 +132,7 @@ def merge(config: ContainerConfig, image: ImageConfig) -> None:
     config.labels = {**theirs, **config.labels}  # whose firewall rules decide is not for an image to say
     if image.exposed_ports:
         config.exposed_ports = {**{port: {} for port in image.exposed_ports}, **(config.exposed_ports or {})}
-    if image.volumes:
+    if image.volumes and volumes:
         config.volumes = {**{path: {} for path in image.volumes}, **(config.volumes or {})}
     config.healthcheck = health.merge(config.healthcheck, image.healthcheck)
     if config.shell is None and image.shell:

@@ -7,8 +7,10 @@ import re
 import pytest
 
 from sampan.dockerfile import BuildArguments, Settings, Words, copied, declared, needed, parse, read, split
+from sampan.dockerfile.modes import mode_change
 from sampan.dockerfile.mounts import RunMount, mounts
 from sampan.errors import InvalidParameter
+from sampan.oci.image import ImageConfig
 
 
 @pytest.mark.parametrize(
@@ -270,3 +272,45 @@ def test_what_counts_of_a_mount() -> None:
         "type=secret,target=/run/secrets/a,id=a,mode=0440,uid=1,gid=2,required",
         "type=tmpfs,target=t,size=1024,ro",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "directory", "expected"),
+    [
+        ("0640", 0o777, False, 0o640),
+        ("u+x", 0o644, False, 0o744),
+        ("+x", 0o640, False, 0o751),
+        ("a=r,u+w-r", 0o777, False, 0o244),
+        ("go-rwx", 0o755, True, 0o700),
+        ("u=rwX,g=X,o=", 0o644, False, 0o600),
+        ("u=rwX,g=X,o=", 0o644, True, 0o710),
+        ("g+X", 0o744, False, 0o754),
+        ("ug+s,+t", 0o755, True, 0o7755),
+        ("u=rw", 0o4755, False, 0o655),
+        ("=", 0o7777, False, 0),
+    ],
+)
+def test_modes(text: str, mode: int, directory: bool, expected: int) -> None:
+    assert oct(mode_change(text)(mode, directory)) == oct(expected)
+
+
+@pytest.mark.parametrize("text", ["8", "77777", "u", "u+q", "x+r", "u+x,", "rw"])
+def test_modes_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidParameter, match="invalid chmod parameter"):
+        mode_change(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("--interval=90s --retries=3 CMD true", """&{["CMD-SHELL" "true"] "1m30s" "0s" "0s" "0s" '\\x03'}"""),
+        (
+            '--timeout=1500ms --start-period=1h --start-interval=20ms --retries=39 CMD ["a", "b"]',
+            """&{["CMD" "a" "b"] "0s" "1.5s" "1h0m0s" "20ms" '\\''}""",
+        ),
+        ("--retries=10 NONE", """&{["NONE"] "0s" "0s" "0s" "0s" '\\n'}"""),
+    ],
+)
+def test_health_checks_in_history(text: str, expected: str) -> None:
+    said = Settings(ImageConfig()).apply(read(f"HEALTHCHECK {text}"), {})
+    assert said == f"HEALTHCHECK {expected}"
