@@ -32,6 +32,8 @@ _GETSETELEM = SUBSYSTEM | 13
 _DELSETELEM = SUBSYSTEM | 14
 _INTERVAL, _TIMEOUT, _EVAL, _CONCAT = 0x4, 0x10, 0x20, 0x80
 _LIST_ELEM = 1
+# Of a set of names alone: libnftnl's KEYBYTEORDER, the host's. Without it nft shows each of them as "".
+SHOWN_AS_NAME = attribute(13, struct.pack("=BBI", 0, 4, 1))
 _LOOKUP_INVERTED = 1
 _KEY, _ELEMENT_TIMEOUT, _EXPIRATION, _KEY_END = 1, 4, 5, 10
 _FIRST_REGISTER = 8  # of four bytes each
@@ -120,6 +122,8 @@ class KeySet:
         if self.ranged:
             sizes = [nested(_LIST_ELEM, be32(1, one.size)) for one in self.fields]
             body += nested(9, nested(2, *sizes))
+        if self.fields == (IIFNAME,):
+            body += SHOWN_AS_NAME
         return Message(
             _NEWSET, NLM_F_ACK | NLM_F_CREATE, body + be32(10, number), self._what("create", table)
         )

@@ -7,12 +7,12 @@ However many there are, each packet costs one lookup. Numbers are those of Linux
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sampan.linux.netlink import NLM_F_ACK, NLM_F_CREATE, Message, attribute, be32, nested, text
 from sampan.linux.nftables import SUBSYSTEM, Expression, IPNetwork, expression, head
+from sampan.linux.nftkeys import SHOWN_AS_NAME
 
 _NEWSET = SUBSYSTEM | 9
 _NEWSETELEM = SUBSYSTEM | 12
@@ -23,8 +23,6 @@ _ELEMENT_INTERVAL_END = 1
 _TYPE_ADDRESS: dict[int, int] = {socket.AF_INET: 7, socket.AF_INET6: 8}  # nft's ipv4_addr and ipv6_addr
 _TYPE_INTERFACE = 41  # its ifname
 _LIST_ELEM = 1
-_USERDATA = 13
-_HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # libnftnl's KEYBYTEORDER: without, nft shows names as ""
 _LOOKUP_INVERTED = 1
 _FIRST_REGISTER, _SECOND_REGISTER = 8, 12  # of four bytes each; an interface's name takes four
 _REGISTER_VERDICT = 0
@@ -71,7 +69,7 @@ class InterfaceSet(_Set):
 
     def message(self, table: str, number: int) -> Message:
         """The request to make it, `number` being its id within the transaction."""
-        return self._made(table, number, 0, (_TYPE_INTERFACE,), attribute(_USERDATA, _HOST_ORDER))
+        return self._made(table, number, 0, (_TYPE_INTERFACE,), SHOWN_AS_NAME)
 
     def change(self, table: str, names: Iterable[str], *, add: bool) -> Iterator[Message]:
         """The requests to add or delete names."""

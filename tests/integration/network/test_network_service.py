@@ -31,6 +31,7 @@ from sampan.network import (
     namespace,
     tending,
 )
+from sampan.network.egress import parse
 from support.machine import eventually
 
 pytestmark = pytest.mark.root
@@ -287,6 +288,10 @@ def test_the_table_is_shown_as_nft_takes_it(make: Make, tmp_path: Path) -> None:
     """So that a backup of all rules can be read, and loaded again."""
     service = started(make(ipv6=True))
     service.create(NetworkSpec("inner", internal=True))
+    policed = Request(service.get("bridge").id, egress=parse("allow:*.example.org"))
+    service.create_sandbox("one", [policed])
+    (veth,) = (name for name in links() if name.startswith("veth"))
+    assert f'elements = {{ "{veth}" }}' in shell("nft list set bridge sampan-sampan0-egress guarded")
     for family in ("ip", "ip6"):
         shown = shell(f"nft -s list table {family} sampan-sampan0")
         assert '"sampan0"' in shown.partition("set bridges")[2].partition("}")[0]
