@@ -19,6 +19,7 @@ import pytest
 from sampan.building.context import Context
 from sampan.building.copying import Treatment, digest, find, make_directory, place
 from sampan.building.ending import Ending
+from sampan.building.errors import BuildCancelled
 from sampan.building.job import Job
 from sampan.building.mounting import StepMounts
 from sampan.building.options import BuildOptions
@@ -331,3 +332,29 @@ def test_mount_points_are_made_and_removed_in_the_image(
     assert (inside / "there").is_dir()
     with pytest.raises(InvalidParameter, match="invalid mount target"):
         build.of("--mount=type=tmpfs,target=../..")
+
+
+def test_a_build_that_waits_for_a_cache_can_be_ended(
+    context: Context, rootfs: tuple[Path, int], tmp_path: Path
+) -> None:
+    build = Mounted(context, tmp_path, rootfs[0])
+    state = State(0, Settings(ImageConfig()), BuildArguments({}).stage())
+    wanted = mounts(read("RUN --mount=type=cache,target=/c,sharing=locked true"), Words({}))
+
+    async def work() -> None:
+        first, second = (StepMounts(build.job, state, wanted, {}) for _ in range(2))
+        await first.look(0, cast(Any, None))
+        await first.ready()
+        await second.look(0, cast(Any, None))
+        waiting = asyncio.create_task(second.ready())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        build.job.ending.set()
+        with pytest.raises(BuildCancelled):
+            await waiting
+        await second.close()
+        await first.close()
+        assert [one.users for one in build.core.build_caches.all()] == [0]
+
+    asyncio.run(work())

@@ -15,7 +15,7 @@ from sampan.building.ending import Ending
 from sampan.building.errors import BuildCancelled
 from sampan.building.git import Repository, clone, inside, is_git, repository
 from sampan.errors import InvalidParameter, Unsupported
-from support.building import Built, build, tidied
+from support.building import Built, build, context, tidied
 from support.engine import Engine
 from support.machine import eventually
 
@@ -109,8 +109,13 @@ def test_contexts_from_git(engine: Engine, busybox: str, served: Served, tmp_pat
         assert built("#v1:below") == ["below", "Dockerfile", "f"]
         kept = built(f"#{first}", buildargs='{"BUILDKIT_CONTEXT_KEEP_GIT_DIR":"1"}')
         assert kept == ["first", "./.git", "Dockerfile", "below", "f"]
-        done = engine.sampan("build", f"{served.url}/main#side", env={"HOME": str(tmp_path)})
-        assert "\nside\n" in done.out
+        added = (
+            f"FROM {busybox}\nADD {served.url}/main#v1:below /a/\nADD --keep-git-dir {served.url}/part /b\n"
+        )
+        done = build(engine, context(f"{added}RUN ls -A /a /b"))
+        assert done.outputs() == [["/a:", "Dockerfile", "f", "", "/b:", ".git", "f"]], done.error
+        ours = engine.sampan("build", f"{served.url}/main#side", env={"HOME": str(tmp_path)})
+        assert "\nside\n" in ours.out
         for fragment, message in (
             ("#nope", "no branch, tag or commit is nope"),
             ("#v1:nope", "nope is no directory of the repository"),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sampan.building.copying import Source, Treatment, digest, find, make_directory, place
+from sampan.building.git import clone, is_git, repository
 from sampan.building.job import Job
 from sampan.building.layers import files_of
 from sampan.building.mounting import OtherImage
@@ -94,6 +95,11 @@ class Filling:
     def _find(self, asked: Copied, root: int, excluded: Ignored | None, hold: ExitStack) -> list[Source]:
         found: list[Source] = []
         for word in asked.sources:
+            if asked.keyword == "ADD" and is_git(word):
+                source = self._cloned(word, asked)
+                hold.callback(os.close, source.root)
+                found.append(source)
+                continue
             remote = asked.keyword == "ADD" and is_url(word)
             if asked.checksum and not remote:
                 raise InvalidParameter("checksum can't be specified for non-HTTP(S) sources")
@@ -115,6 +121,17 @@ class Filling:
         if not found and excluded is None:
             raise InvalidParameter(f"{asked.keyword} failed: no source files were specified")
         return found
+
+    def _cloned(self, url: str, asked: Copied) -> Source:
+        """A repository as a directory to copy."""
+        if asked.checksum:
+            raise InvalidParameter(
+                "checksum can't be specified for Git repositories: name a commit (URL#COMMIT)"
+            )
+        place = Path(tempfile.mkdtemp(dir=self._job.scratch)) / "git"
+        directory = clone(repository(url), place, asked.keep_git, self._job.ending)
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return Source(root, "/", directory.name, directory=True)
 
     def _written(self, name: str, text: str) -> Source:
         """A here-document as a file to copy."""

@@ -22,6 +22,7 @@ class Copied:
         origin: the stage or image that the files are of; empty for the context.
         chown: user and group of what is copied; empty for root's, or those that they have.
         mode: what becomes of its permissions; None for nothing.
+        keep_git: whether repositories come with `.git`.
         options: its flags, as history tells them.
     """
 
@@ -34,6 +35,7 @@ class Copied:
     mode: ModeChange | None
     checksum: str
     parents: bool
+    keep_git: bool
     exclude: list[str]
     options: str
 
@@ -87,6 +89,7 @@ def copied(instruction: Instruction, words: Words) -> Copied:
         mode_change(flags["chmod"]) if flags.get("chmod") else None,
         checksum,
         parents,
+        flags.get("keep-git-dir") == "true",
         exclude,
         "".join(told),
     )

@@ -10,17 +10,17 @@ _FLAG = re.compile(r"""--((?:\\.|'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s'"\\])+)(?:
 _PART = re.compile(r"""'(?P<single>(?:\\.|[^'])*)'|"(?P<double>(?:\\.|[^"])*)"|(?P<plain>(?:\\.|[^'"\\])+)""")
 _ESCAPED = re.compile(r"\\(.)")
 _FLAGS: dict[str, frozenset[str]] = {
-    "ADD": frozenset(("checksum", "chmod", "chown", "exclude", "link")),
+    "ADD": frozenset(("checksum", "chmod", "chown", "exclude", "keep-git-dir", "link")),
     "COPY": frozenset(("chmod", "chown", "exclude", "from", "link", "parents")),
     "FROM": frozenset(("platform",)),
     "HEALTHCHECK": frozenset(("interval", "timeout", "start-period", "start-interval", "retries")),
     "RUN": frozenset(("mount", "network")),
 }
 _BUILDKIT_FLAGS = {
-    "ADD": frozenset(("keep-git-dir", "unpack")),
+    "ADD": frozenset(("unpack",)),
     "RUN": frozenset(("device", "security")),
 }
-_SWITCHES = frozenset(("link", "parents"))  # may stand without a value
+_SWITCHES = frozenset(("keep-git-dir", "link", "parents"))  # may stand without a value
 _REPEATED = frozenset(("exclude", "mount"))  # may stand several times
 _BUILDKIT = (
     "needs BuildKit, which is not offered: write the step without it, or build elsewhere and pull the image"
