@@ -88,6 +88,8 @@ def suite() -> str:
 # The releases of Debian that Sampan's packages are for, and what a root has to have before they come.
 RELEASES = ("bookworm", "trixie")
 INSTALLED = ("bash-completion", "kmod", "man-db", "python3", "systemd-sysv")
+# For daemons without root; debootstrap finds no package that stands for another, hence the whole row.
+FOR_USERS = ("dbus", "dbus-user-session", "libpam-systemd", "slirp4netns", "uidmap")
 
 
 def debian_tar() -> Path:
@@ -96,8 +98,9 @@ def debian_tar() -> Path:
 
 
 def machine_tar(release: str) -> Path:
-    """A Debian that can be booted, of a certain release."""
-    return _bootstrapped(release, INSTALLED, f"{'-'.join((release, *INSTALLED))}.tar")
+    """A Debian that can be booted, of a certain release; users can have daemons in the newest."""
+    packages = (*INSTALLED, *FOR_USERS) if release == RELEASES[-1] else INSTALLED
+    return _bootstrapped(release, packages, f"{'-'.join((release, *packages))}.tar")
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""The way out of a daemon's network namespace: slirp4netns(1), beside the keeper."""
+"""The way out of a daemon's network namespace: slirp4netns(1), beside the keeper.
+
+pasta(1) is not offered: it ends where the machine has no default route, and does not say when it is ready.
+"""
 
 from __future__ import annotations
 
