@@ -94,7 +94,8 @@ def _address(host: str) -> str:
     try:
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
-        raise InvalidParameter(f"error resolving passed in network volume address: {host}: {error}") from None
+        why = error.strerror or error
+        raise InvalidParameter(f"error resolving passed in network volume address: {host}: {why}") from None
 
 
 def unmount_below(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_servers_that_do_not_answer_keep_nobody_else_waiting(
         answered.set()
         assert all(one.result(30) for one in held)
     assert volumes.hold("far8", "c2")
+
+
+def test_a_server_that_nobody_knows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for options in (
+        {"type": "nfs", "o": "rw,addr=nas.example", "device": ":/"},
+        {"type": "cifs", "o": "username=me", "device": "//nas.example/share"},
+    ):
+        with pytest.raises(InvalidParameter) as refused:
+            mounting.mount(tmp_path, options)
+        said = "error resolving passed in network volume address: nas.example: Name or service not known"
+        assert refused.value.message == said
 
 
 def test_removal(volumes: VolumeService) -> None:
