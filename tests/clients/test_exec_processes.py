@@ -161,8 +161,13 @@ def test_the_container_is_paused_meanwhile(daemon: Daemon, lasting: str) -> None
 def test_the_daemon_is_killed_meanwhile(daemon: Daemon, lasting: str) -> None:
     pid = daemon.api.pid("lasting")
     create(daemon, "lasting", "true")
+    ended = create(daemon, "lasting", "sh", "-c", "exit 3")
+    start(daemon, ended)
     daemon.kill9()
     daemon.start()
     assert daemon.api.pid("lasting") == pid
+    seen = daemon.api("GET", f"/exec/{ended}/json")  # unless what it left had been removed already
+    assert seen.status == 404 or seen.json()["ExitCode"] == 3
+    eventually(lambda: not runs(daemon, "lasting"))
     eventually(lambda: processes(daemon, "lasting") == {pid})
     assert daemon.docker("exec", "lasting", "echo", "again").out == "again\n"

@@ -313,3 +313,4 @@ async def adopt_all(core: Core, live: Live) -> None:
                 watch(core, live, session, found)
             else:
                 session.ended = found or ExitRecord(137, time.time_ns(), error="its monitor is gone")
+                _remove_soon(core, str(directory))

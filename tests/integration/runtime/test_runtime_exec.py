@@ -277,10 +277,10 @@ def test_execs_cost_the_monitor_nothing_that_stays() -> None:
         await eventually(lambda: _children(monitor) == [("sleep", "S")])
         descriptors = sorted(os.listdir(f"/proc/{monitor}/fd"))
         before = anonymous_kb()
-        await some(240)
+        await some(120)
         await eventually(lambda: _children(monitor) == [("sleep", "S")])
         await eventually(lambda: sorted(os.listdir(f"/proc/{monitor}/fd")) == descriptors)
-        assert anonymous_kb() - before < 200
+        assert anonymous_kb() - before < 150
 
     in_box(body)
 
