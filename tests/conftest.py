@@ -40,6 +40,7 @@ LONGEST = (
     "clients/test_tutorial.py",
     "clients/test_create_fields.py",
     "integration/images/pull/test_images_pull.py",
+    "integration/daemon/test_daemon_autostart.py",
     "integration/daemon/test_daemon_faults.py",
 )
 NEED_DAEMON = ("clients", "integration/daemon", "machines/inside")

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -244,12 +245,14 @@ def main() -> int:
         print(f"./test: {error}", file=sys.stderr)
         return 1
     arguments = [expand(argument) for argument in sys.argv[1:]]
-    failed = [] if arguments else run_checks()
-    os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
-    if os.geteuid() == 0:
-        leftovers.sweep()
-        fetch()
     everything = not arguments
+    with ThreadPoolExecutor(1) as beside:
+        checking = beside.submit(run_checks) if everything else None
+        if os.geteuid() == 0:  # fetching waits for others most of the time
+            leftovers.sweep()
+            fetch()
+        failed = checking.result() if checking is not None else []
+    os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
     if everything:
         arguments = side_by_side()
     elif os.geteuid() == 0:
