@@ -22,7 +22,6 @@ sys.path.insert(0, str(TESTS))
 
 from sampan.database import Database  # noqa: E402
 from support.cli import Cli, docker_release  # noqa: E402  (the paths come first)
-from support.contract import judge  # noqa: E402
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers, left_networks  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
 
@@ -128,6 +127,8 @@ def base(request: pytest.FixtureRequest) -> Iterator[Path]:
     remove_cgroup_parents(TOKEN)
     wrong = []
     if answers := list(directory.rglob("answers.jsonl")):  # a fork's daemon notes none
+        from support.contract import judge  # its libraries are not needed before
+
         verdict = judge(answers)
         wrong = verdict.wrong
         request.config.stash[UNSEEN] = verdict.unseen

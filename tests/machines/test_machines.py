@@ -22,7 +22,7 @@ import machine  # noqa: E402  (the path comes first)
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 BOOT_TIMEOUT_S = 840
-PYTEST = f"{sys.executable} -m pytest -q -p no:cacheprovider -o timeout=300 --cli docker"
+PYTEST = f"{sys.executable} -m pytest -q -p no:cacheprovider -p no:xdist -o timeout=300 --cli docker"
 INSIDE = "tests/machines/inside"
 LINUX = "tests/integration/linux"
 ATTACK = "tests/attack/test_runtime_confinement.py"
