@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sampan.linux.nftmaps import Redirection
+from sampan.linux.nftmaps import Admission, Redirection
 from sampan.linux.syscalls import CLONE_NEWNET, unshare
 from sampan.linux.threads import in_own_thread
 from sampan.network.firewall import Firewall, Zone
@@ -45,11 +45,18 @@ def listed() -> Iterator[dict[str, Any]]:
                 Redirection("tcp", None, 80, IPv4Address("10.9.0.2"), 8000),
                 Redirection("tcp", None, 80, IPv6Address("fd00:9::2"), 8000),
                 Redirection("udp", IPv6Address("2001:db8::1"), 53, IPv6Address("fd00:9::2"), 5353),
+                Admission("tcp", IPv6Address("fd00:9::2"), 8000, "lan0"),
+                Admission("tcp", IPv4Address("10.9.0.2"), 8000),
             ],
         )
         firewall.add(SIX)
         found["both"] = listing()
-        firewall.withdraw([Redirection("tcp", None, 80, IPv6Address("fd00:9::2"), 8000)])
+        firewall.withdraw(
+            [
+                Redirection("tcp", None, 80, IPv6Address("fd00:9::2"), 8000),
+                Admission("tcp", IPv6Address("fd00:9::2"), 8000, "lan0"),
+            ]
+        )
         firewall.remove(SIX)
         found["less"] = listing()
         firewall.put([FOUR])
@@ -96,6 +103,9 @@ def test_networks_and_ports_are_elements_of_their_family(listed: dict[str, Any])
     assert "2001:db8::1" in _elements(both, "ip6", "published-at")
     assert "10.9.0.2" in _elements(less, "ip", "published")
     assert "fd00:9::2" not in _elements(less, "ip6", "published")
+    assert "fd00:9::2" in _elements(both, "ip6", "trusted") and _elements(less, "ip6", "trusted") == "[]"
+    assert _elements(both, "ip6", "admitted") == _elements(both, "ip", "trusted") == "[]"
+    assert "10.9.0.2" in _elements(less, "ip", "admitted")
 
 
 def test_what_has_no_subnet_of_a_family_is_shut_there(listed: dict[str, Any]) -> None:
