@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -55,13 +56,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--cli", choices=("docker", "sampan"), help="test with this command line alone")
 
 
+@functools.cache
+def _place(path: Path) -> str:
+    """A file's path below ours; there are twenty tests a file."""
+    return path.relative_to(TESTS).as_posix()
+
+
 def _tier(item: pytest.Item) -> int:
-    folder = item.path.relative_to(TESTS).as_posix()
+    folder = _place(item.path)
     return max((n for n, tier in enumerate(TIERS) if folder.startswith(tier + "/")), default=0)
 
 
 def _length(item: pytest.Item) -> int:
-    file = item.path.relative_to(TESTS).as_posix()
+    file = _place(item.path)
     return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
@@ -74,14 +81,15 @@ def _is_dealt_to_another(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left = [item for item in items if not _is_dealt_to_another(item)]
-    config.hook.pytest_deselected(items=[item for item in items if _is_dealt_to_another(item)])
-    items[:] = left
+    elsewhere = [item for item in items if _is_dealt_to_another(item)]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
     items.sort(key=_tier)
     if hasattr(config, "workerinput"):  # we are one of several rows: see tools/run_tests.py
         items.sort(key=_length)
     for item in items:
-        folder = item.path.relative_to(TESTS).as_posix()
+        folder = _place(item.path)
         if folder.startswith(tuple(f"{tier}/" for tier in NEED_DAEMON)):
             item.add_marker("daemon")
         needs_daemon = item.get_closest_marker("daemon") is not None

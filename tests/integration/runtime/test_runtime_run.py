@@ -302,7 +302,7 @@ def test_a_flood_is_bounded_on_disk_and_in_memory(tmp_path: Path) -> None:
     async def body(runner: Runner) -> None:
         path = tmp_path / "x.log"
         runner.box.config(
-            ["sh", "-c", "dd if=/dev/zero bs=65536 count=3000 2>/dev/null; yes | head -n 500000"]
+            ["sh", "-c", "dd if=/dev/zero bs=65536 count=800 2>/dev/null; yes | head -n 500000"]
         )
         run = await runner.launch(log=LogSpec(str(path), 4 << 20, 3))
         run.client.close()
