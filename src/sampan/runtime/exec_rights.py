@@ -58,7 +58,7 @@ def become_user(steps: Steps, wanted: ProcessSpec, in_user_namespace: bool, reac
         place = steps.data(groups)
         steps.call("setgroups", len(wanted.additional_gids), place, means=_means("setgroups"))
     for name, number in (("setresgid", wanted.gid), ("setresuid", wanted.uid)):
-        steps.call(name, *[number] * 3, means=_identity(name, wanted))
+        steps.call(name, *[number] * 3, means=_identity(name, wanted.uid, wanted.gid))
     steps.call("prctl", syscalls.PR_SET_KEEPCAPS, 0)
     steps.call("compare", reached, 0, failed="as user", positive="as user", zero="in directory")
     steps.label("as user")
@@ -93,8 +93,8 @@ def check_inside(steps: Steps) -> None:
     steps.label(name)
 
 
-def _identity(what: str, wanted: ProcessSpec) -> Meaning:
-    return lambda number: no_such_user(wanted) if number == errno.EINVAL else _means(what)(number)
+def _identity(what: str, uid: int, gid: int) -> Meaning:
+    return lambda number: no_such_user(uid, gid) if number == errno.EINVAL else _means(what)(number)
 
 
 def _means(what: str) -> Meaning:

@@ -269,9 +269,9 @@ def _own_stdio(uid: int) -> None:
                 raise
 
 
-def no_such_user(wanted: ProcessSpec) -> Refused:
+def no_such_user(uid: int, gid: int) -> Refused:
     """What a namespace says that lacks a user or group."""
-    text = f"user {wanted.uid}:{wanted.gid} does not exist in the user namespace that the process lives in"
+    text = f"user {uid}:{gid} does not exist in the user namespace that the process lives in"
     return Refused("user", text, errno.EINVAL)
 
 
@@ -301,7 +301,7 @@ def _become(entry: Entry) -> NoReturn:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise no_such_user(wanted) from None
+        raise no_such_user(wanted.uid, wanted.gid) from None
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     if not inside:
         _change_directory(wanted.cwd, first=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import resource
 from collections.abc import Iterator
 from typing import Any
@@ -111,3 +112,14 @@ def test_each_exec_has_a_keyring_of_its_own_name() -> None:
     _forget()
     assert after == _first(other)[0] == before.replace(b"a" * 64, b"b" * 64) != before
     assert b"_ses.c\0" in _first(dataclasses.replace(WAY, session="c"))[0]
+
+
+def test_a_user_that_the_namespace_lacks_is_named() -> None:
+    wanted = dataclasses.replace(SHELL, uid=70000, gid=7)
+    steps = second_steps(WAY, wanted, None)
+    said = {(found := means(errno.EINVAL)).stage: found.text for means in steps.meanings.values()}
+    assert said["user"].startswith("user 70000:7 does not exist in the user namespace")
+    assert {means(errno.EPERM).text for means in steps.meanings.values()} >= {
+        "setresuid: Operation not permitted",
+        "setresgid: Operation not permitted",
+    }
