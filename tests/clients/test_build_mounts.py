@@ -141,6 +141,10 @@ def test_caches_are_pruned(engine: Engine, busybox: str) -> None:
         engine.api("POST", "/build/prune?filters=%7B%22id%22%3A%5B%22nope%22%5D%7D").json()["CachesDeleted"]
         is None
     )
+    assert (
+        engine.api("POST", "/build/prune?filters=%7B%22label%22%3A%5B%22x%22%5D%7D").json()["SpaceReclaimed"]
+        == 0
+    )
     prune = engine.sampan("builder", "prune", "-f", "--keep-storage", "11kB")
     assert prune.out.splitlines()[-1] == "Total reclaimed space: 4kB"  # the one that was not used for longest
     prune = engine.docker("builder", "prune", "-af")

@@ -19,7 +19,7 @@ from sampan.http import Request, Response, Routes, json_response
 routes = Routes()
 
 _TYPE = "exec.cachemount"
-_FILTERS = frozenset(("until", "id", "parent", "type", "description", "inuse", "shared", "private"))
+_FILTERS = filters.PRUNE | {"id", "parent", "type", "description", "inuse", "shared", "private"}
 
 
 @routes.post("/build/prune")
@@ -64,7 +64,12 @@ def _to_keep(core: Core, total: int, reserved: int, most: int, free: int) -> int
 
 
 def _chosen(cache: BuildCache, given: filters.Filters) -> bool:
-    """Whether the filters let a cache through; each wants one of its values to fit."""
+    """Whether the filters let a cache through; each wants one of its values to fit.
+
+    A cache has no labels, so `label` lets none through: the client sends those of `system prune` along.
+    """
+    if not filters.keeps_labels(given, {}):
+        return False
     facts = {
         "id": cache.id,
         "type": _TYPE,
