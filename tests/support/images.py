@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -88,51 +88,62 @@ def suite() -> str:
 # The releases of Debian that Sampan's packages are for, and what a root has to have before they come.
 RELEASES = ("bookworm", "trixie")
 INSTALLED = ("bash-completion", "kmod", "man-db", "python3", "systemd-sysv")
-# For daemons without root; debootstrap finds no package that stands for another, hence the whole row.
+# For daemons without root.
 FOR_USERS = ("dbus", "dbus-user-session", "libpam-systemd", "slirp4netns", "uidmap")
 
 
 def debian_tar() -> Path:
-    """The smallest Debian, of the machine's own release."""
-    return _bootstrapped(suite(), ("attr", "libcap2-bin"), f"debian-{suite()}.tar")
+    """The smallest Debian, of the machine's own release, as people make it: by debootstrap."""
+    name = f"debian-{suite()}.tar"
+    return _kept(name, "debootstrap", lambda part: _debootstrap(suite(), ("attr", "libcap2-bin"), part))
 
 
 def machine_tar(release: str) -> Path:
-    """A Debian that can be booted, of a certain release; users can have daemons in the newest."""
+    """A Debian that can be booted, of a certain release; users can have daemons in the newest.
+
+    Made by mmdebstrap, which takes less than half the time.
+    """
     packages = (*INSTALLED, *FOR_USERS) if release == RELEASES[-1] else INSTALLED
-    return _bootstrapped(release, packages, f"{'-'.join((release, *packages))}.tar")
+    command = [
+        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"),
+        *('--aptopt=DPkg::Options "--force-unsafe-io"', release),
+    ]
+    name = f"{'-'.join((release, *packages))}.tar"
+    return _kept(name, "mmdebstrap", lambda part: _run([*command, str(part)]))
 
 
-@functools.cache
-def _bootstrapped(release: str, packages: tuple[str, ...], name: str) -> Path:
-    """A tar of `debootstrap --variant=minbase`, made once and kept."""
-    if shutil.which("debootstrap") is None:
-        pytest.skip("needs the program debootstrap (Debian: debootstrap)")
+def _kept(name: str, program: str, make: Callable[[Path], None]) -> Path:
+    """A file that is made once and kept."""
+    if shutil.which(program) is None:
+        pytest.skip(f"needs the program {program} (Debian: {program})")
     kept = cache_directory() / name
     if kept.exists():
         return kept
     with (cache_directory() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
-            with tempfile.TemporaryDirectory(dir=cache_directory()) as scratch:
-                root = Path(scratch, "root")
-                command = [
-                    "debootstrap",
-                    "--variant=minbase",
-                    f"--include={','.join(packages)}",
-                    release,
-                    str(root),
-                ]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode != 0:
-                    pytest.fail(f"debootstrap: {done.stdout[-2000:]}{done.stderr[-500:]}", pytrace=False)
-                shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
-                shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
-                part = kept.with_suffix(".part")
-                pack = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", str(root), "-cf"]
-                subprocess.run([*pack, str(part), "."], check=True)
-                part.rename(kept)
+            part = kept.with_name(f"part-{name}")  # its end tells programs what is to be written
+            make(part)
+            part.rename(kept)
     return kept
+
+
+def _debootstrap(release: str, packages: tuple[str, ...], part: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=cache_directory()) as scratch:
+        root = Path(scratch, "root")
+        include = f"--include={','.join(packages)}"
+        _run(["debootstrap", "--variant=minbase", include, release, str(root)])
+        shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
+        shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
+        pack = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", str(root), "-cf"]
+        _run([*pack, str(part), "."])
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = f"{done.stdout[-2000:]}{done.stderr[-500:]}"
+        pytest.fail(f"{command[0]}: {said}", pytrace=False)
 
 
 def import_tar(api: Api, repository: str, body: bytes | Iterator[bytes], *changes: str) -> None:
