@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +24,7 @@ import environment  # noqa: E402  (these live beside this file)
 import isolation  # noqa: E402
 import leftovers  # noqa: E402
 import machine  # noqa: E402
+import roots  # noqa: E402
 import sshd  # noqa: E402
 
 MOST_AGAIN = 5  # tests that may fail beside others and be run again alone
@@ -165,42 +166,44 @@ def run_checks() -> list[str]:
     return failed
 
 
+def checked(made: Future[None]) -> list[str]:
+    """Run the static checks once the environment is there; what failed."""
+    return run_checks() if made.exception() is None else []
+
+
 def expand(argument: str) -> str:
     """`unit` means `tests/unit`; everything else is pytest's."""
     folder = ROOT / "tests" / argument
     return f"tests/{argument}" if argument and not argument.startswith("-") and folder.exists() else argument
 
 
-def fetch() -> None:
-    """Get what the tests need from outside, while there is one. Two runs at once wait for one another."""
+def fetch(made: Future[None]) -> None:
+    """Get what the tests need from outside, while there is one. Two runs at once wait for one another.
+
+    Args:
+        made: the environment, which some of it needs.
+    """
     with (machine.cache() / "fetch.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _fetch()
+        started = [
+            _started(sys.executable, "tools", f"import roots; roots.{call}")
+            for call in ("small()", *(f"bootable({release!r})" for release in roots.RELEASES))
+        ]
+        for what, get in (("sshd", sshd.program), ("emulated machine", machine.kernel)):
+            try:
+                get()
+            except machine.NoMachine as error:
+                print(f"./test: no {what}: {error}", file=sys.stderr)
+        if made.exception() is None:
+            for name in ("docker_py", "packages"):
+                code = f"from support import {name}; {name}.fetch()"
+                started.append(_started(environment.PYTHON, "tests", code))
+        for process in started:
+            process.wait()
 
 
-def _fetch() -> None:
-    wanted = [
-        "from support import docker_py; docker_py.fetch()",
-        "from support import packages; packages.fetch()",
-    ]
-    if shutil.which("debootstrap") is not None:
-        wanted.append("from support import images; images.debian_tar()")
-    if shutil.which("mmdebstrap") is not None:
-        wanted += [f"from support import images; images.machine_tar(images.RELEASES[{n}])" for n in (0, 1)]
-    started = []
-    for code in wanted:
-        command = [environment.PYTHON, "-c", f"import sys; sys.path.insert(0, 'tests'); {code}"]
-        started.append(subprocess.Popen(command, cwd=ROOT))
-    try:
-        sshd.program()
-    except machine.NoMachine as error:
-        print(f"./test: no sshd: {error}", file=sys.stderr)
-    try:
-        machine.kernel()
-    except machine.NoMachine as error:
-        print(f"./test: no emulated machine: {error}", file=sys.stderr)
-    for process in started:
-        process.wait()
+def _started(python: str | Path, folder: str, code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([python, "-c", f"import sys; sys.path.insert(0, {folder!r}); {code}"], cwd=ROOT)
 
 
 def side_by_side() -> list[str]:
@@ -242,20 +245,26 @@ def main() -> int:
     """All of it; the exit status is pytest's, or 1 when only a check failed."""
     os.chdir(ROOT)
     os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    install_packages()
+    arguments = [expand(argument) for argument in sys.argv[1:]]
+    everything = not arguments
     try:
-        environment.ensure(dev=True)
+        environment.ensure_venv_module()  # by apt, which is used by one at a time
     except environment.SetupError as error:
         print(f"./test: {error}", file=sys.stderr)
         return 1
-    arguments = [expand(argument) for argument in sys.argv[1:]]
-    everything = not arguments
-    with ThreadPoolExecutor(1) as beside:
-        checking = beside.submit(run_checks) if everything else None
-        if os.geteuid() == 0:  # fetching waits for others most of the time
+    with ThreadPoolExecutor(2) as beside:  # what is fetched waits for others most of the time
+        made = beside.submit(environment.ensure, dev=True)
+        checking = beside.submit(checked, made) if everything else None
+        install_packages()
+        if os.geteuid() == 0:
             leftovers.sweep()
-            fetch()
+            fetch(made)
         failed = checking.result() if checking is not None else []
+    if error := made.exception():
+        if not isinstance(error, environment.SetupError):
+            raise error
+        print(f"./test: {error}", file=sys.stderr)
+        return 1
     os.environ["SAMPAN_FAILED_CHECKS"] = "\n".join(failed)
     if everything:
         arguments = side_by_side()

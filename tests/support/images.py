@@ -1,15 +1,14 @@
-"""The root file systems that tests run: a busybox made here, a Debian made by debootstrap and kept."""
+"""The root file systems that tests run: a busybox made here, the Debians of tools/roots.py."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,6 +16,13 @@ from urllib.parse import urlencode
 import pytest
 
 from support.api import Api
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+import roots
+from machine import NoMachine
+
+RELEASES = roots.RELEASES
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/bin/false
@@ -76,74 +82,21 @@ def cache_directory() -> Path:
     return directory
 
 
-def suite() -> str:
-    """The Debian suite to bootstrap: the machine's own where that is Debian."""
-    facts = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-    )
-    own = facts.get("VERSION_CODENAME", "").strip('"')
-    return own if facts.get("ID", "").strip('"') == "debian" and own else "bookworm"
-
-
-# The releases of Debian that Sampan's packages are for, and what a root has to have before they come.
-RELEASES = ("bookworm", "trixie")
-INSTALLED = ("bash-completion", "kmod", "man-db", "python3", "systemd-sysv")
-# For daemons without root.
-FOR_USERS = ("dbus", "dbus-user-session", "libpam-systemd", "slirp4netns", "uidmap")
-
-
 def debian_tar() -> Path:
-    """The smallest Debian, of the machine's own release, as people make it: by debootstrap."""
-    name = f"debian-{suite()}.tar"
-    return _kept(name, "debootstrap", lambda part: _debootstrap(suite(), ("attr", "libcap2-bin"), part))
+    """The smallest Debian, of the machine's own release."""
+    return _or_skip(roots.small)
 
 
 def machine_tar(release: str) -> Path:
-    """A Debian that can be booted, of a certain release; users can have daemons in the newest.
-
-    Made by mmdebstrap, which takes less than half the time.
-    """
-    packages = (*INSTALLED, *FOR_USERS) if release == RELEASES[-1] else INSTALLED
-    command = [
-        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"),
-        *('--aptopt=DPkg::Options "--force-unsafe-io"', release),
-    ]
-    name = f"{'-'.join((release, *packages))}.tar"
-    return _kept(name, "mmdebstrap", lambda part: _run([*command, str(part)]))
+    """A Debian that can be booted, of a certain release; users can have daemons in the newest."""
+    return _or_skip(lambda: roots.bootable(release))
 
 
-def _kept(name: str, program: str, make: Callable[[Path], None]) -> Path:
-    """A file that is made once and kept."""
-    if shutil.which(program) is None:
-        pytest.skip(f"needs the program {program} (Debian: {program})")
-    kept = cache_directory() / name
-    if kept.exists():
-        return kept
-    with (cache_directory() / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
-            part = kept.with_name(f"part-{name}")  # its end tells programs what is to be written
-            make(part)
-            part.rename(kept)
-    return kept
-
-
-def _debootstrap(release: str, packages: tuple[str, ...], part: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=cache_directory()) as scratch:
-        root = Path(scratch, "root")
-        include = f"--include={','.join(packages)}"
-        _run(["debootstrap", "--variant=minbase", include, release, str(root)])
-        shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
-        shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
-        pack = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", str(root), "-cf"]
-        _run([*pack, str(part), "."])
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = f"{done.stdout[-2000:]}{done.stderr[-500:]}"
-        pytest.fail(f"{command[0]}: {said}", pytrace=False)
+def _or_skip(made: Callable[[], Path]) -> Path:
+    try:
+        return made()
+    except NoMachine as lack:
+        pytest.skip(str(lack))
 
 
 def import_tar(api: Api, repository: str, body: bytes | Iterator[bytes], *changes: str) -> None:

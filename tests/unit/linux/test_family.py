@@ -56,6 +56,9 @@ def test_descendants_and_its_session(leader: subprocess.Popen[str]) -> None:
 
 def test_they_are_killed_and_it_is_not(leader: subprocess.Popen[str]) -> None:
     kill_family(leader.pid)
+    deadline = time.monotonic() + 20  # a signal was sent to each: they die by and by
+    while names(family(leader.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert names(family(leader.pid)) == []
     assert leader.poll() is None
 
