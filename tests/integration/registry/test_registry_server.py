@@ -437,7 +437,7 @@ def test_collection_during_pushes(tmp_path):
             for entry in (manifest["config"], *manifest["layers"]):
                 status, _, body = registry("GET", f"{name}/blobs/{entry['digest']}")
                 assert (status, digest_of(body)) == (200, entry["digest"])
-        registry.wait_for_log("garbage collection: removed 1")
+        registry.wait_for_log("garbage collection: removed ")
 
 
 # --- leaving ---
