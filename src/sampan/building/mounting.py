@@ -8,7 +8,7 @@ import os
 import posixpath
 import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +52,7 @@ class StepMounts:
         self._wanted = wanted
         self._digests = digests
         self._images: dict[int, Image] = {}
-        self._hold = AsyncExitStack()
+        self._hold = ExitStack()
         self._secrets = SecretFiles(job.core)
         self._targets: list[str] = []
         self._stubs: Stubs | None = None
@@ -141,7 +141,7 @@ class StepMounts:
 
     async def close(self) -> None:
         """Let go of everything."""
-        await self._hold.aclose()
+        self._hold.close()
         await in_thread(self._secrets.close)
 
     # --- what they are made of ---
@@ -195,7 +195,7 @@ class StepMounts:
         found: dict[int, BuildCache] = {}
         for key, numbers in sorted(wanted.items()):  # in one order everywhere: nobody waits in a circle
             cache = await self._take(key, numbers[0])
-            self._hold.push_async_callback(self._core.build_caches.give_back, cache)
+            self._hold.callback(self._core.build_caches.give_back, cache)
             found |= dict.fromkeys(numbers, cache)
         return found
 

@@ -53,7 +53,8 @@ class BuildCaches:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[str, BuildCache] | None = None
-        self._changed = asyncio.Condition()
+        self._making: list[str] = []
+        self._changed = asyncio.Event()
 
     # --- for builds, on the event loop ---
 
@@ -61,6 +62,9 @@ class BuildCaches:
         self, key: str, description: str, alone: bool, fresh: bool, fill: Callable[[Path], None]
     ) -> BuildCache:
         """A cache for one command; wants `give_back`.
+
+        Whoever asks for one that is being made waits for it, and nobody else does. When its maker no longer
+        waits, it is made all the same, for the next.
 
         Args:
             key: what names it, with everything that a new one is made of.
@@ -71,36 +75,56 @@ class BuildCaches:
         Raises:
             OSError: the disk is full or broken.
         """
-        async with self._changed:
-            while True:
-                there = [one for one in self.all() if one.key == key]
-                found = next(
-                    (one for one in there if not one.users or not (alone or fresh or one.exclusive)), None
-                )
-                if found is not None or not there or fresh:
-                    break
-                await self._changed.wait()
-            if found is None:
-                found = await asyncio.get_running_loop().run_in_executor(
-                    None, lambda: self._make(key, description, fill)
-                )
-                self._index()[found.id] = found
-            found.users += 1
-            found.exclusive = alone
-            found.usage_count += 1
-            found.last_used_at_ns = time.time_ns()
-            self._write(found)
-            return found
+        while True:
+            there = [one for one in self.all() if one.key == key]
+            for one in there:
+                if not one.users or not (alone or fresh or one.exclusive):
+                    return self._use(one, alone)
+            if fresh or not (there or key in self._making):
+                break
+            await self._changed.wait()
+        self._making.append(key)
+        making = asyncio.create_task(self._new(key, description, alone, fill))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._abandoned)
+            raise
 
-    async def give_back(self, cache: BuildCache) -> None:
+    def give_back(self, cache: BuildCache) -> None:
         """The command has ended."""
-        async with self._changed:
-            cache.users -= 1
-            cache.exclusive = False
-            cache.last_used_at_ns = time.time_ns()
-            with contextlib.suppress(OSError):  # a full disk; it is only for the order of pruning
-                self._write(cache)
-            self._changed.notify_all()
+        cache.users -= 1
+        cache.exclusive = False
+        cache.last_used_at_ns = time.time_ns()
+        with contextlib.suppress(OSError):  # a full disk; it is only for the order of pruning
+            self._write(cache)
+        self._wake()
+
+    async def _new(self, key: str, description: str, alone: bool, fill: Callable[[Path], None]) -> BuildCache:
+        try:
+            made = await asyncio.to_thread(self._make, key, description, fill)
+            self._index()[made.id] = made
+            return self._use(made, alone)
+        finally:
+            self._making.remove(key)
+            self._wake()
+
+    def _use(self, cache: BuildCache, alone: bool) -> BuildCache:
+        cache.usage_count += 1
+        cache.last_used_at_ns = time.time_ns()
+        self._write(cache)
+        cache.users += 1
+        cache.exclusive = alone
+        return cache
+
+    def _abandoned(self, making: asyncio.Task[BuildCache]) -> None:
+        if not making.cancelled() and making.exception() is None:
+            self.give_back(making.result())
+
+    def _wake(self) -> None:
+        """Let all who wait look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def data(self, cache: BuildCache) -> Path:
         """The directory to mount."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 from sampan.engine.build_caches import BuildCache, BuildCaches
@@ -29,17 +30,17 @@ def test_who_waits_for_whom(tmp_path: Path) -> None:
         left = asyncio.create_task(taken(caches, alone=True))
         assert await waits(locked) and await waits(left)
         left.cancel()  # its client is gone
-        await caches.give_back(one)
+        caches.give_back(one)
         assert await waits(locked) and not caches.remove(one)
-        await caches.give_back(one)
+        caches.give_back(one)
         assert await locked is one
         shared = asyncio.create_task(taken(caches))
         assert await waits(shared)
+        caches.give_back(one)
+        assert await shared is one
         apart = await taken(caches, fresh=True)
         assert apart is not one and await taken(caches, key="other") not in (one, apart)
-        await caches.give_back(one)
-        assert await shared is one
-        await caches.give_back(apart)
+        caches.give_back(apart)
         assert await taken(caches, fresh=True) is apart
         assert len(caches.all()) == 3
 
@@ -87,3 +88,48 @@ def test_a_cache_that_cannot_be_made_is_none(tmp_path: Path) -> None:
         assert json.loads((tmp_path / kept.id / "cache.json").read_text())["description"] == "text"
 
     asyncio.run(work())
+
+
+def test_who_waits_for_one_that_is_being_made(tmp_path: Path) -> None:
+    """Those who want it, and nobody else; its maker may go, and what it leaves is whole or nothing."""
+    go, stop = threading.Event(), threading.Event()
+
+    def slow(directory: Path) -> None:
+        directory.mkdir()
+        assert go.wait(60)
+
+    def failing(directory: Path) -> None:
+        directory.mkdir()
+        assert stop.wait(60)
+        raise OSError(28, "No space left on device")
+
+    async def work() -> None:
+        caches = BuildCaches(tmp_path)
+        making = asyncio.create_task(caches.take("k", "text", True, False, slow))
+        broken = asyncio.create_task(caches.take("b", "text", False, False, failing))
+        assert await waits(making) and await waits(broken) and not caches.all()
+        same = [asyncio.create_task(taken(caches)) for _ in range(2)]
+        after = asyncio.create_task(taken(caches, key="b"))
+        other = await asyncio.wait_for(taken(caches, key="other"), 30)
+        apart = await asyncio.wait_for(taken(caches, fresh=True), 30)
+        caches.give_back(other)
+        assert caches.all() == [other, apart] and await waits(making) and await waits(after)
+        assert [await one for one in same] == [apart, apart]  # whichever of that key is there first
+        late = asyncio.create_task(taken(caches, alone=True))  # apart is in use
+        making.cancel()
+        await asyncio.wait((making,))
+        assert making.cancelled() and await waits(late)
+        go.set()
+        made = await asyncio.wait_for(late, 30)  # what was made all the same
+        assert made is not apart and made.users == 1 and len(caches.all()) == 3
+        stop.set()
+        await asyncio.wait((broken,))
+        assert isinstance(broken.exception(), OSError)
+        assert (await asyncio.wait_for(after, 30)).usage_count == 1  # who waited makes it
+        assert len(caches.all()) == len(list(tmp_path.iterdir())) == 4
+
+    try:
+        asyncio.run(work())
+    finally:
+        go.set()
+        stop.set()
