@@ -43,6 +43,27 @@ def secrets(**contents: bytes) -> dict[str, str]:
     return {HEADER: base64.urlsafe_b64encode(json.dumps(given).encode()).decode()}
 
 
+def unwritten(engine: Engine, *, headers: dict[str, str], content: bytes, text: str = "") -> None:
+    """That a secret is nowhere below the roots, in the log of a daemon that logs all, or in a text.
+
+    Args:
+        headers: in which it came: neither are they, or the secret as it stands in them.
+        text: which else must not tell it.
+    """
+    forms = [content, base64.b64encode(content), headers[HEADER].encode()]
+    logged = engine.log_text()
+    assert "POST /build" in logged  # it tells of requests
+    for form in forms:
+        assert form.decode() not in logged + text
+    for root in (engine.data_root, engine.exec_root):
+        for folder, _, names in os.walk(root):
+            for name in names:
+                file = Path(folder, name)
+                if file.is_file() and not file.is_symlink() and file.parent.name != "netns":
+                    written = file.read_bytes()
+                    assert not any(form in written for form in forms), file
+
+
 def last_layer(engine: Engine, image: str) -> list[str]:
     """The names in an image's topmost layer."""
     saved = engine.api("GET", f"/images/{image}/get").body
@@ -204,21 +225,20 @@ RUN --mount=type=secret,id=absent test ! -e /run/secrets/absent && ls -A /home/a
     assert "\nmode 0 400\n" in done.out
     assert len(engine.api.get("/images/secrets/json")["RootFS"]["Layers"]) == 2
     assert last_layer(engine, "secrets") == ["home", "home/alice"]  # where a mount point was, and is no more
+    saved = engine.api("GET", "/images/secrets/get").body
     told = json.dumps(engine.api.get("/images/secrets/history")) + done.out + done.err
-    assert "s3cr3t" not in told and "id=two" in told
-    # not on the disk: neither in the database nor in a file, also not while a command has it
-    held = context(f"FROM {busybox}\nRUN --mount=type=secret,id=x,required exec sleep 47113")
+    assert "s3cr3t" not in told and b"s3cr3t" not in saved and "id=two" in told
+    # not by a command that fails, and not on the disk: neither in the database nor in a file, also not
+    # while a command has it
+    headers = secrets(x=b"s3cr3t-held")
+    mount = f"FROM {busybox}\nRUN --mount=type=secret,id=x,required"
+    failed = build(engine, context(f"{mount} test ! -s /run/secrets/x"), headers, forcerm="1")
+    assert "returned a non-zero code: 1" in failed.error
     connection = UnixConnection(engine.socket)
-    connection.request(
-        "POST", "/build", held, {"Content-Type": "application/x-tar", **secrets(x=b"s3cr3t-held")}
-    )
+    held = context(f"{mount} exec sleep 47113")
+    connection.request("POST", "/build", held, {"Content-Type": "application/x-tar", **headers})
     eventually(lambda: any(one["State"] == "running" for one in engine.api.containers()), 30)
-    for root in (engine.data_root, engine.exec_root):
-        for folder, _, names in os.walk(root):
-            for name in names:
-                file = Path(folder, name)
-                if file.is_file() and not file.is_symlink() and file.parent.name != "netns":
-                    assert b"s3cr3t" not in file.read_bytes(), file
+    unwritten(engine, headers=headers, content=b"s3cr3t", text=failed.text + failed.error)
     connection.close()
     eventually(lambda: not engine.api.containers(), 30)
     assert not os.listdir(Path(engine.exec_root, "mounts"))
@@ -246,10 +266,9 @@ def test_a_daemon_that_dies_leaves_nothing(make_daemon: Callable[..., Daemon]) -
     mounts = "--mount=type=secret,id=x --mount=type=cache,target=/c --mount=target=/s"
     text = f"FROM {own.busybox}\nRUN {mounts} exec sleep 47112"
     before = len(own.api.get("/images/json?all=1"))
+    headers = secrets(x=b"s3cr3t-held")
     connection = UnixConnection(own.socket)
-    connection.request(
-        "POST", "/build", context(text), {"Content-Type": "application/x-tar", **secrets(x=b"x")}
-    )
+    connection.request("POST", "/build", context(text), {"Content-Type": "application/x-tar", **headers})
     eventually(lambda: any(one["State"] == "running" for one in own.api.containers()), 30)
     (own.data_root / "build-caches/.new-half/data").mkdir(parents=True)
     own.kill9()
@@ -264,6 +283,7 @@ def test_a_daemon_that_dies_leaves_nothing(make_daemon: Callable[..., Daemon]) -
     eventually(lambda: len(os.listdir(own.data_root / "build-caches")) == 1, 30)
     mounted = Path("/proc/self/mountinfo").read_text()
     assert f"{own.exec_root}/mounts" not in mounted and f"{own.data_root}/build-caches" not in mounted
+    unwritten(own, headers=headers, content=b"s3cr3t")
     (cache,) = own.api.get("/system/df")["BuildCache"]
     assert not cache["InUse"]
     assert own.api("POST", "/build/prune").json()["CachesDeleted"] == [cache["ID"]]
