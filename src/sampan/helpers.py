@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import sampan
+from sampan.dataclasses import dataclass
 
 PLAIN_ENVIRONMENT = {"PATH": os.defpath}
 _BOOTSTRAP = "import sys; {path}; from {module} import {function}; {function}({arguments})"

@@ -11,9 +11,10 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
+from sampan.dataclasses import dataclass
 from sampan.dockerfile.ignoring import Ignored, path_expression
 from sampan.dockerfile.modes import ModeChange
 from sampan.errors import InvalidParameter

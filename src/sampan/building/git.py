@@ -13,10 +13,10 @@ import shutil
 import signal
 import stat
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.building.ending import Ending
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.linux import beneath
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.building.context import Context
 from sampan.building.ending import Ending
 from sampan.building.options import BuildOptions
 from sampan.building.output import Output
+from sampan.dataclasses import dataclass
 from sampan.engine import Core
 from sampan.images import Image
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.engine.model import HostConfig
 from sampan.oci.image import Platform
 from sampan.registry import Credentials

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sampan.dataclasses import dataclass
 from sampan.dockerfile import Settings, StageArguments, environment_of
 from sampan.oci.image import ImageConfig, Platform
 

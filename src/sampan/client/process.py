@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ from sampan.client.deadlines import GRACE_S, to_its_end, undo
 from sampan.client.errors import CommandFailed, ConnectionFailed
 from sampan.client.streams import Demultiplexer, Output, is_framed
 from sampan.client.transport import CHUNK_BYTES, Reply, Transport, part
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict, NotFound, SampanError
 
 LAUNCH_S = 1.0  # between the answer to a start and the process's first sign of life

@@ -8,10 +8,10 @@ import os
 import socket
 import ssl
 import stat
-from dataclasses import dataclass
 
 from sampan import outside
 from sampan.daemon.settings import Settings
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.http import server_context
 

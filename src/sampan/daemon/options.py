@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.oci.quantities import parse_size
 

@@ -6,11 +6,12 @@ import re
 import shutil
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sampan import places
 from sampan.daemon.options import Values, merge, parse_flags, read_file
+from sampan.dataclasses import dataclass
 from sampan.engine.model import Ulimit
 from sampan.engine.options import OWN_RUNTIME, EngineOptions, known_runtimes
 from sampan.errors import InvalidParameter, Unsupported

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.dockerfile.heredocs import opening
 from sampan.dockerfile.modes import ModeChange, mode_change
 from sampan.dockerfile.parsing import Instruction

@@ -6,8 +6,9 @@ import csv
 import posixpath
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sampan.dataclasses import dataclass
 from sampan.dockerfile.parsing import Instruction
 from sampan.dockerfile.substitution import Words
 from sampan.errors import InvalidParameter

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from sampan.dataclasses import dataclass
 from sampan.dockerfile.flags import take_flags
 from sampan.dockerfile.heredocs import Heredoc, openings, take
 from sampan.errors import InvalidParameter

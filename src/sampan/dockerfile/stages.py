@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.dockerfile.mounts import origins
 from sampan.dockerfile.parsing import Dockerfile, Instruction
 from sampan.errors import InvalidParameter

@@ -7,7 +7,7 @@ iptables are Docker's need alone. What is missing without being needed has a wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sampan.dataclasses import dataclass
 
 Version = tuple[int, int]
 _NEVER: Version = (999, 0)

@@ -14,10 +14,10 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from sampan.dataclasses import dataclass
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.metrics import timed
 from sampan.engine.model import MountPoint

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sampan.dataclasses import dataclass
 from sampan.engine.core import Core, Live
 from sampan.engine.logs import LogQuery, stream_logs
 from sampan.errors import Conflict

@@ -15,9 +15,10 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.linux import trees
 from sampan.volumes import size_bytes
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
+from sampan.dataclasses import dataclass
 from sampan.dockerfile import apply_changes
 from sampan.engine.core import Core, Live, check_not_removing, in_thread
 from sampan.engine.metrics import timed

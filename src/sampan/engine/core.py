@@ -12,11 +12,12 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.database import Database
+from sampan.dataclasses import dataclass
 from sampan.engine import log_config
 from sampan.engine.build_caches import BuildCaches
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress, Restarting

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sampan.dataclasses import dataclass
 from sampan.engine import endpoints, resolution
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.model import ContainerConfig, HostConfig

@@ -10,7 +10,9 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sampan.dataclasses import dataclass
 
 KEPT = 256  # for `since`, as many as Docker
 _SET_BACK_NS = 1_000_000_000  # more than the clock is slewed or events come faster than it counts

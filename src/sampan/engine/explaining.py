@@ -7,9 +7,10 @@ monitor tells its own steps with every start anyway; nothing is noted here unles
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.engine.core import Core
 from sampan.engine.model import Container
 from sampan.runtime import Process

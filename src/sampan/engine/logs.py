@@ -15,10 +15,10 @@ import re
 import struct
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from sampan.dataclasses import dataclass
 from sampan.linux import inotify
 from sampan.logdrivers import localformat
 from sampan.logdrivers.following import BATCH_BYTES, Follower

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.engine.profiles import apparmor
 from sampan.linux.cgroups import Features
 

@@ -9,8 +9,10 @@ import functools
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from sampan.dataclasses import dataclass
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -6,9 +6,10 @@ response); `sampan.oci.records` does the translation, for requests, answers and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.oci.image import Healthcheck
 
 

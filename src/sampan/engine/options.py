@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.engine.model import Ulimit
 from sampan.errors import InvalidParameter
 

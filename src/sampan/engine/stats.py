@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.engine.core import Core, Live, in_thread
 from sampan.engine.model import Container
 from sampan.linux.accounting import InterfaceCounters, interfaces, machine_cpu

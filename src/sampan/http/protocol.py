@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import h11
+
+from sampan.dataclasses import dataclass
 
 HEAD_LIMIT_BYTES = 128 << 10
 NO_BODY = (204, 304)  # answers that never have one

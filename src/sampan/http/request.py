@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.http.body import Body, BodyStream
 from sampan.http.query import Query

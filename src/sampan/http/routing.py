@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+from sampan.dataclasses import dataclass
 
 if TYPE_CHECKING:
     from sampan.http.request import Request

@@ -7,9 +7,9 @@ import hashlib
 import os
 import posixpath
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.images.ahead import START_BYTES, LayersAhead
 from sampan.images.errors import InvalidArchive
 from sampan.images.growing import Growing

@@ -11,10 +11,10 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Users, short

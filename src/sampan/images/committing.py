@@ -7,9 +7,10 @@ hashed on the way, and kept as the layer's blob, which is never unpacked again.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO, cast
 
+from sampan.dataclasses import dataclass
 from sampan.images.content import Lease
 from sampan.images.errors import NoSuchImage
 from sampan.images.image import Image

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.images.errors import NoSuchImage
 from sampan.oci.image import ImageConfig, ImageDocument, Platform
 from sampan.oci.platforms import satisfies, shown

@@ -7,9 +7,10 @@ current engines save is both; `manifest.json` then decides, as it does for them.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.images.ahead import LayersAhead
 from sampan.images.archive import Archive, ArchiveFile, claimed_digest, read_archive
 from sampan.images.content import Lease

@@ -12,9 +12,10 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from sampan.dataclasses import dataclass
 from sampan.errors import NotFound
 from sampan.images.apart import Helper
 from sampan.images.content import Lease

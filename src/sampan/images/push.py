@@ -11,9 +11,10 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, BinaryIO
 
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.images.image import Image
 from sampan.images.packing import Packing, needs_packing

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.images.errors import ImageInUse
 from sampan.images.image import Image
 from sampan.images.records import ImageRecords

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from sampan.dataclasses import dataclass
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _BUSY_AND_IDLE = 7  # user, nice, system, idle, iowait, irq, softirq; guests are within user and nice

@@ -12,8 +12,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,

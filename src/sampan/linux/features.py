@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 
+from sampan.dataclasses import dataclass
 from sampan.linux import kconfig, kernel, namespaces
 
 

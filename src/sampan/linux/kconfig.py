@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from sampan.dataclasses import dataclass
 
 PROC = "/proc/config.gz"
 _LIMIT_BYTES = 8 << 20  # those of distributions have 300 kB

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.linux import syscalls as sys
 
 _ATIME_MASK = 0x70

@@ -15,8 +15,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
+
+from sampan.dataclasses import dataclass
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12

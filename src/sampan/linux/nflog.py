@@ -10,8 +10,8 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import NETLINK_NETFILTER, NLM_F_ACK, Message, Netlink, attribute, attributes
 from sampan.linux.nftables import head
 

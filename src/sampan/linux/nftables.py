@@ -13,8 +13,8 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import (
     NETLINK_NETFILTER,
     NLM_F_ACK,

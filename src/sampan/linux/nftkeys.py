@@ -10,8 +10,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,

@@ -13,8 +13,8 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import nftkeys
 from sampan.linux.netlink import (
     NETLINK_NETFILTER,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import NETLINK_NETFILTER, NLM_F_DUMP, Message, Netlink, attributes
 from sampan.linux.nftables import HOOK_FORWARD, SUBSYSTEM, head
 

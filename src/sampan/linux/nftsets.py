@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import NLM_F_ACK, NLM_F_CREATE, Message, attribute, be32, nested, text
 from sampan.linux.nftables import SUBSYSTEM, Expression, IPNetwork, expression, head
 from sampan.linux.nftkeys import SHOWN_AS_NAME

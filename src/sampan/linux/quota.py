@@ -22,9 +22,9 @@ import struct
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.linux import kernel, syscalls
 
 SYS_QUOTACTL_FD = 443

@@ -10,8 +10,8 @@ import errno
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux.netlink import (
     NLM_F_ACK,
     NLM_F_CREATE,

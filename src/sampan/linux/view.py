@@ -12,10 +12,10 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
+from sampan.dataclasses import dataclass
 from sampan.linux import beneath, mounts, procfs, syscalls
 from sampan.linux.mounts import MountOptions
 from sampan.linux.threads import in_own_thread

@@ -11,9 +11,9 @@ import ctypes
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.linux.syscalls import libc
 
 _GET_INFO, _GET_ENTRIES = 64, 65

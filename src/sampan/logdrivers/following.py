@@ -9,10 +9,10 @@ from __future__ import annotations
 import gzip
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from sampan.dataclasses import dataclass
 from sampan.runtime import LogPlace
 
 BATCH_BYTES = 1 << 20

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.logdrivers.options import DEFAULT_BUFFER, binary_size, boolean
 from sampan.logdrivers.tags import DEFAULT, Info, render
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from sampan.dataclasses import dataclass
 
 _LIMIT = 1 << 20  # no record is larger; a size beyond it is a torn file
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 
 DEFAULT = "{{.ID}}"

@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.oci import media_types
 

@@ -9,9 +9,9 @@ import socket
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.linux import features, rtnetlink
 from sampan.linux.netlink import Message, Netlink

@@ -14,8 +14,8 @@ import ipaddress
 import logging
 import socket
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import nftables
 from sampan.linux.namespaces import join_path
 from sampan.linux.reuse import IP_RECVERR

@@ -12,9 +12,9 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.resolver.protocol import ADDRESS, Upstream
 

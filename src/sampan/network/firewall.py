@@ -17,8 +17,8 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import features, nftables, nftmaps, nftprobe
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.linux.nftables import absence_allowed

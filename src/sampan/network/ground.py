@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.network import bridge
 from sampan.network.firewall import Zone
 from sampan.network.lans import Lan

@@ -9,8 +9,9 @@ which fewer kernels have.) What was made here goes with the last network that us
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, SampanError, Unavailable
 from sampan.linux import features, rtnetlink
 from sampan.linux.netlink import Netlink

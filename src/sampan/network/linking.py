@@ -12,9 +12,9 @@ import json
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from sampan.database import Database
+from sampan.dataclasses import dataclass
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS links (

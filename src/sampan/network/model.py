@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.network.egress import Policy
 from sampan.network.ports import Published
 

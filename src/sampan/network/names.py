@@ -7,8 +7,10 @@ names after a rename. `detached`: it has left. The built-in networks have no nam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
+
+from sampan.dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

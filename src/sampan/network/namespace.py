@@ -12,9 +12,9 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.linux import features, procfs, rtnetlink
 from sampan.linux.namespaces import join_path
 from sampan.linux.netlink import Message, Netlink

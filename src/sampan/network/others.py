@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import nftothers, xtables
 
 _OWN = "sampan-"

@@ -9,8 +9,9 @@ import hashlib
 import ipaddress
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.network.egress import Guard, Lane, Policy
 from sampan.network.ground import Ground

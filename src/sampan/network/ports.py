@@ -9,10 +9,10 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, SampanError
 from sampan.network import holding
 

@@ -18,9 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls
 from sampan.network.ports import Addresses, Published

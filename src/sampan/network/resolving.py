@@ -19,11 +19,11 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import sampan
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls

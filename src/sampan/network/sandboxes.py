@@ -12,10 +12,10 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound, Unavailable
 from sampan.linux.netlink import Netlink
 from sampan.network import bridge, lans, namespace

@@ -6,8 +6,8 @@ Names of others, as `com.example.team`, are theirs: they are kept and shown, as 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.network import egress
 from sampan.network.model import PREFIX, BridgeOptions, Network

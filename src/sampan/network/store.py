@@ -11,9 +11,9 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sampan.database import Database
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict, NotFound
 from sampan.network.model import PREDEFINED, Network
 from sampan.network.ports import Addresses, Published

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import platform as host
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.oci import media_types
 from sampan.oci.digest import chain_ids, check_digest

@@ -7,8 +7,9 @@ that of https://pkg.go.dev/github.com/distribution/reference .
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 
 DEFAULT_DOMAIN = "docker.io"

@@ -14,10 +14,10 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from sampan.dataclasses import dataclass
 from sampan.registry.credentials import Credentials
 from sampan.registry.errors import InvalidAnswer, RegistryError, RegistryUnauthorized
 from sampan.registry.transport import shown

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sampan.dataclasses import dataclass
 from sampan.registry.errors import InvalidRegistryConfig
 from sampan.registry.proxies import Proxies
 

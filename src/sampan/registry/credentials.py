@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 
 INDEX_SERVER = "https://index.docker.io/v1/"

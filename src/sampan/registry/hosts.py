@@ -8,11 +8,11 @@ for registries without a directory. Beside it, or instead of it, Docker's files:
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sampan.dataclasses import dataclass
 from sampan.registry.config import RegistryConfig
 from sampan.registry.errors import InvalidRegistryConfig
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from sampan.dataclasses import dataclass
 from sampan.registry.errors import InvalidRegistryConfig
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.registry.answers import JSON_LIMIT_BYTES
 from sampan.registry.client import HostClient

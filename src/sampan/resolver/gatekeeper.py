@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.resolver.answers import Malformed, addresses, spelled
 from sampan.resolver.clock import Clock, Timer
 from sampan.resolver.protocol import LONGEST_TTL_S

@@ -18,8 +18,10 @@ ones that `Doorway` counts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
+
+from sampan.dataclasses import dataclass
 
 PROTOCOL = 3
 ADDRESS = "127.0.0.11"

@@ -7,8 +7,9 @@ Beside `name` each network holds `name.network`, as Docker's resolver answers to
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.resolver.protocol import Membership
 from sampan.resolver.wire import A, address_record, encode_name, pointer_record, reverse_key
 

@@ -14,10 +14,10 @@ import pwd
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from sampan import places
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.linux.cgroups import files, layout
 

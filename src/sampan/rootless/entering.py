@@ -12,11 +12,12 @@ import os
 import select
 import socket
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sampan import outside
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.helpers import Program, start_helper
 from sampan.linux import syscalls

@@ -15,10 +15,11 @@ import os
 import socket
 import struct
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.linux import syscalls
 from sampan.rootless import subids

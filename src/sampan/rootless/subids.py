@@ -6,7 +6,8 @@ import os
 import pwd
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from sampan.dataclasses import dataclass
 
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/bin"
 Range = tuple[int, int]  # the first, and how many

@@ -6,9 +6,10 @@ What the runtime cannot do is refused here by its name in the spec; nothing is r
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.linux.namespaces import KINDS
 

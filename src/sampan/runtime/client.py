@@ -11,9 +11,9 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict
 from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
 from sampan.linux import process, syscalls

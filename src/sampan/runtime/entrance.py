@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import cgroups, process, syscalls
 from sampan.runtime.init import Refused
 from sampan.runtime.newborn import reap

@@ -14,10 +14,11 @@ import os
 import resource
 import signal
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.linux import namespaces, rlimits, syscalls
 from sampan.runtime.bundle import ProcessSpec
 from sampan.runtime.exec_rights import become_user, check_inside, load_filter

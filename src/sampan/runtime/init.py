@@ -20,9 +20,10 @@ import socket
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 
+from sampan.dataclasses import dataclass
 from sampan.linux import (
     beneath,
     capabilities,

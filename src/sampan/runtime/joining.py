@@ -12,8 +12,8 @@ import signal
 import socket
 import stat
 import struct
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.linux import cgroups, kernel, namespaces, process, syscalls
 from sampan.runtime.bundle import ProcessSpec

@@ -12,9 +12,9 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.linux import cgroups, syscalls
 from sampan.runtime import hooks, wire

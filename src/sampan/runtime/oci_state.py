@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.linux import cgroups, process
 

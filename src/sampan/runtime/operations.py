@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from sampan.dataclasses import dataclass
 from sampan.linux import syscalls
 from sampan.linux.mounts import MountOptions
 from sampan.runtime.bundle import DeviceSpec, IdMappings

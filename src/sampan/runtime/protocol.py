@@ -6,7 +6,9 @@ Stdlib only and light: the launcher imports it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from sampan.dataclasses import dataclass
 
 # The descriptors of a reaper: where it tells its command's exit code, and itself, if that is open.
 REPORT_FD, PROGRAM_FD = 3, 4

@@ -13,8 +13,8 @@ import os
 import re
 import sys
 import tempfile
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import syscalls
 
 _F_ADD_SEALS = 1033

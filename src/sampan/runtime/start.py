@@ -10,9 +10,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
+from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.linux import cgroups, idmaps, namespaces
 from sampan.runtime import hooks, init

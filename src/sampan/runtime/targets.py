@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from sampan.dataclasses import dataclass
 from sampan.linux import seccomp
 from sampan.runtime.bundle import ContainerSpec
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from sampan.dataclasses import dataclass
 
 # A number of these, or the address of the step that failed, and a result: a pid, or minus an errno.
 BORN, MOVED, TERMINAL, PROGRAM, SEARCHED, NO_DEVPTS, OUTSIDE = range(1, 8)

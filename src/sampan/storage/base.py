@@ -16,11 +16,12 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict, InvalidParameter
 from sampan.linux import quota, syscalls, trees
 from sampan.oci.digest import check_digest, hex_of

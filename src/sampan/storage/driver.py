@@ -12,11 +12,11 @@ driver keeps these promises, and one contract suite (`tests/integration/storage`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
+from sampan.dataclasses import dataclass
 from sampan.storage.limits import Limits
 from sampan.storage.tar_reader import Readable
 from sampan.storage.unpack_process import Apart

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sampan.dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

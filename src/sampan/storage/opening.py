@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.storage import btrfs, fuse_overlayfs, overlay2, vfs
 from sampan.storage.driver import Driver

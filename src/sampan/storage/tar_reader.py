@@ -11,9 +11,9 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from sampan.dataclasses import dataclass
 from sampan.storage.errors import InvalidLayer
 
 BLOCK = 512

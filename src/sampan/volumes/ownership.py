@@ -10,8 +10,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import trees
 
 

@@ -6,10 +6,11 @@ import contextlib
 import os
 import stat
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.linux import trees
 from sampan.volumes.options import is_mount
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sampan.api.shapes.times import rfc3339
+from sampan.dataclasses import dataclass
 from sampan.engine import Engine, egress, networks
 from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter

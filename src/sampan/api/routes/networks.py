@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sampan.api import filters
+from sampan.dataclasses import dataclass
 from sampan.engine import Engine, networks
 from sampan.engine.model import EndpointSettings
 from sampan.errors import InvalidParameter, NotFound, Unsupported

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sampan.cli.commands import images, ps
 from sampan.cli.human import ellipsis, short_id
+from sampan.dataclasses import dataclass
 
 # What an image or a container says may hold anything; nothing of it may reach the terminal as a command.
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")

@@ -8,8 +8,8 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.doctor.model import FAILS, NEEDS_ROOT, NOT_TRIED, WORKS, Outcome
 from sampan.doctor.trials.place import Place
 from sampan.errors import SampanError

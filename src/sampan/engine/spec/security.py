@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.engine.model import HostConfig
 from sampan.engine.profiles import apparmor
 from sampan.engine.spec.seccomp import default_profile, parse_profile

@@ -10,8 +10,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.linux import beneath, userns
 

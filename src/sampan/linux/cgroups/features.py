@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 
+from sampan.dataclasses import dataclass
 from sampan.linux import userns
 from sampan.linux.cgroups import files
 from sampan.linux.cgroups.layout import Layout, detect

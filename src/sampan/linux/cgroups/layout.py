@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
+
+from sampan.dataclasses import dataclass
 
 _V1_CONTROLLERS = frozenset(
     (

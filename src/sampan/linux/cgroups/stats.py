@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sampan.dataclasses import dataclass
 from sampan.linux.cgroups import files
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

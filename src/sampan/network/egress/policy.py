@@ -14,8 +14,8 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 
 MOST_ITEMS = 256

@@ -18,8 +18,8 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
+from sampan.dataclasses import dataclass
 from sampan.linux import nftables
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.linux.nftkeys import (

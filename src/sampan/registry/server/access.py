@@ -16,10 +16,10 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.registry.server.faults import Unauthorized
 

@@ -11,11 +11,12 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from sampan.database import Database
+from sampan.dataclasses import dataclass
 from sampan.registry.server.faults import ManifestBlobUnknown
 from sampan.registry.server.manifests import Child, Document
 from sampan.registry.server.names import is_digest

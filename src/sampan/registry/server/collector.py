@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from sampan.database import Database
+from sampan.dataclasses import dataclass
 from sampan.registry.server.store import Store
 
 log = logging.getLogger("sampan.registry.server")

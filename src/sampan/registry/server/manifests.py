@@ -7,9 +7,10 @@ they came; a document that two readers could take for two different things is re
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from sampan.dataclasses import dataclass
 from sampan.oci import media_types
 from sampan.registry.server.faults import ManifestInvalid
 from sampan.registry.server.names import is_digest

@@ -6,12 +6,13 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from sampan import __version__
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.logs import LOG_LEVELS
 from sampan.oci.quantities import parse_size

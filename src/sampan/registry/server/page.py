@@ -10,11 +10,12 @@ import asyncio
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from sampan.dataclasses import dataclass
 from sampan.http import Request, Response
 from sampan.oci import media_types
 from sampan.registry.server.catalog import Manifest, Referrer

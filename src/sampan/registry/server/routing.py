@@ -5,7 +5,7 @@ Repository names have slashes, so a path is read from its end: `<name>/manifests
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sampan.dataclasses import dataclass
 
 READ = ("GET", "HEAD")
 

@@ -12,9 +12,9 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from sampan.dataclasses import dataclass
 from sampan.errors import Conflict
 from sampan.registry.server.blobs import Blobs
 from sampan.registry.server.catalog import Catalog

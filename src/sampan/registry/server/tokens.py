@@ -15,10 +15,10 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sampan.dataclasses import dataclass
 from sampan.errors import InvalidParameter
 from sampan.registry.server.access import Access, Wanted, fingerprint
 from sampan.registry.server.faults import Unauthorized
