@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,9 @@ from sampan.database import Database  # noqa: E402
 from support.cli import Cli, docker_release  # noqa: E402  (the paths come first)
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers, left_networks  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
+
+if TYPE_CHECKING:
+    from support.outside import Outside
 
 # A shell that runs us in the background lets us ignore it; clients under test are to take it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -162,6 +165,15 @@ def daemon(base: Path, request: pytest.FixtureRequest) -> Daemon:
     return Daemon(base / "session").start()
 
 
+@pytest.fixture
+def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+    """A daemon for one test alone."""
+    made = make_daemon().start()
+    assert made.busybox
+    yield made
+    made.end()
+
+
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> Engine:
     """The engine under test: the session's daemon, or the one named by --engine-host."""
@@ -218,6 +230,27 @@ def name(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
         if not isinstance(engine, Daemon) or engine.process is not None:
             for one in given:
                 engine.api.remove(one)
+
+
+@pytest.fixture
+def volume(engine: Engine, name: Callable[[], str]) -> Iterator[str]:
+    """A volume, and its removal."""
+    one = name()
+    assert engine.api("POST", "/volumes/create", {"Name": one}).status == 201
+    yield one
+    for container in engine.api.containers():
+        if any(mount.get("Name") == one for mount in container["Mounts"]):
+            engine.api.remove(container["Id"])
+    assert engine.api("DELETE", f"/volumes/{one}").status == 204
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Outside]:
+    """Servers, names and addresses outside of the engine's networks."""
+    from support.outside import outside  # its libraries are only needed here
+
+    with outside() as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from sampan.database import Database
 from sampan.linux.syscalls import CLONE_NEWNET, setns, unshare
 from sampan.network import BridgeOptions, NetworkService
 from support.engine import Engine
-from support.outside import Outside, outside
+from support.outside import Outside
 
 Make = Callable[..., NetworkService]
 Names = Callable[[], str]
@@ -40,12 +40,6 @@ def make(tmp_path: Path) -> Iterator[Make]:
     finally:
         setns(before, CLONE_NEWNET)
         os.close(before)
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Outside]:
-    with outside() as made:
-        yield made
 
 
 @pytest.fixture

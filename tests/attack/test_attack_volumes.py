@@ -49,17 +49,6 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     Path("/", name).unlink()
 
 
-@pytest.fixture
-def volume(daemon: Daemon, name: Names) -> Iterator[str]:
-    one = name()
-    assert daemon.api("POST", "/volumes/create", {"Name": one}).status == 201
-    yield one
-    for container in daemon.api.containers():
-        if any(mount.get("Name") == one for mount in container["Mounts"]):
-            daemon.api.remove(container["Id"])
-    assert daemon.api("DELETE", f"/volumes/{one}").status == 204
-
-
 def test_a_part_that_is_swapped_meanwhile(daemon: Daemon, volume: str, name: Names, secret: str) -> None:
     attacker = name()
     run = ("run", "-d", "--name", attacker, "-v", f"{volume}:/v", daemon.busybox)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dns.rcode
@@ -23,7 +23,6 @@ from support.outside import (
     connected,
     echoes,
     netns_of,
-    outside,
     reach,
     refusals,
     tcp,
@@ -35,12 +34,6 @@ REFUSED = "Connection refused"
 Names = Callable[[], str]
 Network = Callable[..., str]
 Up = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Outside]:
-    with outside() as made:
-        yield made
 
 
 @pytest.fixture

@@ -17,28 +17,7 @@ from support.machine import eventually
 Names = Callable[[], str]
 
 
-@pytest.fixture
-def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
-    """A daemon whose volumes are the test's alone."""
-    made = make_daemon().start()
-    assert made.busybox
-    yield made
-    made.end()
-
-
 USER, GROUP = 4321, 4322  # of nobody here
-
-
-@pytest.fixture
-def volume(engine: Engine, name: Names) -> Iterator[str]:
-    """A volume, and its removal."""
-    one = name()
-    assert engine.api("POST", "/volumes/create", {"Name": one}).status == 201
-    yield one
-    for container in engine.api.containers():
-        if any(mount.get("Name") == one for mount in container["Mounts"]):
-            engine.api.remove(container["Id"])
-    assert engine.api("DELETE", f"/volumes/{one}").status == 204
 
 
 def owner(path: Path) -> tuple[int, int]:

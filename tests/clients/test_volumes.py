@@ -19,15 +19,6 @@ Names = Callable[[], str]
 
 
 @pytest.fixture
-def own(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
-    """A daemon whose volumes are the test's alone."""
-    made = make_daemon().start()
-    assert made.busybox
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def fresh(engine: Engine, name: Names) -> Iterator[Names]:
     """Names of volumes, which are removed at the end."""
     given: list[str] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from sampan.durations import human_duration
+
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
 _DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
@@ -39,40 +41,12 @@ def binary_size(count: float) -> str:
     return f"{significant(value, 4)}{unit}"
 
 
-def duration(seconds: float) -> str:
-    """A length of time in one unit: "About a minute", "3 hours"."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = int(seconds / 60)
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{int(seconds / 3600) // 24 // 365} years"
-
-
 NO_TIME = -62_135_596_800  # Go's zero time, the year 1, in seconds since 1970
 
 
 def ago(seconds: float) -> str:
     """How long ago a moment (seconds since 1970) was."""
-    return f"{duration(time.time() - seconds)} ago"
+    return f"{human_duration(time.time() - seconds)} ago"
 
 
 def epoch(text: str) -> float:

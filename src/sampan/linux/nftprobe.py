@@ -31,6 +31,11 @@ def _chain(kind: str, hook: int, priority: int, *expressions: Expression) -> Cha
     return Chain("probe", kind, hook, priority, (Rule(expressions),) if expressions else ())
 
 
+def _mangle(*expressions: Expression) -> Chain:
+    """Where egress policies look at what containers send."""
+    return _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *expressions)
+
+
 _PARTS = {
     # feature of `features.FEATURES`: the chain that takes it
     "nf_tables": _chain("filter", nftables.HOOK_FORWARD, nftables.PRIORITY_FILTER),
@@ -54,29 +59,14 @@ _EGRESS_PARTS = {
         socket.AF_BRIDGE,
         _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_RAW, *nftables.accept()),
     ),
-    "nft_log": (
-        socket.AF_INET,
-        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *nftables.log_to(0, 0)),
-    ),
-    "nft_reject": (
-        socket.AF_INET,
-        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *nftables.reject_prohibited()),
-    ),
+    "nft_log": (socket.AF_INET, _mangle(*nftables.log_to(0, 0))),
+    "nft_reject": (socket.AF_INET, _mangle(*nftables.reject_prohibited())),
 }
 
 _EGRESS6_PARTS = {
-    "nft_fib_ipv6": (
-        socket.AF_INET6,
-        _chain("filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE, *nftables.fib_daddr_unicast()),
-    ),
-    "nft_reject_ipv6": (
-        socket.AF_INET6,
-        _chain(
-            "filter", nftables.HOOK_PREROUTING, nftables.PRIORITY_MANGLE,
-            *nftables.reject_prohibited(socket.AF_INET6),
-        ),
-    ),
-}  # fmt: skip
+    "nft_fib_ipv6": (socket.AF_INET6, _mangle(*nftables.fib_daddr_unicast())),
+    "nft_reject_ipv6": (socket.AF_INET6, _mangle(*nftables.reject_prohibited(socket.AF_INET6))),
+}
 
 
 def missing() -> dict[str, OSError]:

@@ -74,6 +74,28 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     return pid, pidfd.value
 
 
+def kill_noted(pid: int, ticks: int) -> None:
+    """Kill a process that was noted down, if it is still that one: no other that has its pid now.
+
+    Args:
+        ticks: its `start_time_ticks`.
+
+    Raises:
+        OSError: it cannot be killed; none when it is gone.
+    """
+    try:
+        pidfd = syscalls.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if start_time_ticks(pid) == ticks:
+            syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 
 

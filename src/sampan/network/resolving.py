@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -26,7 +25,7 @@ import sampan
 from sampan.dataclasses import dataclass
 from sampan.errors import SampanError
 from sampan.helpers import PLAIN_ENVIRONMENT, Program, start_helper
-from sampan.linux import process, syscalls
+from sampan.linux import process
 from sampan.network.doorway import Doorway, open_doorway
 from sampan.network.names import Member
 from sampan.resolver.protocol import PROTOCOL, AskerOptions, Membership, encode
@@ -314,17 +313,9 @@ class Resolving:
         """End a process that does not answer, or is of another version."""
         try:
             noted = json.loads((self._directory / _PIDFILE).read_text())
-            pid, ticks = int(noted["pid"]), int(noted["ticks"])
-            pidfd = syscalls.pidfd_open(pid)
+            process.kill_noted(int(noted["pid"]), int(noted["ticks"]))
         except (OSError, ValueError, LookupError):
             return
-        try:
-            if process.start_time_ticks(pid) == ticks:
-                syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(pidfd)
 
     def _spawn(self) -> socket.socket:
         """Start the process and connect: it reads what it is told when it has come up."""

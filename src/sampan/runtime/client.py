@@ -529,16 +529,5 @@ async def _find_record(rundir: str) -> ExitRecord | None:
         return record
     if state is None:
         return None
-    pid, ticks = state["pid"], state["pid_start_ticks"]
-    try:
-        pidfd = syscalls.pidfd_open(pid)
-    except ProcessLookupError:
-        return _record_lost(rundir)
-    try:
-        if process.start_time_ticks(pid) == ticks:
-            syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
+    process.kill_noted(state["pid"], state["pid_start_ticks"])
     return _record_lost(rundir)

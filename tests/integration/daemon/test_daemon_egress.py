@@ -6,25 +6,18 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import dns.exception
 import dns.rcode
-import pytest
 
 from support.engine import Daemon
 from support.machine import alive, eventually
 from support.names import ask, texts
-from support.outside import Outside, connected, echoes, netns_of, outside, reach, refusals, tcp
+from support.outside import Outside, connected, echoes, netns_of, reach, refusals, tcp
 
 REFUSED = "Connection refused"
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Outside]:
-    with outside() as made:
-        yield made
 
 
 def up(own: Daemon, world: Outside, name: str, policy: str, *options: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sampan.api.routes.detach_keys import parse_detach_keys
-from sampan.api.shapes.times import human_duration, rfc3339
+from sampan.api.shapes.times import rfc3339
+from sampan.durations import human_duration
 from sampan.errors import InvalidParameter
 
 

@@ -21,28 +21,6 @@ def test_other_sizes():
     assert human.binary_size(25_275_000_000) == "23.54GiB"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (150, "2 minutes"),
-        (3599, "59 minutes"),
-        (3600, "About an hour"),
-        (2 * 3600, "2 hours"),
-        (47 * 3600, "47 hours"),
-        (48 * 3600, "2 days"),
-        (14 * 86400, "2 weeks"),
-        (60 * 86400, "2 months"),
-        (2 * 365 * 86400, "2 years"),
-    ],
-)
-def test_durations(seconds, text):
-    assert human.duration(seconds) == text
-
-
 def test_times():
     assert human.epoch("1970-01-01T00:00:00Z") == 0
     assert human.epoch("2024-02-29T12:30:15.5+02:00") == 1709202615.5

@@ -21,7 +21,7 @@ PS = (
         f".cli.{name}"
         for name in ("client", "hosts", "commands", "commands.ps", "human", "listing", "jsontext")
     }
-    | {".places"}
+    | {".places", ".durations"}
 )
 
 PROGRAM = """

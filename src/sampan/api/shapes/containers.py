@@ -7,7 +7,8 @@ import time
 from operator import attrgetter
 from typing import Any
 
-from sampan.api.shapes.times import human_duration, rfc3339
+from sampan.api.shapes.times import rfc3339
+from sampan.durations import human_duration
 from sampan.engine import Core, Exec, Live, endpoints, links
 from sampan.engine.model import Container, EndpointSettings, Health, MountPoint, State
 from sampan.engine.spec import confined_by
