@@ -28,15 +28,15 @@ LINUX = "tests/integration/linux"
 ATTACK = "tests/attack/test_runtime_confinement.py"
 LIMITS = (
     "tests/clients/test_run_limits.py tests/integration/storage/test_storage_limits.py"
-    " tests/integration/volumes/test_volume_quota.py"
+    " tests/integration/volumes/test_volume_quota.py tests/clients/test_publish_sctp.py"
 )
 CHOSEN = (
     "inside or many_are_made or profile_from_a_file or sysctl or descriptor or interpreter or quota"
-    " or size_by_project"
+    " or size_by_project or sockets_of_the_kernels"
 )
 # The kernel would ask for one after the other, and begin a batch of rules anew after each: twenty seconds.
 MODULES = (
-    "overlay veth bridge nft_chain_nat nft_nat nft_fib_inet nft_ct nft_masq nft_log macvlan ipvlan 8021q"
+    "overlay veth bridge nft_chain_nat nft_nat nft_fib_inet nft_ct nft_masq nft_log macvlan ipvlan 8021q sctp"
 )
 LOADED = f"/sbin/modprobe -d /run/kernel -a {MODULES}; export SAMPAN_TEST_FORK=1"
 # Each is one boot: layout of cgroups, options for the kernel, what to run.
