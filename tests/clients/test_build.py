@@ -105,7 +105,7 @@ def test_every_instruction(cli: Cli, engine: Engine, context: Path, busybox: str
     )
     config = {name: value for name, value in shown["Config"].items() if value}
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    health = {name: value for name, value in config.pop("Healthcheck").items() if value}
+    health = config.pop("Healthcheck")
     assert health == {"Test": ["CMD-SHELL", "true"], "Interval": 5 * 10**9, "Retries": 2}
     assert config == {
         "User": "alice",
@@ -299,6 +299,11 @@ def test_triggers_of_the_base(engine: Engine, context: Path, busybox: str) -> No
     assert "# Executing 2 build triggers\n" in done.out
     assert run(engine, "triggered", "cat /seen") == ["f"]
     assert not inspect(engine, "triggered")["Config"].get("OnBuild")
+    api_build(engine, _tar(Dockerfile=f"FROM {busybox}\nONBUILD COPY []".encode()), t="triggers")
+    failed = api_build(engine, _tar(Dockerfile=b"FROM triggers")).error
+    assert (
+        failed.startswith("ONBUILD COPY []: of the base image: ") and "COPY requires at least two" in failed
+    )
 
 
 def test_limits_and_hosts_of_run(engine: Engine, context: Path, busybox: str) -> None:
@@ -347,6 +352,7 @@ REFUSED = [
     ("FROM scratch", "No image was generated. Is your Dockerfile empty?"),
     ("FROM scratch\nRUN x", "RUN needs files: nothing has been copied onto scratch yet"),
     ("FROM $x", "base name ($x) should not be blank"),
+    (f"FROM busybox\nENV a={'a' * 10**6}\nENV b=$a$a\nLABEL c=$b", "would have more than 8388608 bytes"),
 ]
 MALFORMED = [
     ("FETCH x", "dockerfile parse error on line 1: unknown instruction: FETCH"),

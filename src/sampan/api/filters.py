@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from sampan import durations
 from sampan.api.shapes.times import timestamp_ns
 from sampan.engine import Core
 from sampan.errors import Conflict, InvalidParameter
@@ -17,9 +18,6 @@ from sampan.errors import Conflict, InvalidParameter
 Filters = Mapping[str, list[str]]
 PRUNE = frozenset(("label", "label!", "until"))
 
-_AGE_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_AGE_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_AGE = re.compile(rf"([+-]?)((?:{_AGE_PART.pattern})+)")
 _UNIX = re.compile(r"(-?\d{1,18})(?:\.(\d{1,9}))?")
 
 
@@ -93,11 +91,9 @@ def until_ns(filters: Filters) -> int | None:
     if len(values) > 1:
         raise InvalidParameter("more than one until filter specified")
     (text,) = values
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        parts = _AGE_PART.findall(age[2])
-        length = int(sum(float(number) * _AGE_UNITS[unit] for number, unit in parts))
-        return time.time_ns() - (-length if age[1] == "-" else length)
+    with suppress(ValueError):
+        if text[-1:].isalpha():
+            return time.time_ns() - durations.read(text)
     seconds = _UNIX.fullmatch(text)
     if seconds is not None:
         return int(seconds[1]) * 10**9 + int((seconds[2] or "0").ljust(9, "0"))

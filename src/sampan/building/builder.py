@@ -63,11 +63,7 @@ class Build:
             SampanError: it cannot be; the steps that worked stay, as the cache of the next build.
         """
         options = self._options
-        dockerfile = parse(text)
-        self._escape = dockerfile.escape
-        arguments, self._stages = split(dockerfile)
-        for instruction in dockerfile.instructions:
-            Settings.check(instruction, self._escape)
+        arguments = await in_thread(lambda: self._read(text))
         for instruction in arguments:
             self._declare_global(instruction)
         words = Words(self._arguments.for_from(), self._escape)
@@ -86,6 +82,15 @@ class Build:
         if unused:
             self._output.line(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed")
         return image_id
+
+    def _read(self, text: bytes) -> list[Instruction]:
+        """Take in the Dockerfile's stages; the ARGs before them."""
+        dockerfile = parse(text)
+        self._escape = dockerfile.escape
+        arguments, self._stages = split(dockerfile)
+        for instruction in dockerfile.instructions:
+            Settings.check(instruction, self._escape)
+        return arguments
 
     def _cache_sources(self) -> list[str]:
         found = []
@@ -154,9 +159,17 @@ class Build:
         if triggers:
             self._output.line(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
         for trigger in triggers:
-            await self._follow(state, parse(trigger).instructions[0])
+            await self._follow(state, self._trigger(trigger))
             self._steps.hold(state.image_id)
         return state
+
+    def _trigger(self, text: str) -> Instruction:
+        try:
+            instruction = parse(text).instructions[0]
+            Settings.check(instruction, self._escape)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"ONBUILD {text[:100]}: of the base image: {error.message}") from None
+        return instruction
 
     async def _image_of_stage(self, at: int) -> Image:
         """The image of a stage; one that only a base image's ONBUILD asks for is built now."""

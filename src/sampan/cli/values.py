@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def size(text: str) -> int:
@@ -56,36 +55,10 @@ def integer(text: str, low: int = -(2**63), high: int = 2**63 - 1, name: str = "
 
 
 def duration(text: str) -> int:
-    """Nanoseconds of `1h2m3.5s`; the form of Go's time.ParseDuration."""
-    rest = text
-    sign = 1
-    if rest[:1] in ("-", "+"):
-        sign = -1 if rest[0] == "-" else 1
-        rest = rest[1:]
-    if rest == "0":
-        return 0
-    if not rest:
-        raise ValueError(f'time: invalid duration "{text}"')
-    total = 0.0
-    while rest:
-        digits = 0
-        while digits < len(rest) and rest[digits] in "0123456789.":
-            digits += 1
-        numeral, rest = rest[:digits], rest[digits:]
-        letters = 0
-        while letters < len(rest) and rest[letters] not in "0123456789.":
-            letters += 1
-        unit, rest = rest[:letters], rest[letters:]
-        try:
-            value = float(numeral)
-        except ValueError:
-            raise ValueError(f'time: invalid duration "{text}"') from None
-        if not unit:
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        if unit not in _UNITS_NS:
-            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
-        total += value * _UNITS_NS[unit]
-    return sign * round(total)
+    """Nanoseconds of `1h2m3.5s`."""
+    from sampan.durations import read
+
+    return read(text)
 
 
 def cpus(text: str) -> int:

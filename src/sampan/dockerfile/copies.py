@@ -40,6 +40,21 @@ class Copied:
     options: str
 
 
+def words_of(instruction: Instruction) -> tuple[list[str], str]:
+    """The words of a COPY or ADD that name sources, and the one that names the target, as written.
+
+    Raises:
+        InvalidParameter: they are too few.
+    """
+    *sources, target = instruction.words() or [""]
+    if not sources:
+        raise InvalidParameter(
+            f"{instruction.keyword} requires at least two arguments, but only one was provided."
+            " Destination could not be determined"
+        )
+    return sources, target
+
+
 def copied(instruction: Instruction, words: Words) -> Copied:
     """What a COPY or ADD says.
 
@@ -50,7 +65,7 @@ def copied(instruction: Instruction, words: Words) -> Copied:
     flags = {name: words.one(value) for name, value in instruction.flags.items()}
     exclude = [words.one(one) for one in instruction.lists.get("exclude", ())]
     heredocs = {one.name: one for one in instruction.heredocs}
-    *given, target = instruction.words()
+    given, target = words_of(instruction)
     sources: list[str] = []
     files: list[tuple[str, str]] = []
     for word in given:

@@ -6,8 +6,11 @@ import re
 
 from sampan.errors import InvalidParameter
 
-_FLAG = re.compile(r"""--((?:\\.|'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^\s'"\\])+)(?:\s+|$)""")
-_PART = re.compile(r"""'(?P<single>(?:\\.|[^'])*)'|"(?P<double>(?:\\.|[^"])*)"|(?P<plain>(?:\\.|[^'"\\])+)""")
+# Each character fits one way only, so that a quote without its end costs no more than a look at all of it.
+_FLAG = re.compile(r"""--((?:\\.|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\s'"\\])+)(?:\s+|$)""")
+_PART = re.compile(
+    r"""'(?P<single>(?:\\.|[^'\\])*)'|"(?P<double>(?:\\.|[^"\\])*)"|(?P<plain>(?:\\.|[^'"\\])+)"""
+)
 _ESCAPED = re.compile(r"\\(.)")
 _FLAGS: dict[str, frozenset[str]] = {
     "ADD": frozenset(("checksum", "chmod", "chown", "exclude", "keep-git-dir", "link")),

@@ -7,6 +7,8 @@ import re
 
 from sampan.errors import InvalidParameter
 
+_LOOSE = 1  # `**` whose first fit may not be the right one
+
 
 class Ignored:
     """The patterns of one file. The last one that matches a path, or a directory above it, decides."""
@@ -42,30 +44,69 @@ class Ignored:
 def path_expression(pattern: str) -> re.Pattern[str]:
     """A pattern of `*`, `?`, `[…]` and `**`, which alone crosses a "/", as a regular expression.
 
+    Whoever writes a pattern chooses the names that it is held against, too. So a wildcard whose first fit is
+    as good as any later one is not tried again (`(?>…)`): matching takes no longer for many of them.
+
     Raises:
-        InvalidParameter: it is malformed.
+        InvalidParameter: it is malformed, or has too many `**` within names.
     """
-    found, at = "", 0
+    runs = _runs(pattern)
+    found, loose = "", 0
+    for number, run in enumerate(runs):
+        last = number == len(runs) - 1
+        everything = number == len(runs) - 2 and not runs[-1]  # "**" at the end fits whatever follows
+        whole = everything or not run or run[-1] == "/"  # "**" goes on where a name begins
+        if number and last:
+            found += f"(?:.*/)?{_of_run(run, True)}" if run else ".*"
+        elif number:
+            found += f"(?>(?:.*?/)??{_of_run(run, whole)})" if whole else f"(?:.*/)?{_of_run(run, False)}"
+        else:
+            found += _of_run(run, last or whole)
+        loose += 0 if last or whole else 1
+    if loose > _LOOSE:
+        raise InvalidParameter(f"a pattern has several ** within names: {pattern[:200]}")
+    try:
+        return re.compile(found, re.DOTALL)
+    except re.error:
+        raise InvalidParameter(f"syntax error in pattern of .dockerignore: {pattern}") from None
+
+
+def _runs(pattern: str) -> list[list[str]]:
+    """What stands between the `**` of a pattern: `*`, and expressions of one character."""
+    runs: list[list[str]] = [[]]
+    at = 0
     while at < len(pattern):
         one = pattern[at]
         at += 1
         if one == "*" and pattern[at : at + 1] == "*":
             at += 1
             at += pattern[at : at + 1] == "/"
-            found += ".*" if at == len(pattern) else "(?:.*/)?"
+            runs.append([])
         elif one == "*":
-            found += "[^/]*"
+            runs[-1].append("*")
         elif one == "?":
-            found += "[^/]"
+            runs[-1].append("[^/]")
         elif one == "[" and (end := pattern.find("]", at + 1)) >= 0:
-            found += f"[{pattern[at:end].replace(chr(92), chr(92) * 2)}]"
+            runs[-1].append(f"[{pattern[at:end].replace(chr(92), chr(92) * 2)}]")
             at = end + 1
         elif one == "\\" and at < len(pattern):
-            found += re.escape(pattern[at])
+            runs[-1].append(re.escape(pattern[at]))
             at += 1
         else:
-            found += re.escape(one)
-    try:
-        return re.compile(found, re.DOTALL)
-    except re.error:
-        raise InvalidParameter(f"syntax error in pattern of .dockerignore: {pattern}") from None
+            runs[-1].append(re.escape(one))
+    return runs
+
+
+def _of_run(run: list[str], free: bool) -> str:
+    """The expression of what stands between two `**`; `free` when what follows takes any first fit."""
+    found = ""
+    stars = [at for at, one in enumerate(run) if one == "*"]
+    for at, following in zip([-1, *stars], [*stars, len(run)], strict=True):
+        fixed = "".join(run[at + 1 : following])
+        if at < 0:
+            found += fixed
+        elif following < len(run) or "/" in run[at + 1 :]:
+            found += f"(?>[^/]*?{fixed})"
+        else:
+            found += f"[^/]*{fixed}" if free else f"[^/]*?{fixed}"
+    return found

@@ -176,7 +176,7 @@ def _boolean(key: str, equals: str, value: str) -> bool:
 
 
 def _number(key: str, value: str, base: int, most: int) -> int:
-    if not re.fullmatch("[0-7]+" if base == 8 else "[0-9]+", value) or int(value, base) > most:
+    if not re.fullmatch("[0-7]{1,10}" if base == 8 else "[0-9]{1,10}", value) or int(value, base) > most:
         raise InvalidParameter(f"--mount: invalid value {value} for {key}")
     return int(value, base)
 

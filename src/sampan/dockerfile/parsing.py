@@ -145,6 +145,8 @@ def read(text: str, line: int = 1) -> Instruction:
         InvalidParameter: as `parse`.
     """
     text = text.strip()
+    if "\0" in text:
+        raise wrong(line, "a NUL character")
     parts = text.split(None, 1)
     keyword, rest = parts[0].upper(), parts[1].strip() if len(parts) > 1 else ""
     if keyword not in KEYWORDS:
@@ -154,6 +156,8 @@ def read(text: str, line: int = 1) -> Instruction:
     except InvalidParameter as error:
         raise wrong(line, f"{keyword}: {error.message}") from None
     if keyword == "ONBUILD" and rest:
+        if rest.split(None, 1)[0].upper() == "ONBUILD":
+            raise wrong(line, "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
         read(rest, line)
     if not rest and keyword not in ("CMD", "ENTRYPOINT"):
         raise wrong(line, f"{keyword} requires {_WANTED.get(keyword, 'at least one argument')}")

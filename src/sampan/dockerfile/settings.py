@@ -10,6 +10,8 @@ import re
 import signal
 from collections.abc import Callable, Mapping
 
+from sampan import durations
+from sampan.dockerfile.copies import words_of
 from sampan.dockerfile.history import as_go_shows, quoted
 from sampan.dockerfile.mounts import origins
 from sampan.dockerfile.parsing import Instruction, json_list, wrong
@@ -18,9 +20,9 @@ from sampan.errors import InvalidParameter
 from sampan.oci.image import Healthcheck, ImageConfig
 
 DEFAULT_SHELL = ["/bin/sh", "-c"]
-_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_SHORTEST_NS = 10**6  # of what a health check may ask for
+_MOST_RETRIES = 2**31 - 1
 
 
 class Settings:
@@ -69,11 +71,10 @@ class Settings:
                 network = instruction.flags.get("network", "default")
                 if network not in ("default", "host", "none"):
                     raise InvalidParameter(f'RUN: invalid network mode "{network}": default, none or host')
-            elif instruction.keyword in ("ADD", "COPY") and len(instruction.words()) < 2:
-                raise InvalidParameter(
-                    f"{instruction.keyword} requires at least two arguments, but only one was provided."
-                    " Destination could not be determined"
-                )
+            elif instruction.keyword in ("ADD", "COPY"):
+                words_of(instruction)
+            elif instruction.keyword == "VOLUME" and not instruction.words():
+                raise InvalidParameter("VOLUME requires at least one argument")
         except InvalidParameter as error:
             raise wrong(instruction.line, error.message) from None
 
@@ -129,7 +130,8 @@ class Settings:
 
     def _expose(self, instruction: Instruction, words: Words) -> str:
         ports = dict(self.config.exposed_ports or {})
-        ports_given = words.several(instruction.rest)
+        # Docker sorts them as they are written.
+        ports_given = [port for one in sorted(instruction.rest.split()) for port in words.several(one)]
         for word in ports_given:
             match = _PORT.fullmatch(word)
             first = int(match[1]) if match else 0
@@ -143,8 +145,6 @@ class Settings:
 
     def _volume(self, instruction: Instruction, words: Words) -> str:
         paths = [words.one(word) for word in instruction.words()]
-        if not paths:
-            raise InvalidParameter("VOLUME requires at least one argument")
         for path in paths:
             if not path.strip():
                 raise InvalidParameter("VOLUME specified can not be an empty string")
@@ -169,7 +169,7 @@ class Settings:
         value = words.one(instruction.rest)
         name = value.upper() if value.upper().startswith("SIG") else f"SIG{value.upper()}"
         known = name in signal.Signals.__members__ or re.fullmatch(r"SIGRT(MIN(\+\d+)?|MAX(-\d+)?)", name)
-        if not known and not (value.isdigit() and 1 <= int(value) <= 64):
+        if not known and not (re.fullmatch("[0-9]{1,3}", value) and 1 <= int(value) <= 64):
             raise InvalidParameter(f"Invalid signal: {value}")
         self.config.stop_signal = value
         return f"STOPSIGNAL {value}"
@@ -177,8 +177,6 @@ class Settings:
     def _onbuild(self, instruction: Instruction, _words: Words) -> str:
         rest = instruction.rest
         trigger = rest.split(None, 1)[0].upper()
-        if trigger == "ONBUILD":
-            raise InvalidParameter("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
         if trigger in ("MAINTAINER", "FROM"):
             raise InvalidParameter(f"{trigger} isn't allowed as an ONBUILD trigger")
         self.config.on_build = [*(self.config.on_build or []), rest]
@@ -188,7 +186,7 @@ class Settings:
         health = Healthcheck()
         for key, value in instruction.flags.items():
             if key == "retries":
-                if not value.isdigit():
+                if not re.fullmatch("[0-9]{1,10}", value) or int(value) > _MOST_RETRIES:
                     raise InvalidParameter(f"invalid value for --retries: {value!r}")
                 health.retries = int(value)
             else:
@@ -197,7 +195,9 @@ class Settings:
         command = command.strip()
         if kind.upper() == "NONE" and not command:
             health.test = ["NONE"]
-        elif kind.upper() == "CMD" and command:
+        elif kind.upper() == "CMD" and not command:
+            raise InvalidParameter("Missing command after HEALTHCHECK CMD")
+        elif kind.upper() == "CMD":
             listed = json_list(command)
             health.test = ["CMD", *listed] if listed is not None else ["CMD-SHELL", command]
         else:
@@ -253,7 +253,10 @@ def pairs(keyword: str, text: str, escape: str = "\\") -> list[tuple[str, str]]:
 
 
 def _duration(key: str, text: str) -> int:
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidParameter(f"invalid duration for --{key}: {text!r} (as in 30s, 1m30s)")
-    return round(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    try:
+        length = durations.read(text)
+    except ValueError:
+        raise InvalidParameter(f"invalid duration for --{key}: {text[:100]!r} (as in 30s, 1m30s)") from None
+    if length and length < _SHORTEST_NS:
+        raise InvalidParameter(f'Interval "{key}" cannot be less than 1ms')
+    return length

@@ -74,7 +74,7 @@ def find(stages: list[Stage], text: str, before: int) -> int | None:
     for at in range(before - 1, -1, -1):
         if stages[at].name and stages[at].name == text.lower():
             return at
-    return int(text) if text.isdecimal() and int(text) < before else None
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) and int(text) < before else None
 
 
 def needed(stages: list[Stage], target: str, bases: list[str]) -> list[int]:

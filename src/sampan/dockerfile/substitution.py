@@ -10,10 +10,12 @@ import fnmatch
 import re
 from collections.abc import Mapping
 
+from sampan.dockerfile.parsing import LIMIT_BYTES
 from sampan.errors import InvalidParameter
 
 _SPECIAL = "@*#?-$!0"
 _DEEPEST = 50
+_LONGEST_MATCHED = 8192  # matching takes time by the square of it
 
 
 class Words:
@@ -32,7 +34,8 @@ class Words:
         """One word: its variables replaced and its quotes taken away.
 
         Raises:
-            InvalidParameter: a quote or brace without its end, an unknown modifier, or what `:?` asks for.
+            InvalidParameter: a quote or brace without its end, an unknown modifier, what `:?` asks for, or
+                more than `LIMIT_BYTES` characters, which variables in variables soon come to.
         """
         return "".join(part for part, _ in self._parts(text))
 
@@ -69,6 +72,7 @@ class _Scanner:
         self._environment = environment
         self._escape = escape
         self._depth = 0
+        self._made = 0  # characters
 
     def parts(self, stop: str = "", raw: bool = False) -> list[tuple[str, bool]]:
         """Pieces of the text, each with whether it was quoted, up to `stop` or to the end.
@@ -107,21 +111,21 @@ class _Scanner:
         return found
 
     def _double(self) -> str:
-        found = ""
+        found: list[str] = []
         self._at += 1
         while self._at < len(self._text):
             one = self._text[self._at]
             if one == '"':
                 self._at += 1
-                return found
+                return "".join(found)
             if one == "$":
-                found += self._dollar()
+                found.append(self._dollar())
                 continue
             following = self._text[self._at + 1 : self._at + 2]
             if one == self._escape and following and following in ('"', "$", self._escape):
                 one = following
                 self._at += 1
-            found += one
+            found.append(one)
             self._at += 1
         raise self._unfinished("double-quote")
 
@@ -131,7 +135,17 @@ class _Scanner:
     def _wrong(self, message: str) -> InvalidParameter:
         return InvalidParameter(f'failed to process "{self._text}": {message}')
 
+    def _grown(self, text: str) -> str:
+        """The text, which becomes a part of the word."""
+        self._made += len(text)
+        if self._made > LIMIT_BYTES:
+            raise InvalidParameter(f"variables make a word of more than {LIMIT_BYTES} characters")
+        return text
+
     def _dollar(self) -> str:
+        return self._grown(self._variable())
+
+    def _variable(self) -> str:
         self._at += 1
         if self._text[self._at : self._at + 1] != "{":
             name = self._name()
@@ -171,10 +185,13 @@ class _Scanner:
         value = self._environment.get(name)
         if modifier == "}":
             return value or ""
+        if modifier != "}" and modifier[0] in "#%/" and len(value or "") > _LONGEST_MATCHED:
+            raise InvalidParameter(f"{name}: more than {_LONGEST_MATCHED} characters for a pattern")
         if modifier in ("/", "//"):
             pattern = "".join(part for part, _ in self.parts("/", raw=True))
             by = "".join(part for part, _ in self.parts("}"))
-            return re.sub(_regex(pattern), lambda _: by, value or "", count=0 if modifier == "//" else 1)
+            count = 0 if modifier == "//" else 1
+            return re.sub(_regex(pattern), lambda _: self._grown(by), value or "", count=count)
         word = "".join(part for part, _ in self.parts("}", raw=modifier[0] in "#%"))
         if modifier[0] in "#%":
             return _trimmed(value or "", word, modifier)

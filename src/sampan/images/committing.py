@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import BinaryIO, cast
 
 from sampan.dataclasses import dataclass
+from sampan.errors import InvalidParameter
 from sampan.images.content import Lease
 from sampan.images.errors import NoSuchImage
 from sampan.images.image import Image
@@ -82,6 +83,7 @@ def commit_image(
 
     Raises:
         NoSuchImage: the container's image has been removed.
+        InvalidParameter: what it says is too long.
         OSError: the disk is full or broken; nothing is left.
     """
     with records.content.lease(records.collect) as lease:
@@ -212,6 +214,10 @@ def _record(
         docker_version="",
     )
     data = encode_image(document)
+    if len(data) > DOCUMENT_LIMIT_BYTES:  # it could not be read again
+        raise InvalidParameter(
+            f"the image's config and history would have more than {DOCUMENT_LIMIT_BYTES} bytes"
+        )
     image_id = sha256(data)
     manifest = encode_manifest(Manifest(Descriptor(media_types.OCI_CONFIG, image_id, len(data)), base.layers))
     lease.add(image_id, sha256(manifest))

@@ -16,7 +16,7 @@ def parse_size(text: str) -> int:
     unit = lowered[len(number) :].strip()
     letter = unit.removesuffix("ib").removesuffix("b") if unit not in ("b",) else ""
     try:
-        value = float(number)
+        value = float(number) if len(number) < 100 else -1.0
     except ValueError:
         value = -1.0
     if value < 0 or letter not in _POWERS or value != value or value == float("inf"):

@@ -140,6 +140,8 @@ def inspect(
 def _config(config: ImageConfig, version: ApiVersion) -> dict[str, Any]:
     encoded: dict[str, Any] = encode(config)
     shape = {name: value for name, value in encoded.items() if value or name in _ALWAYS}
+    if "Healthcheck" in shape:
+        shape["Healthcheck"] = {name: value for name, value in shape["Healthcheck"].items() if value}
     return shape if version >= (1, 50) else {**_BEFORE_1_50, **shape}
 
 

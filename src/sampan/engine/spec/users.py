@@ -17,6 +17,7 @@ from sampan.errors import InvalidParameter
 from sampan.linux import beneath, userns
 
 _HIGHEST = 2**31 - 1
+_DIGITS = 100  # Python reads no number of thousands
 _SIZE_LIMIT_BYTES = 16 * 1024 * 1024
 _PROMPT_BYTES = 64 * 1024
 
@@ -115,7 +116,7 @@ def _group(rows: Sequence[Sequence[str]], wanted: str, complaint: str) -> int:
 def _number(text: str) -> int | None:
     if not (text.isascii() and text.isdigit()):
         return None
-    if int(text) > _HIGHEST:
+    if len(text) > _DIGITS or int(text) > _HIGHEST:
         raise InvalidParameter(f"uids and gids must be in range 0-{_HIGHEST}")
     return int(text)
 
@@ -131,8 +132,12 @@ def _rows(text: str, columns: int) -> Iterator[list[str]]:
         numeric = row[2:4] if columns > 3 else row[2:3]
         if len(row) < columns or not row[0] or row[0].startswith("#"):
             continue
-        if all(cell.isascii() and cell.isdigit() and int(cell) <= _HIGHEST for cell in numeric):
+        if all(_is_id(cell) for cell in numeric):
             yield row
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) <= _HIGHEST
 
 
 def _read(root: int, path: str, prompt: bool) -> str:
