@@ -20,10 +20,11 @@ import h11
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
 from sampan.http.chunks import ChunkDecoder
+from sampan.http.failures import describe
 from sampan.http.lending import LentSocket
 from sampan.http.protocol import END, NEED_DATA, PAUSED, Head, Protocol
 from sampan.http.query import Query
-from sampan.http.request import ClientGone, Hijacked, Request
+from sampan.http.request import NULL_CHARACTER, ClientGone, Hijacked, Request
 from sampan.http.response import Response
 from sampan.http.sending import REASONS, Sender
 from sampan.http.versions import NEWEST, split_version
@@ -300,13 +301,16 @@ class Connection(asyncio.Protocol):
         response: Response | None = None
         try:
             response = await self._answer(head, body)
-            if response is not None:
+            if response is not None and not self._hijacked:
                 await self._sender.send(response, head.method == "HEAD")
-            elif not self._hijacked:
-                self._transport.abort()
+            elif response is not None or not self._hijacked:
+                self._transport.abort()  # also when the hand-over failed: nobody reads from it any more
         except asyncio.CancelledError:
             self._transport.abort()
         except ConnectionError:
+            self._transport.abort()
+        except Exception as error:  # an answer that cannot be sent must not keep its client waiting
+            log.exception("%s %s: %s", head.method, head.target, describe(error))
             self._transport.abort()
         finally:
             if response is not None:
@@ -350,6 +354,8 @@ class Connection(asyncio.Protocol):
             if not mark or scheme.lower() not in ("http", "https"):
                 raise NotFound("page not found")
             target = "/" + rest.partition("/")[2]
+        if "%00" in target:
+            raise InvalidParameter(NULL_CHARACTER)
         raw_path, _, raw_query = target.partition("?")
         path = unquote(raw_path, errors="strict" if "%" in raw_path else "replace")
         version = NEWEST
@@ -416,7 +422,7 @@ class Connection(asyncio.Protocol):
         prefix = early + self._protocol.trailing
         if not upgrade:
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n"
-        elif upgrade == "tcp":
+        elif not headers:
             head = (
                 f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\n"
                 "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"

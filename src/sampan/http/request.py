@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.http.connection import Connection
 
 JSON_LIMIT_BYTES = 4 << 20
+NULL_CHARACTER = "the request holds a null character"
 
 
 @dataclass(slots=True)
@@ -122,7 +123,8 @@ class Request:
         """The body as JSON; None when it is empty.
 
         Raises:
-            InvalidParameter: another content type, longer than `limit` bytes, or not JSON.
+            InvalidParameter: another content type, longer than `limit` bytes, not JSON, or a text in it
+                holds a null character, which the kernel would take for its end.
         """
         data = await self.body.read(limit)
         if not data.strip():
@@ -133,11 +135,14 @@ class Request:
                 f"unsupported Content-Type header ({content_type}): must be 'application/json'"
             )
         try:
-            return json.loads(data, parse_constant=_no_constant)
+            value = json.loads(data, parse_constant=_no_constant)
         except RecursionError:
             raise InvalidParameter("invalid JSON: nested too deeply") from None
         except ValueError as error:
             raise InvalidParameter(f"invalid JSON: {error}") from None
+        if b"\\u0000" in data and _has_null(value):
+            raise InvalidParameter(NULL_CHARACTER)
+        return value
 
     def body_stream(self, direct: bool = False) -> BodyStream:
         """The body as a file for a worker thread; reads raise OSError when the client goes away.
@@ -152,7 +157,7 @@ class Request:
 
     @property
     def upgrade(self) -> str:
-        """The protocol the client wants to change to, in lower case ("tcp", "h2c"); "" for none."""
+        """The protocol the client wants to change to, in lower case ("tcp", "websocket"); "" for none."""
         if "upgrade" not in self.headers.get("connection", "").lower():
             return ""
         return self.headers.get("upgrade", "").strip().lower()
@@ -162,13 +167,13 @@ class Request:
     ) -> Hijacked:
         """Answer, and take the connection out of the server's hands.
 
-        A client that asked for an upgrade gets `101 UPGRADED` with the protocol it named, another one
-        `200 OK` and the raw stream behind it. What can fail should fail before: from here on an error can
-        only be told on the stream. The handler returns None afterwards.
+        A client that asked for an upgrade gets `101 UPGRADED` to `tcp`, whatever it has named, as with
+        dockerd; another one `200 OK` and the raw stream behind it. What can fail should fail before: from
+        here on an error can only be told on the stream. The handler returns None afterwards.
 
         Args:
-            content_type: of the stream; not sent when the upgrade is to a protocol of its own (h2c).
-            headers: more of them, for an upgrade to a protocol of its own.
+            content_type: of the stream; not sent when there are `headers`.
+            headers: of an upgrade to a protocol of its own, which the client has named.
 
         Raises:
             ClientGone: the client has left already.
@@ -188,6 +193,19 @@ class Request:
     async def disconnected(self) -> None:
         """Return when the client has closed its side."""
         await self._connection.gone.wait()
+
+
+def _has_null(value: Any) -> bool:
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str) and "\0" in one:
+            return True
+        if isinstance(one, dict):
+            todo += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            todo += one
+    return False
 
 
 def _no_constant(name: str) -> NoReturn:

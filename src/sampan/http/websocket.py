@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 
@@ -21,6 +22,9 @@ _CONTROL_LIMIT_BYTES = 125
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
+_TOKEN = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
 class ProtocolError(Exception):
     """The client sends what is no WebSocket frame of a client's."""
 
@@ -32,12 +36,13 @@ def accept(request: Request) -> list[tuple[str, str]]:
         InvalidParameter: it is none.
     """
     key = request.headers.get("sec-websocket-key", "").strip()
-    if request.upgrade != "websocket" or not key or request.headers.get("sec-websocket-version") != "13":
+    version = request.headers.get("sec-websocket-version")
+    if request.upgrade != "websocket" or not key or not key.isascii() or version != "13":
         raise InvalidParameter("this is for WebSocket clients (version 13): the handshake is missing")
     digest = hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
     answer = [("Sec-WebSocket-Accept", base64.b64encode(digest).decode())]
     protocol = request.headers.get("sec-websocket-protocol", "").strip()
-    if protocol and "," not in protocol:
+    if _TOKEN.fullmatch(protocol):
         answer.append(
             ("Sec-WebSocket-Protocol", protocol)
         )  # what it says of the stream is the client's to know

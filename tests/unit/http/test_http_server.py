@@ -101,6 +101,17 @@ async def archive(request: Request) -> Response:
     return thread_stream(write)
 
 
+@routes.post("/odd")
+async def odd(request: Request) -> Response | None:
+    await request.hijack(headers=[("Odd", "\N{CYRILLIC CAPITAL LETTER ZHE}")])
+    return None
+
+
+@routes.get("/unsendable")
+async def unsendable(_: Request) -> Response:
+    return empty(200, {"Odd": "two\nlines"})
+
+
 @routes.post("/attach")
 async def attach(request: Request) -> Response | None:
     await request.json()
@@ -321,6 +332,44 @@ def test_hijack_keeps_early_bytes_and_the_connection(tmp_path: Path, upgrade: bo
         writer.close()
 
     serve(tmp_path, talk)
+
+
+def test_what_a_client_calls_an_upgrade_is_not_repeated(tmp_path: Path) -> None:
+    async def talk(path: str, server: HttpServer) -> None:
+        for name in (b"\xff\xfe", b"h2c, tcp", b"TCP"):
+            head = b"POST /attach HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + name
+            answer = await exchange(path, head + b"\r\nContent-Length: 0\r\n\r\nbytes\n")
+            assert answer.startswith(b"HTTP/1.1 101 UPGRADED\r\n")
+            assert b"\r\nUpgrade: tcp\r\n\r\n" in answer
+
+    serve(tmp_path, talk)
+
+
+def test_a_connection_that_cannot_be_handed_over_is_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody reads from it any more: it would stay for ever."""
+
+    async def talk(path: str, server: HttpServer) -> None:
+        upgrade = b"Connection: Upgrade\r\nUpgrade: other\r\n"
+        assert await exchange(path, b"POST /odd HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n") == b""
+        assert await exchange(path, b"GET /unsendable HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+        while server.connections:
+            await asyncio.sleep(0.01)
+
+    serve(tmp_path, talk)
+    assert [record.message.partition(" error: ")[0] for record in caplog.records] == [
+        "POST /odd: internal",
+        "GET /unsendable: internal",
+    ]
+
+
+@pytest.mark.parametrize("line", ["POST /echo?x=%00", "GET /images/a%00b/json"])
+def test_null_characters(tmp_path: Path, line: str) -> None:
+    assert ask(tmp_path, request(line)) == (400, b'{"message":"the request holds a null character"}\n')
+    for body in (rb'["a\u0000"]', rb'{"a":{"b\u0000":1}}'):
+        assert message(ask(tmp_path, request("POST /echo", body))[1]) == "the request holds a null character"
+    assert ask(tmp_path, request("POST /echo", rb'["a\\u0000"]')) == (200, b'["a\\\\u0000"]\n')
 
 
 def test_stop_lets_short_requests_finish_and_ends_streams(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
-"""WebSocket frames: the examples of RFC 6455, section 5.7, pieces of any size, what no client may send."""
+"""WebSocket: the examples of RFC 6455, frames in pieces of any size, what no client may send."""
 
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from sampan.http import websocket
-from sampan.http.websocket import BINARY, CLOSE, PING, Decoder, ProtocolError, frame
+from sampan.errors import InvalidParameter
+from sampan.http import Request, websocket
+from sampan.http.websocket import BINARY, CLOSE, PING, Decoder, ProtocolError, accept, frame
 
 
 def test_frames_of_a_server() -> None:
@@ -69,3 +72,24 @@ def test_any_pieces_give_the_same_stream() -> None:
 def test_what_no_client_may_send(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         list(Decoder().feed(data))
+
+
+def test_handshakes() -> None:
+    given = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+
+    def answered(**more: str) -> dict[str, str]:
+        headers = given | {f"sec-websocket-{name}": value for name, value in more.items()}
+        return dict(accept(cast("Request", SimpleNamespace(headers=headers, upgrade="websocket"))))
+
+    key = {"Sec-WebSocket-Accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="}  # the example of section 1.3
+    assert answered(key="dGhlIHNhbXBsZSBub25jZQ==") == key
+    assert answered(key="dGhlIHNhbXBsZSBub25jZQ==", protocol="chat") == key | {
+        "Sec-WebSocket-Protocol": "chat"
+    }
+    assert answered(key="dGhlIHNhbXBsZSBub25jZQ==", protocol="a, b") == key
+    assert (
+        answered(key="dGhlIHNhbXBsZSBub25jZQ==", protocol="\ufffd") == key
+    )  # what cannot be repeated is not
+    for more in ({}, {"key": "\ufffd"}, {"key": "x", "version": "12"}):
+        with pytest.raises(InvalidParameter, match="the handshake is missing"):
+            answered(**more)
