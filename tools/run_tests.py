@@ -171,6 +171,13 @@ def checked(made: Future[None]) -> list[str]:
     return run_checks() if made.exception() is None else []
 
 
+def compile_tests(made: Future[None]) -> None:
+    """Let pytest collect once, so that what it compiles lies there for rows that begin together."""
+    if made.exception() is None:
+        collect = [environment.PYTHON, "-m", "pytest", "--collect-only", "-q"]
+        subprocess.run(collect, cwd=ROOT, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def expand(argument: str) -> str:
     """`unit` means `tests/unit`; everything else is pytest's."""
     folder = ROOT / "tests" / argument
@@ -245,6 +252,8 @@ def main() -> int:
     """All of it; the exit status is pytest's, or 1 when only a check failed."""
     os.chdir(ROOT)
     os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    # What pytest compiles of the tests is kept: on an emulated machine that takes half a minute.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     arguments = [expand(argument) for argument in sys.argv[1:]]
     everything = not arguments
     try:
@@ -252,9 +261,11 @@ def main() -> int:
     except environment.SetupError as error:
         print(f"./test: {error}", file=sys.stderr)
         return 1
-    with ThreadPoolExecutor(2) as beside:  # what is fetched waits for others most of the time
+    with ThreadPoolExecutor(3) as beside:  # what is fetched waits for others most of the time
         made = beside.submit(environment.ensure, dev=True)
         checking = beside.submit(checked, made) if everything else None
+        if everything:
+            beside.submit(compile_tests, made)
         install_packages()
         if os.geteuid() == 0:
             leftovers.sweep()
@@ -270,8 +281,6 @@ def main() -> int:
         arguments = side_by_side()
     elif os.geteuid() == 0:
         isolation.isolate()
-    # What pytest compiles of the tests is kept: on an emulated machine that takes half a minute.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [environment.PYTHON, "-m", "pytest", *arguments]
     # The name is short: sockets below it may have paths of 107 bytes.
     with tempfile.TemporaryDirectory(prefix=f"spt-{os.getpid()}-", ignore_cleanup_errors=True) as scratch:
