@@ -25,6 +25,7 @@ from sampan.database import Database  # noqa: E402
 from support.cli import Cli, docker_release  # noqa: E402  (the paths come first)
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers, left_networks  # noqa: E402
 from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
+from support.spawning import NURSERY  # noqa: E402
 
 if TYPE_CHECKING:
     from support.outside import Outside
@@ -134,6 +135,7 @@ def base(request: pytest.FixtureRequest) -> Iterator[Path]:
     for engine in list(RUNNING):
         if isinstance(engine, Daemon):
             engine.end()
+    NURSERY.end()
     deadline = time.monotonic() + LEAK_PATIENCE_S
     while (
         leaked := Snapshot.take(str(directory), TOKEN).leaked_since(before)
@@ -168,7 +170,9 @@ def daemon(base: Path, request: pytest.FixtureRequest) -> Daemon:
     """One sampand for the whole session."""
     if request.config.getoption("--engine-host"):
         pytest.skip("needs a daemon of its own, not --engine-host")
-    return Daemon(base / "session").start()
+    session = Daemon(base / "session")
+    session.nursed = False  # one at least is started as users do
+    return session.start()
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from support.forked import Child
+from support.spawning import finished, spawn
 from support.terminal import Terminal
 
 
@@ -60,66 +59,24 @@ class Cli:
         env: dict[str, str] | None = None,
     ) -> Result:
         """Run to the end; `code` is the exit status that it must have, None for any."""
-        returncode, out, err = self._finished(arguments, stdin, {**self.environment, **(env or {})}, timeout)
+        environment = {**self.environment, **(env or {})}
+        returncode, out, err = finished(self.argv(*arguments), stdin, timeout, env=environment)
         result = Result(returncode, out.decode(errors="replace"), err.decode(errors="replace"), out)
         if code is not None:
             said = f"{result.out[-2000:]}{result.err[-2000:]}"
             assert result.code == code, f"{self.name} {' '.join(arguments)}\nexit {result.code}\n{said}"
         return result
 
-    def _finished(
-        self, arguments: tuple[str, ...], stdin: bytes | None, environment: dict[str, str], timeout: float
-    ) -> tuple[int, bytes, bytes]:
-        """Exit status, standard output and standard error of a whole run."""
-        done = subprocess.run(
-            self.argv(*arguments),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=environment,
-            timeout=timeout,
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
-
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start in the background with pipes; use as a context manager."""
         options.setdefault("stdin", subprocess.PIPE)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
-        return subprocess.Popen(self.argv(*arguments), env=self.environment, **options)
+        return spawn(self.argv(*arguments), env=self.environment, **options)
 
     def terminal(self, *arguments: str, rows: int = 24, columns: int = 80) -> Terminal:
         """Start on a terminal of its own; use as a context manager."""
         return Terminal(self.argv(*arguments), self.environment, rows, columns)
-
-
-class Forked(Cli):
-    """Our command line in a fork of this process."""
-
-    def _finished(
-        self, arguments: tuple[str, ...], stdin: bytes | None, environment: dict[str, str], timeout: float
-    ) -> tuple[int, bytes, bytes]:
-        from sampan.cli.app import run_process  # once, and not in each fork
-
-        with (
-            tempfile.TemporaryFile() as given,
-            tempfile.TemporaryFile() as out,
-            tempfile.TemporaryFile() as err,
-        ):
-            given.write(stdin or b"")
-            given.seek(0)
-            fds = (given.fileno(), out.fileno(), err.fileno())
-            child = Child(run_process, ["-H", self.host, *arguments], environment, fds)
-            try:
-                code = child.wait(timeout)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-                raise
-            out.seek(0)
-            err.seek(0)
-            return code, out.read(), err.read()
 
 
 def clean_environment(config: str) -> dict[str, str]:

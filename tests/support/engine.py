@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import shutil
@@ -16,20 +15,13 @@ from pathlib import Path
 import pytest
 
 from support.api import Api
-from support.cli import Cli, Forked, Result, clean_environment
-from support.forked import Child
+from support.cli import Cli, Result, clean_environment
 from support.images import import_busybox, import_debian
-from support.machine import LOOK_S, eventually, free_subnet
+from support.machine import EMULATED, LOOK_S, eventually, free_subnet
+from support.spawning import RECORDING, SOURCE, TOKEN, spawn
 
-SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
-RECORDING = Path(__file__).resolve().parent / "recording"
-TOKEN = f"sampan-test-{os.getpid()}"
-START_S = 180 if os.environ.get("SAMPAN_MACHINE") else 30  # emulated, all takes its time
+START_S = 180 if EMULATED else 30
 RUNNING: list[Engine] = []  # all engines that tests use at the moment
-# Emulated machines: daemons and command lines are forks of this process, see support.forked.
-FORK = "SAMPAN_TEST_FORK" in os.environ
-if FORK:
-    importlib.import_module("sampan.daemon.service")  # once, and not in each fork
 _numbers = itertools.count(1)
 
 
@@ -46,8 +38,8 @@ class Engine:
         program = [sys.executable, "-m", "sampan.cli"]
         self.sampan = Cli("sampan", program, self.host, ours)
         self.docker = Cli("docker", ["docker"], self.host, environment)
-        if FORK:
-            self.docker = Forked("sampan", program, self.host, ours)
+        if EMULATED:  # where docker's takes a second to start
+            self.docker = self.sampan
         self._images: set[str] = set()
 
     @property
@@ -89,9 +81,10 @@ class Daemon(Engine):
         self.bridge = f"smpt{os.getpid() % 10**6}x{number}"
         self.bip = free_subnet()
         self.flags = flags
+        self.nursed = True  # whether its process may be a fork: see support.nursery
         self.wrapper: list[str] = []  # a command that runs the daemon
-        self.before: Callable[[], object] | None = None  # what its process does first
-        self.process: subprocess.Popen[bytes] | Child | None = None
+        self.before: Callable[[], object] | None = None  # what its process does first; pickle must know it
+        self.process: subprocess.Popen[bytes] | None = None
         base.mkdir(parents=True, exist_ok=True)
         super().__init__(str(base / "s.sock"), base / "client")
         self.arguments = [
@@ -119,12 +112,11 @@ class Daemon(Engine):
             "SAMPAN_TEST": TOKEN,
             "SAMPAN_RECORD": str(self.answers_file),
         }
+        if EMULATED:
+            del environment["SAMPAN_RECORD"]
         with self.log.open("ab") as log, open(os.devnull) as nothing:
-            if FORK and not self.wrapper:
-                fds = (nothing.fileno(), log.fileno(), log.fileno())
-                self.process = Child(self._be, self.arguments, environment, fds)
-                return
-            self.process = subprocess.Popen(
+            start = spawn if self.nursed or EMULATED else subprocess.Popen
+            self.process = start(
                 [*self.wrapper, sys.executable, "-m", "sampan.daemon", *self.arguments],
                 stdin=nothing,
                 stdout=log,
@@ -133,15 +125,6 @@ class Daemon(Engine):
                 start_new_session=True,
                 preexec_fn=self.before,
             )
-
-    def _be(self) -> int:
-        """In the child: the daemon, which notes no answers."""
-        os.setsid()
-        if self.before is not None:
-            self.before()
-        from sampan.daemon.main import main
-
-        return main()
 
     def start(self, timeout: float = START_S) -> Daemon:
         """Start, and wait until it answers."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+EMULATED = "SAMPAN_EMULATED" in os.environ  # all takes its time there
 # An emulated processor is kept from what is waited for by every look.
-LOOK_S = 0.3 if "SAMPAN_TEST_FORK" in os.environ else 0.02
+LOOK_S = 0.3 if EMULATED else 0.02
 
 
 def eventually(condition: Callable[[], object], timeout: float = 10, what: str = "") -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from support.registry import PASSWORD, USER, Authority, Registry, free_port
+from support.spawning import spawn
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
 
@@ -82,7 +83,7 @@ class OwnRegistry(Registry):
             return self
         ready, told = os.pipe()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = spawn(
                 self.argv(
                     "serve",
                     *("--listen", f"127.0.0.1:{self.port}", "--log-level", "debug", "--drain", "5s"),

@@ -46,7 +46,7 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Fork with clone3(2): the child is born in the namespaces that `flags` (`CLONE_NEW…`) ask for.
 
     Args:
-        flags: `CLONE_NEW…` flags.
+        flags: `CLONE_NEW…` flags, and CLONE_PARENT.
         cgroup_fd: on cgroup v2 the directory of the child's cgroup.
 
     Returns:
@@ -59,7 +59,7 @@ def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     arguments = _CloneArgs(
         flags=flags | syscalls.CLONE_PIDFD | (0 if cgroup_fd is None else syscalls.CLONE_INTO_CGROUP),
         pidfd=ctypes.addressof(pidfd),
-        exit_signal=signal.SIGCHLD,
+        exit_signal=0 if flags & syscalls.CLONE_PARENT else signal.SIGCHLD,  # there it is the caller's own
         cgroup=cgroup_fd or 0,
     )
     pid = _fork(syscalls.SYS_CLONE3, ctypes.byref(arguments), ctypes.c_long(ctypes.sizeof(arguments)))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux import cgroups, syscalls
+from sampan.linux import cgroups
 from support.engine import Daemon
+from support.entering import enter_cgroup, enter_root
 from support.machine import eventually
 
 Delegated = Callable[..., tuple[Daemon, Path]]
@@ -230,7 +231,7 @@ def test_a_daemon_in_a_cgroup_of_its_own(make_daemon: Callable[..., Daemon], tmp
     service = ROOT / "system.slice/sampan.service"
     service.mkdir(parents=True)
     daemon = make_daemon()
-    daemon.before = lambda: (service / "cgroup.procs").write_text("0")
+    daemon.before = partial(enter_cgroup, service)
     daemon.start()
     try:
         daemon.docker("run", "-d", "--name", "kept", *one_of_each(), daemon.busybox, "sleep", "600")
@@ -260,16 +261,7 @@ def delegated(make_daemon: Callable[..., Daemon]) -> Iterator[Delegated]:
         (ROOT / "cgroup.subtree_control").write_text(controllers)
         (outer / "cgroup.subtree_control").write_text(controllers)
 
-        def enter() -> None:
-            (inner / "cgroup.procs").write_text("0")
-            syscalls.unshare(syscalls.CLONE_NEWCGROUP | syscalls.CLONE_NEWNS)
-            syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-            syscalls.umount2(str(ROOT))
-            syscalls.mount("cgroup2", str(ROOT), "cgroup2")
-            if hidden is not None:
-                syscalls.mount("/run/out", hidden, None, syscalls.MS_BIND)
-
-        daemon.before = enter
+        daemon.before = partial(enter_root, inner, hidden)
         return daemon.start(), inner
 
     yield start
