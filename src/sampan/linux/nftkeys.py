@@ -67,6 +67,7 @@ class Field:
 
 
 IIFNAME = Field(41, 16, ("meta", (_META_IIFNAME,)))
+ETHER_DADDR = Field(9, 6, ("payload", (_LINK, 0)))
 ETHER_SADDR = Field(9, 6, ("payload", (_LINK, 6)))
 ARP_SADDR_IP = Field(7, 4, ("payload", (_NETWORK, 14)))
 IP_SADDR = Field(7, 4, ("payload", (_NETWORK, 12)))

@@ -1,9 +1,9 @@
 """Our own nftables tables: one of each family for all bridge networks of a daemon, however many there are.
 
-The tables `sampan-<default bridge>` (families ip and ip6, the latter while a network has IPv6) are ours
-alone, and no other table is ever touched. That has a limit which nf_tables sets: a packet must pass every
-table's base chain, so a DROP policy that somebody else's forward chain has (ufw, firewalld, Docker) still
-drops, whatever ours accepts; `others` tells of one.
+The tables `sampan-<default bridge>` (families ip and ip6, the latter while a network has IPv6, and bridge,
+see `impersonation`) are ours alone, and no other table is ever touched. That has a limit which nf_tables
+sets: a packet must pass every table's base chain, so a DROP policy that somebody else's forward chain has
+(ufw, firewalld, Docker) still drops, whatever ours accepts; `others` tells of one.
 
 Their rules never change: networks are elements of sets, published ports elements of maps. So a packet costs
 the same among a thousand networks, and a network comes and goes as one small transaction.
@@ -36,8 +36,11 @@ from sampan.linux.nftkeys import (
     protocol,
 )
 from sampan.linux.nftsets import InnerVerdicts, InterfaceSet, SubnetSet
+from sampan.network import impersonation
+from sampan.network.impersonation import Linked
 
 _PASSAGES = KeySet("passages", (IIFNAME, IP_SADDR, IP_DADDR, L4PROTO, TH_DPORT))
+_PAIRS = KeySet("linked", (IIFNAME, IP_SADDR, IP_DADDR))
 _ICMP: dict[int, int] = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
@@ -82,6 +85,12 @@ class Passage:
         ends = self.source.packed + self.destination.packed
         return interface(self.bridge) + ends + protocol(nftmaps.NUMBERS[self.protocol]) + port(self.port)
 
+    @property
+    def pairs(self) -> tuple[bytes, bytes]:
+        """What it is in `_PAIRS`."""
+        ends = self.source.packed, self.destination.packed
+        return interface(self.bridge) + b"".join(ends), interface(self.bridge) + b"".join(reversed(ends))
+
 
 class Firewall:
     """The tables of one daemon.
@@ -92,14 +101,16 @@ class Firewall:
     Attributes:
         in_place: whether the kernel has taken the table of family ip.
         in_place6: whether the one of family ip6 is there; it is not while no network has IPv6.
+        bridge_in_place: whether the one of family bridge is there; it is not while there are no links.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.in_place = False
         self.in_place6 = False
+        self.bridge_in_place = False
         self._lock = threading.Lock()
-        self._left6 = True  # perhaps, by an earlier daemon
+        self._left6 = self._left_bridge = True  # perhaps, by an earlier daemon
         self._table, self._table6 = _Table(name, socket.AF_INET), _Table(name, socket.AF_INET6)
 
     @property
@@ -107,7 +118,11 @@ class Firewall:
         """Of the tables that are in place."""
         return [
             family
-            for family, there in ((socket.AF_INET, self.in_place), (socket.AF_INET6, self.in_place6))
+            for family, there in (
+                (socket.AF_INET, self.in_place),
+                (socket.AF_INET6, self.in_place6),
+                (socket.AF_BRIDGE, self.bridge_in_place),
+            )
             if there
         ]
 
@@ -116,14 +131,34 @@ class Firewall:
         zones: Sequence[Zone],
         published: Callable[[], Sequence[nftmaps.Entry]] = tuple,
         passages: Sequence[Passage] = (),
+        linked: Linked | None = None,
     ) -> list[str]:
         """Put the tables in place, whole; returns warnings when they cannot be.
 
         Args:
             published: tells what is published, so that what is just being published is in it or comes after.
+            linked: who the passages are for.
         """
         with self._lock:
-            return self._put(zones, published(), passages)
+            warnings = self._put_bridge(linked) if linked is not None else []
+            warnings += self._put(zones, published(), passages)
+            if linked is None and self._left_bridge:
+                impersonation.drop(self.name)
+                self.bridge_in_place = self._left_bridge = False
+            return warnings
+
+    def _put_bridge(self, linked: Linked) -> list[str]:
+        try:
+            impersonation.put(self.name, linked)
+        except OSError as error:
+            self.bridge_in_place = False
+            why = features.lacking("nf_tables_bridge")
+            return [
+                f"no nftables table of family bridge could be made ({error.strerror}; {why}): who fakes the "
+                "address of a linked container reaches what its links open"
+            ]
+        self.bridge_in_place = self._left_bridge = True
+        return []
 
     def _put(
         self, zones: Sequence[Zone], published: Sequence[nftmaps.Entry], passages: Sequence[Passage]
@@ -195,7 +230,9 @@ class Firewall:
         """Delete the tables; those that are not there are fine."""
         for table in (self._table, self._table6):
             table.drop()
+        impersonation.drop(self.name)
         self.in_place = self.in_place6 = self._left6 = False
+        self.bridge_in_place = self._left_bridge = False
 
     def _tables(self) -> Iterator[_Table]:
         if self.in_place:
@@ -245,6 +282,8 @@ class _Table:
         if passages:
             contents.append(_PASSAGES.message(self.name, len(contents) + 1))
             contents += _PASSAGES.add(self.name, [Element(one.key) for one in passages])
+            contents.append(_PAIRS.message(self.name, len(contents) + 1))
+            contents += _PAIRS.add(self.name, map(Element, {pair for one in passages for pair in one.pairs}))
         nftables.replace_table(self.name, self._chains(passages), tuple(contents), self.family)
 
     def add(self, zone: Zone) -> None:
@@ -311,7 +350,7 @@ class _Table:
         answers = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
         forward = _rules(
             self._internal.iifname(within=False) + into + dnat + accept,  # published ports, also another's
-            *(_passing(passages[0].bridge) if passages else ()),
+            *(_passing() if passages else ()),
             self._inner.rule(),  # within one network
             self._internal.iifname() + drop,
             self._internal.oifname() + drop,
@@ -349,15 +388,14 @@ class _Table:
         return (*chains, nftables.Chain("postrouting", "nat", *last, _rules(*postrouting)))
 
 
-def _passing(bridge: str) -> tuple[tuple[nftables.Expression, ...], ...]:
+def _passing() -> tuple[tuple[nftables.Expression, ...], ...]:
     """Between containers that are kept apart: what has a passage, the answers, and errors about either."""
     accept = nftables.accept()
     back = _PASSAGES.rule(IIFNAME, IP_DADDR, IP_SADDR, L4PROTO, TH_SPORT)
-    within = nftables.iifname(bridge) + nftables.oifname(bridge)
     return (
         _PASSAGES.rule() + accept,
         nftables.ct_state(nftables.CT_ESTABLISHED) + back + accept,
-        nftables.ct_state(nftables.CT_RELATED) + within + accept,
+        nftables.ct_state(nftables.CT_RELATED) + _PAIRS.rule() + accept,
     )
 
 

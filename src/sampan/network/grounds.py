@@ -17,9 +17,9 @@ from dataclasses import replace
 from sampan.errors import InvalidParameter, SampanError, Unavailable, Unsupported
 from sampan.linux import nftmaps, rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network import bridge, lans, settings, subnets, veths
+from sampan.network import bridge, lans, linking, settings, subnets, veths
 from sampan.network.files import host_nameservers
-from sampan.network.firewall import Firewall, Passage
+from sampan.network.firewall import Firewall
 from sampan.network.ground import Ground, ground
 from sampan.network.linking import Link
 from sampan.network.model import BridgeOptions, Network, Pool
@@ -410,8 +410,14 @@ class Grounds:
             forwarding6 = warning is None
             warnings += [warning] if warning else []
         if self.options.iptables:
-            passages = self._passages()
-            warnings += self._firewall.put([one.zone for one in grounds], self._redirections, passages)
+            links = self._links()
+            passages = linking.passages(links, self.options.name)
+            zones, linked = [one.zone for one in grounds], None
+            if links:
+                with Netlink() as netlink:
+                    members = self._store.members(self.default.id)
+                    linked = linking.linked(netlink, links, self.options.name, members)
+            warnings += self._firewall.put(zones, self._redirections, passages, linked)
             if self.default.id in self._in_place:
                 bridge.answer_for_neighbours(self.options.name, bool(passages) and self._firewall.in_place)
             if self._firewall.in_place:
@@ -443,19 +449,6 @@ class Grounds:
                     "takes our nftables table, which is switched off (--iptables=false) or which this kernel "
                     "does not take; see the warnings of `info`"
                 )
-
-    def _passages(self) -> list[Passage]:
-        name = self.options.name
-        return [
-            Passage(
-                name,
-                ipaddress.IPv4Address(one.parent_address),
-                ipaddress.IPv4Address(one.child_address),
-                *port,
-            )
-            for one in self._links()
-            for port in one.ports
-        ]
 
     def _drop_watch(self) -> None:
         if self._watch is not None:

@@ -8,13 +8,19 @@ answers. That is so only while there is a link: without, the bridge answers for 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from sampan.database import Database
 from sampan.dataclasses import dataclass
+from sampan.linux import rtnetlink
+from sampan.linux.netlink import Netlink
+from sampan.network.firewall import Passage
+from sampan.network.impersonation import Linked
+from sampan.network.store import EndpointRecord
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS links (
@@ -37,6 +43,37 @@ class Link:
     parent_address: str
     child_address: str
     ports: tuple[tuple[int, str], ...]
+
+
+def passages(links: Iterable[Link], bridge: str) -> list[Passage]:
+    """What passes the firewall for these links, on this bridge."""
+    return [
+        Passage(
+            bridge, ipaddress.IPv4Address(one.parent_address), ipaddress.IPv4Address(one.child_address), *port
+        )
+        for one in links
+        for port in one.ports
+    ]
+
+
+def linked(netlink: Netlink, links: Sequence[Link], bridge: str, members: Iterable[EndpointRecord]) -> Linked:
+    """Whose addresses these links go by, and from which ports of the bridge these may come.
+
+    Args:
+        members: the endpoints on the bridge.
+    """
+    link = rtnetlink.link_named(netlink, bridge)
+    addresses = {address for one in links for address in (one.parent_address, one.child_address)}
+    ids = {container_id for one in links for container_id in (one.parent_id, one.child_id)}
+    return Linked(
+        link.mac_address if link is not None else "",
+        frozenset(map(ipaddress.IPv4Address, addresses)),
+        frozenset(
+            (one.veth, ipaddress.IPv4Address(one.address))
+            for one in members
+            if one.container_id in ids and one.veth and one.address
+        ),
+    )
 
 
 class Linking:

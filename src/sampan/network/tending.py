@@ -46,7 +46,7 @@ class Tending:
         """Look from now on; what is in the way already is told at once."""
         self._end = os.eventfd(0, os.EFD_CLOEXEC)
         try:
-            news = TableNews(self._table, (socket.AF_INET, socket.AF_INET6), elements=False)
+            news = TableNews(self._table, (socket.AF_INET, socket.AF_INET6, socket.AF_BRIDGE), elements=False)
         except OSError:
             news = None  # there is no nf_tables, and so no table of ours
         self._look(obstacles=True)
