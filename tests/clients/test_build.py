@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -423,6 +424,27 @@ def test_a_build_ends_with_its_client(engine: Engine, busybox: str) -> None:
         eventually(lambda: not engine.api.containers(), 30)
     assert engine.api("POST", "/build/cancel").message == "build ID not provided"
     assert post(engine, body[:-20]).status == 400  # half a context
+
+
+def test_prunes_take_nothing_of_builds_under_way(engine: Engine, busybox: str) -> None:
+    """What a build has made or found since a prune began is not listed as needed when that begins."""
+    over = threading.Event()
+    answers = []
+
+    def prune() -> None:
+        while not over.is_set():
+            answers.append(engine.api("POST", "/images/prune", timeout=60).status)
+
+    pruning = threading.Thread(target=prune)
+    pruning.start()
+    try:
+        for number in range(3):
+            steps = "".join(f"ENV A{step}={number // 2}\n" for step in range(40))
+            assert not api_build(engine, _tar(Dockerfile=f"FROM {busybox}\n{steps}".encode())).error
+    finally:
+        over.set()
+        pruning.join()
+    assert set(answers) == {200}
 
 
 @pytest.mark.skipif(docker_release() < (28,), reason="compared with docker's client from release 28 on")

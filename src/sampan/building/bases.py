@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sampan.building.job import Job
 from sampan.engine.core import in_thread
 from sampan.errors import NotFound
@@ -12,10 +14,15 @@ from sampan.registry import Credentials
 
 
 class Bases:
-    """Images by name for one build."""
+    """Images by name for one build.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        hold: keeps an image, by its id, until the build is over.
+    """
+
+    def __init__(self, job: Job, hold: Callable[[str], None]) -> None:
         self._job = job
+        self._hold = hold
         self._pulled: set[tuple[str, str]] = set()
 
     async def image(self, name: str, platform: Platform | None) -> Image:
@@ -29,7 +36,7 @@ class Bases:
         known = (name, str(platform))
         if not job.options.pull or known in self._pulled:
             try:
-                return await in_thread(lambda: images.resolve(name, platform))
+                return await in_thread(lambda: self._held(name, platform))
             except NotFound:
                 pass
         reference = parse(name).with_default_tag()
@@ -38,4 +45,11 @@ class Bases:
         await in_thread(lambda: images.pull(reference, credentials, platform, tell, end))
         self._pulled.add(known)
         job.ending.check()
-        return await in_thread(lambda: images.resolve(reference.familiar, platform))
+        return await in_thread(lambda: self._held(reference.familiar, platform))
+
+    def _held(self, name: str, platform: Platform | None) -> Image:
+        images = self._job.core.images
+        with images.lock:
+            image = images.resolve(name, platform)
+            self._hold(image.id)
+        return image

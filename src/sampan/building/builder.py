@@ -46,8 +46,8 @@ class Build:
         self._options = job.options
         self._output = job.output
         self._arguments = BuildArguments(job.options.arguments, platform_arguments(job.options.platform))
-        self._bases = Bases(job)
         self._steps = Steps(job)
+        self._bases = Bases(job, self._steps.hold)
         self._commands = Commands(job, self._steps, self._other_image)
         self._filling = Filling(job, self._steps, self._other_image)
         self._stages: list[Stage] = []
@@ -130,7 +130,6 @@ class Build:
         return state.image_id
 
     def _done(self, state: State) -> None:
-        self._steps.hold(state.image_id)
         self._output.line(f" ---> {short(state.image_id)}")
 
     async def _begin(self, at: int) -> State:
@@ -154,13 +153,11 @@ class Build:
             state.image_id = image.id
             state.settings = Settings(copy.deepcopy(image.config), self._escape)
         state.complete_path()
-        self._steps.hold(state.image_id)
         triggers = state.take_triggers()
         if triggers:
             self._output.line(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
         for trigger in triggers:
             await self._follow(state, self._trigger(trigger))
-            self._steps.hold(state.image_id)
         return state
 
     def _trigger(self, text: str) -> Instruction:

@@ -94,7 +94,7 @@ class Commands:
                     mounts.ended()
                     snapshot = self._job.core.driver.snapshot(live.id)
                     with snapshot:
-                        return self._job.core.images.commit(snapshot, parent_id, commit)
+                        return self._steps.make(snapshot, parent_id, commit)
 
                 state.image_id = await in_thread(make)
             finally:

@@ -11,6 +11,7 @@ from sampan.building.state import State
 from sampan.dockerfile.settings import DEFAULT_SHELL
 from sampan.engine.core import in_thread
 from sampan.images import Commit
+from sampan.storage import Snapshot
 
 Work = Callable[[int], None]
 
@@ -31,17 +32,14 @@ class Steps:
     # --- images in use ---
 
     def hold(self, image_id: str) -> None:
-        """Keep an image from being pruned or removed until the build is over."""
-        if image_id:
-            self._held.append(image_id)
-            self._core.build_images[image_id] += 1
+        """Keep an image from being pruned or removed until the build is over; from any thread."""
+        self._core.build_images.hold(image_id)
+        self._held.append(image_id)
 
     def close(self) -> None:
         """Let go of all images."""
         for image_id in self._held:
-            self._core.build_images[image_id] -= 1
-            if not self._core.build_images[image_id]:
-                del self._core.build_images[image_id]
+            self._core.build_images.release(image_id)
         self._held.clear()
 
     # --- steps ---
@@ -50,14 +48,25 @@ class Steps:
         """Whether the step was done before; then its image is the state's."""
         if not state.cached:
             return False
-        parent = state.image_id
-        found = await in_thread(lambda: self._core.images.find_step(parent, commit, self.cache_from))
+        found = await in_thread(lambda: self._found(state.image_id, commit))
         state.cached = found is not None
         if found is None:
             return False
         self._job.output.line(" ---> Using cache")
         state.image_id = found
         return True
+
+    def _found(self, parent_id: str, commit: Commit) -> str | None:
+        images = self._core.images
+        with images.lock:
+            found = images.find_step(parent_id, commit, self.cache_from)
+            if found is not None:
+                self.hold(found)
+        return found
+
+    def make(self, snapshot: Snapshot | None, parent_id: str, commit: Commit) -> str:
+        """Make a step's image, and keep it until the build is over; to be called in a thread."""
+        return self._core.images.commit(snapshot, parent_id, commit, made=self.hold)
 
     def to_commit(self, state: State, created_by: Sequence[str]) -> Commit:
         """What a step's image says, which has been made by the words `created_by`."""
@@ -74,15 +83,15 @@ class Steps:
         commit = self.to_commit(state, [*(state.config.shell or DEFAULT_SHELL), f"#(nop) {said}"])
         if await self.cached(state, commit):
             return
-        images, parent_id = self._core.images, state.image_id
+        parent_id = state.image_id
 
         def make() -> str:
             if work is None:
-                return images.commit(None, parent_id, commit)
+                return self.make(None, parent_id, commit)
             top_layer = self._job.image(parent_id).top_layer if parent_id else None
             snapshot = changed(self._core, top_layer, work)
             with snapshot:
                 self._job.ending.check()
-                return images.commit(snapshot, parent_id, commit)
+                return self.make(snapshot, parent_id, commit)
 
         state.image_id = await in_thread(make)

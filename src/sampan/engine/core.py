@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import field
 from pathlib import Path
@@ -22,6 +21,7 @@ from sampan.engine import log_config
 from sampan.engine.build_caches import BuildCaches
 from sampan.engine.errors import ContainerNotFound, RemovalInProgress, Restarting
 from sampan.engine.events import EventBus
+from sampan.engine.held_images import HeldImages
 from sampan.engine.metrics import Metrics
 from sampan.engine.model import Container
 from sampan.engine.options import EngineOptions
@@ -230,7 +230,7 @@ class Core:
         self.builds: dict[str, Callable[[], None]] = {}  # by id: what ends a build that is under way
         self.build_caches = BuildCaches(options.data_root / "build-caches")
         self.build_roots: set[str] = set()  # file systems in the driver's care that builds fill
-        self.build_images: Counter[str] = Counter()  # ids of images that builds stand on
+        self.build_images = HeldImages()
         self.leaving = False  # the daemon ends: what ends now is started again by the next one
 
     # --- places ---

@@ -7,6 +7,7 @@ hashed on the way, and kept as the layer's blob, which is never unpacked again.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import replace
 from typing import BinaryIO, cast
 
@@ -70,6 +71,7 @@ def commit_image(
     parent_id: str,
     commit: Commit,
     reference: Reference | None = None,
+    made: Callable[[str], None] | None = None,
 ) -> str:
     """Make an image of a snapshot, or with none one that only says something else than its parent.
 
@@ -77,6 +79,7 @@ def commit_image(
         snapshot: of a container of the image `parent_id`; it is used up.
         parent_id: empty for an image that stands on nothing.
         reference: the name that it gets.
+        made: is told of the image before anybody else can remove it.
 
     Returns:
         the image's id.
@@ -94,7 +97,7 @@ def commit_image(
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         empty = len(base.layers) == before
         step = History(now, commit.created_by, commit.author, commit.comment, empty)
-        return _record(records, lease, base, parent_id, commit, step, reference)
+        return _record(records, lease, base, parent_id, commit, step, reference, made)
 
 
 def adopt_step(records: ImageRecords, source_id: str, parent_id: str, commit: Commit) -> str | None:
@@ -202,6 +205,7 @@ def _record(
     commit: Commit,
     step: History,
     reference: Reference | None,
+    made: Callable[[str], None] | None = None,
 ) -> str:
     """Write the image's documents and note it down; its id."""
     document = replace(
@@ -228,6 +232,8 @@ def _record(
         records.add(image_id, document, manifest_digest, base.blobs, parent_id if known else "")
         if reference is not None:
             records.name(reference, image_id)
+        if made is not None:
+            made(image_id)
     return image_id
 
 

@@ -79,6 +79,11 @@ class ImageService:
         repair(self._records)
         self._on_event = on_event
 
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """Nothing is removed while a thread has it: what it finds meanwhile, it can say that it needs."""
+        return self._records.content.lock
+
     # --- finding ---
 
     def resolve(self, reference: str, platform: Platform | None = None) -> Image:
@@ -447,14 +452,22 @@ class ImageService:
         return _tag_name(text, "refusing to create a tag with a digest reference")
 
     def commit(
-        self, snapshot: Snapshot | None, parent_id: str, commit: Commit, name: Reference | None = None
+        self,
+        snapshot: Snapshot | None,
+        parent_id: str,
+        commit: Commit,
+        name: Reference | None = None,
+        made: Callable[[str], None] | None = None,
     ) -> str:
         """Make an image of what a container has changed; see `sampan.images.committing`.
+
+        Args:
+            made: is told of the image before anybody else can remove it.
 
         Returns:
             the image's id.
         """
-        image_id = commit_image(self._records, snapshot, parent_id, commit, name)
+        image_id = commit_image(self._records, snapshot, parent_id, commit, name, made)
         if name is not None:
             self._notify("tag", self.resolve(image_id), name.familiar)
         return image_id

@@ -24,14 +24,18 @@ routes = Routes()
 
 
 def users_of(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
-    """Who uses an image; looked up in a copy, as threads may ask."""
+    """Who uses an image; for containers looked up in a copy, as threads may ask."""
     known = [
         (image, live.id, live.container.state.running)
         for live in engine.containers.values()
         for image in {live.container.image_id, *(point.image_id for point in live.container.mounts)}
     ]
-    known += [(image, "of a build", True) for image in engine.build_images]
-    return lambda image_id: [(owner, running) for image, owner, running in known if image == image_id]
+
+    def users(image_id: str) -> list[tuple[str, bool]]:
+        found = [(owner, running) for image, owner, running in known if image == image_id]
+        return [*found, ("of a build", True)] if image_id in engine.build_images else found
+
+    return users
 
 
 def platform_of(request: Request) -> Platform | None:
