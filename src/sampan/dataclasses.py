@@ -2,8 +2,8 @@
 
 For the type checker `dataclass` is the standard library's. At run time it differs in two things:
 
-- Only `__init__` is compiled for each class. Python 3.11 and 3.12 write and compile the source of up to six
-  methods, one by one; here the others are functions over the fields' names.
+- Only `__init__` is written out and compiled for each class. Python 3.11 and 3.12 do so with up to six,
+  one by one and with annotations; here the others are functions over the fields' names.
 - `frozen` makes hashable, and is otherwise the type checker's to hold. Python would have the fields of each
   instance set in a roundabout way that takes twice the time.
 """
@@ -24,8 +24,8 @@ else:
         """As `dataclasses.dataclass`, but for what the module says."""
 
         def made(described: type) -> type:
-            cls = dataclasses.dataclass(described, repr=False, eq=False, slots=slots)
-            methods = {"__repr__": _represent}
+            cls = dataclasses.dataclass(described, init=False, repr=False, eq=False, slots=slots)
+            methods = {"__init__": _initializer(cls), "__repr__": _represent}
             if eq:
                 methods |= _comparing(cls, frozen)
             for name, method in methods.items():
@@ -34,6 +34,36 @@ else:
             return cls
 
         return made
+
+
+def _initializer(cls: Any) -> Callable[..., None]:
+    """`__init__`, which sets the fields in their order and calls `__post_init__` if there is one.
+
+    Raises:
+        TypeError, SyntaxError: a field is to be left out of it, or one without a default follows one with.
+    """
+    known: dict[str, Any] = {"_ABSENT": object()}
+    parameters, lines = ["self"], []
+    for field in dataclasses.fields(cls):
+        name = value = field.name
+        if not field.init or field.kw_only:
+            raise TypeError(f"{cls.__qualname__}.{name}: only ordinary parameters are made here")
+        if field.default_factory is not dataclasses.MISSING:
+            known[f"_make_{name}"] = field.default_factory
+            value = f"_make_{name}() if {name} is _ABSENT else {name}"
+            parameters.append(f"{name}=_ABSENT")
+        elif field.default is not dataclasses.MISSING:
+            known[f"_default_{name}"] = field.default
+            parameters.append(f"{name}=_default_{name}")
+        else:
+            parameters.append(name)
+        lines.append(f" self.{name} = {value}")
+    if hasattr(cls, "__post_init__"):
+        lines.append(" self.__post_init__()")
+    exec("\n".join([f"def __init__({', '.join(parameters)}):", *(lines or [" pass"])]), known)
+    made: Callable[..., None] = known["__init__"]
+    made.__qualname__ = f"{cls.__qualname__}.__init__"
+    return made
 
 
 @recursive_repr()
