@@ -1,29 +1,9 @@
-"""All routes of the API, collected."""
+"""All routes of the API, collected: at the start those of usual work, the rest when first asked for."""
 
 from __future__ import annotations
 
-from sampan.api.routes import (
-    archive,
-    attaching,
-    build_cache,
-    building,
-    check,
-    committing,
-    containers,
-    debug,
-    disk_usage,
-    egress,
-    events,
-    images,
-    networks,
-    registries,
-    system,
-    unoffered,
-    usage,
-    volumes,
-    websockets,
-)
-from sampan.http import Router
+from sampan.api.routes import attaching, containers, egress, events, images, networks, system, volumes
+from sampan.http import Router, Routes
 
 
 def router() -> Router:
@@ -34,23 +14,44 @@ def router() -> Router:
     """
     modules = (
         containers,
-        usage,
         attaching,
-        websockets,
-        archive,
-        committing,
         images,
         egress,  # before networks, whose names may have slashes
         networks,
         volumes,
         events,
-        registries,
         system,
-        disk_usage,
-        check,
-        debug,
+    )
+    return Router([module.routes for module in modules], rest)
+
+
+def rest() -> list[Routes]:
+    """The routes that a daemon is seldom asked for; they, and what they import, make no start longer."""
+    from sampan.api.routes import (
+        archive,
         build_cache,
         building,
+        check,
+        committing,
+        debug,
+        disk_usage,
+        registries,
+        unoffered,
+        usage,
+        websockets,
+    )
+
+    modules = (
+        archive,
+        usage,
+        committing,
+        registries,
+        building,
+        build_cache,
+        disk_usage,
+        check,
+        websockets,
+        debug,
         unoffered,
     )
-    return Router(module.routes for module in modules)
+    return [module.routes for module in modules]

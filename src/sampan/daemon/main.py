@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -35,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SampanError as error:
         print(f"sampand: {error.message}", file=sys.stderr)
         return os.EX_TEMPFAIL if isinstance(error, Conflict) else 1
+    finally:
+        gc.enable()
 
 
 def _run(flags: dict[str, object]) -> int:
+    gc.disable()  # until the start is over: it would look eighty times through what is imported
     from sampan.daemon.settings import settle
 
     validate = bool(flags.pop("validate", False))

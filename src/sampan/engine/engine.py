@@ -10,6 +10,7 @@ from sampan.engine import ending, health, oom, recovery
 from sampan.engine.core import Core, in_thread
 from sampan.engine.profiles import apparmor
 from sampan.errors import SampanError
+from sampan.linux.cgroups import manager_for
 
 _log = logging.getLogger("sampan.engine")
 
@@ -31,6 +32,8 @@ class Engine(Core):
             except SampanError as error:
                 _log.error("%s", error)  # a container that needs it is refused in the same words
         await self.launcher.start()
+        with contextlib.suppress(OSError):
+            manager_for("/sampan")  # imports what this machine takes: no container is to wait for it
         await recovery.recover(self)
 
     async def stop(self, shutdown_containers: bool = False) -> None:

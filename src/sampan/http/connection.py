@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import h11
-
 from sampan.errors import InvalidParameter, NotFound
 from sampan.http.body import Body
 from sampan.http.chunks import ChunkDecoder
 from sampan.http.failures import describe
 from sampan.http.lending import LentSocket
-from sampan.http.protocol import END, NEED_DATA, PAUSED, Head, Protocol
+from sampan.http.protocol import END, NEED_DATA, PAUSED, Head, Malformed, Protocol
 from sampan.http.query import Query
 from sampan.http.request import NULL_CHARACTER, ClientGone, Hijacked, Request
 from sampan.http.response import Response
@@ -215,7 +213,7 @@ class Connection(asyncio.Protocol):
         while not self._hijacked and not self._lingering:
             try:
                 event = self._protocol.next_event()
-            except h11.RemoteProtocolError as error:
+            except Malformed as error:
                 self._feed(pieces)
                 self._malformed(error)
                 return
@@ -258,9 +256,9 @@ class Connection(asyncio.Protocol):
         if self._task is not None and self._sender.streaming:
             self._task.cancel()
 
-    def _malformed(self, error: h11.RemoteProtocolError) -> None:
+    def _malformed(self, error: Malformed) -> None:
         if self._task is None:
-            self._refuse(error.error_status_hint, f"malformed request: {error}")
+            self._refuse(error.status, f"malformed request: {error}")
         elif self._body is not None:
             self._body.fail(InvalidParameter(f"malformed request body: {error}"))
 

@@ -2,17 +2,19 @@
 
 Requests of the form that nearly all have are taken in by one expression, and what is no more than that is
 answered: a whole head at once, no chunks, nothing that is said twice. From the first other one on h11 does it
-all, which knows every case and needs ten times as long.
+all (`h11_protocol`), which knows every case and needs ten times as long.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-import h11
+from typing import TYPE_CHECKING
 
 from sampan.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from sampan.http.h11_protocol import H11Protocol
 
 HEAD_LIMIT_BYTES = 128 << 10
 NO_BODY = (204, 304)  # answers that never have one
@@ -47,6 +49,18 @@ class Head:
         return self.headers.get("transfer-encoding", "").lower() == "chunked"
 
 
+class Malformed(Exception):
+    """What was received is not HTTP/1.1.
+
+    Attributes:
+        status: what to answer.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Signal:
     """What `Protocol.next_event` gives when it is neither a head nor a part of a body."""
 
@@ -63,7 +77,7 @@ class Protocol:
     """Takes in requests, and gives out answers as bytes."""
 
     def __init__(self) -> None:
-        self._h11: h11.Connection | None = None
+        self._h11: H11Protocol | None = None
         self._head: Head | None = None  # read, but not given out yet
         self._method = ""  # of the request in hand; empty between two
         self._left = 0  # bytes of its body still to come
@@ -87,8 +101,10 @@ class Protocol:
                 return
             if data and self._begin(data):
                 return
-            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT_BYTES)
-        self._h11.receive_data(data)
+            from sampan.http.h11_protocol import H11Protocol  # many a daemon never needs it
+
+            self._h11 = H11Protocol()
+        self._h11.receive(data)
 
     def _begin(self, data: bytes) -> bool:
         """Whether these bytes begin with a head that needs no h11, which is read then."""
@@ -121,10 +137,10 @@ class Protocol:
         """What comes next: a head, a part of a body, or a signal.
 
         Raises:
-            h11.RemoteProtocolError: this is not HTTP/1.1.
+            Malformed: this is not HTTP/1.1.
         """
         if self._h11 is not None:
-            return self._next_of(self._h11)
+            return self._h11.next_event()
         if self._head is not None:
             head, self._head = self._head, None
             return head
@@ -142,44 +158,27 @@ class Protocol:
             return END
         return PAUSED if self._waiting else NEED_DATA
 
-    def _next_of(self, protocol: h11.Connection) -> Event:
-        event = protocol.next_event()
-        if isinstance(event, h11.Data):
-            return bytes(event.data)
-        if isinstance(event, h11.Request):
-            headers: dict[str, str] = {}
-            for raw_name, raw_value in event.headers:
-                name, value = raw_name.decode("ascii"), raw_value.decode("utf-8", "replace")
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
-            version = event.http_version.decode("ascii")
-            return Head(event.method.decode("ascii"), event.target.decode("latin-1"), headers, version)
-        if isinstance(event, h11.EndOfMessage):
-            return END
-        if event is h11.NEED_DATA:
-            return NEED_DATA
-        return PAUSED if event is h11.PAUSED else CLOSED
-
     @property
     def trailing(self) -> bytes:
         """What was received and has become no event yet."""
-        return self._waiting if self._h11 is None else self._h11.trailing_data[0]
+        return self._waiting if self._h11 is None else self._h11.trailing
 
     @property
     def continue_awaited(self) -> bool:
         """Whether the client sends its body only when told so."""
-        return self._h11 is not None and self._h11.they_are_waiting_for_100_continue
+        return self._h11 is not None and self._h11.continue_awaited
 
     @property
     def answered(self) -> bool:
         """Whether the answer is whole, and a further request may follow."""
         if self._h11 is not None:
-            return self._h11.our_state is h11.DONE
+            return self._h11.answered
         return self._done and not self._closing
 
     def next_cycle(self) -> None:
         """Go on to the next request, once this one has been read and answered."""
         if self._h11 is not None:
-            self._h11.start_next_cycle()
+            self._h11.next_cycle()
             return
         self._method, self._ended, self._done = "", False, False
         data, self._waiting = self._waiting, b""
@@ -191,7 +190,7 @@ class Protocol:
     def go_on(self) -> bytes:
         """`100 Continue`."""
         assert self._h11 is not None
-        return self._h11.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+        return self._h11.go_on()
 
     def head(self, status: int, reason: str, headers: Sequence[tuple[str, str]]) -> bytes:
         """The head of an answer; one without a `Content-Length` is sent in chunks, if it has a body.
@@ -200,8 +199,7 @@ class Protocol:
             ValueError: a header is none.
         """
         if self._h11 is not None:
-            response = h11.Response(status_code=status, headers=list(headers), reason=reason)
-            return self._h11.send(response) or b""
+            return self._h11.head(status, reason, headers)
         length: int | None = None
         lines = [f"HTTP/1.1 {status} {reason}"]
         for name, value in headers:
@@ -225,7 +223,7 @@ class Protocol:
             ValueError, h11.LocalProtocolError: it is more than was announced.
         """
         if self._h11 is not None:
-            return self._h11.send(h11.Data(data=content)) or b""
+            return self._h11.data(content)
         if self._unsent is None:
             return b"%x\r\n%b\r\n" % (len(content), content) if content else b""
         self.skip(len(content))
@@ -238,7 +236,7 @@ class Protocol:
             ValueError, h11.LocalProtocolError: they are more than was announced.
         """
         if self._h11 is not None:
-            self._h11.send_with_data_passthrough(h11.Data(data=_Unseen(length)))  # type: ignore[arg-type]
+            self._h11.skip(length)
             return
         self._unsent = (self._unsent or 0) - length
         if self._unsent < 0:
@@ -251,18 +249,8 @@ class Protocol:
             ValueError, h11.LocalProtocolError: something of its body is missing.
         """
         if self._h11 is not None:
-            return self._h11.send(h11.EndOfMessage()) or b""
+            return self._h11.end()
         if self._unsent:
             raise ValueError("the answer's body is shorter than it was announced")
         self._done = True
         return b"0\r\n\r\n" if self._unsent is None else b""
-
-
-class _Unseen:
-    """So many bytes that somebody else sends."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length

@@ -1,5 +1,7 @@
 """Which function answers which path: a small table, compiled once.
 
+A part of the table may be left to be made when a request comes that the rest does not answer.
+
 Patterns are those of the Engine API's description: `/containers/{id}/json`. `{name:path}` takes slashes too,
 as image names have them; a container may also be called `PARENT/ALIAS`, by a link. The version prefix
 (`/v1.41`) is gone before a path gets here.
@@ -72,19 +74,27 @@ class Routes:
 class Router:
     """All routes, found by method and first segment, then by pattern in the order of registration.
 
+    Args:
+        tables: the routes.
+        rest: gives those that come behind them, and is called once: when none of `tables` answers.
+
     Raises:
         ValueError: two handlers for the same method and pattern.
     """
 
-    def __init__(self, tables: Iterable[Routes]) -> None:
+    def __init__(self, tables: Iterable[Routes], rest: Callable[[], Iterable[Routes]] | None = None) -> None:
         self._fixed: dict[tuple[str, str], Handler] = {}
         self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], Handler]]] = {}
-        seen: set[tuple[str, str]] = set()
+        self._seen: set[tuple[str, str]] = set()
+        self._rest = rest
+        self._take(tables)
+
+    def _take(self, tables: Iterable[Routes]) -> None:
         for table in tables:
             for entry in table.entries:
-                if (entry.method, entry.pattern) in seen:
+                if (entry.method, entry.pattern) in self._seen:
                     raise ValueError(f"{entry.method} {entry.pattern} is registered twice")
-                seen.add((entry.method, entry.pattern))
+                self._seen.add((entry.method, entry.pattern))
                 self._add(entry)
 
     def _add(self, entry: Route) -> None:
@@ -106,6 +116,14 @@ class Router:
 
     def match(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler of a decoded path and the values of its parameters, or None when there is none."""
+        found = self._find(method, path)
+        if found is None and self._rest is not None:
+            rest, self._rest = self._rest, None
+            self._take(rest())
+            found = self._find(method, path)
+        return found
+
+    def _find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         handler = self._fixed.get((method, path))
         if handler is not None:
             return handler, {}

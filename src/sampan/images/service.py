@@ -18,13 +18,11 @@ from sampan.images.committing import Commit, adopt_step, commit_image, find_step
 from sampan.images.downloads import Cancellation, Downloads
 from sampan.images.errors import AmbiguousImage, NoSuchImage
 from sampan.images.image import HistoryItem, Image, Loaded, check_platform
-from sampan.images.importing import import_image
 from sampan.images.load import load
 from sampan.images.lookup import look_up
 from sampan.images.records import ImageRecords
 from sampan.images.removal import Lines, Removal, Users
 from sampan.images.repair import repair
-from sampan.images.save import save
 from sampan.oci.image import Descriptor, Platform
 from sampan.oci.platforms import satisfies
 from sampan.oci.reference import Reference, parse
@@ -391,6 +389,8 @@ class ImageService:
         Raises:
             NoSuchImage: one is missing, or for another platform; nothing has been written then.
         """
+        from sampan.images.save import save  # the idle daemon does without
+
         images: dict[str, tuple[Image, References]] = {}
         for text in names:
             for image, name in self._to_save(text):
@@ -436,6 +436,8 @@ class ImageService:
         Returns:
             the image's id.
         """
+        from sampan.images.importing import import_image  # and does without the language of Dockerfiles
+
         name = _tag_name(repository_tag, "cannot import digest reference") if repository_tag else None
         image_id = import_image(self._records, stream, name, changes or [], message, platform)
         if self._on_event is not None:
