@@ -18,38 +18,9 @@ from sampan.errors import InvalidParameter, Unsupported
 from support.building import Built, build, context, tidied
 from support.engine import Engine
 from support.machine import eventually
+from support.repositories import commit, git, over_http
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs the program git")
-NOBODY = {
-    **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "somebody"),
-    **dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "somebody@example.org"),
-}
-
-
-def git(directory: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=trunk", *words],
-        cwd=directory,
-        env={**os.environ, **NOBODY, "HOME": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
-
-
-def commit(directory: Path, **files: str) -> str:
-    """Commit files; the commit's id."""
-    directory.mkdir(exist_ok=True)
-    if not (directory / ".git").exists():
-        git(directory, "init", "-q")
-    for name, text in files.items():
-        place = directory / name.replace("__", "/")
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(text)
-    git(directory, "add", "-A")
-    git(directory, "commit", "-qm", "x")
-    return git(directory, "rev-parse", "HEAD")
 
 
 class Served:
@@ -141,6 +112,28 @@ def test_what_a_repository_cannot_reach(served: Served, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match="unable to prepare context: git: "):
         clone(Repository(f"{served.url}/hostile"), tmp_path / "file", False, Ending())
     assert not (tmp_path / "file/sub/secret").exists()
+
+
+def test_by_http(tmp_path: Path) -> None:
+    """From a server that speaks Git's protocol, and from one that just has files."""
+    base = tmp_path / "base"
+    base.mkdir()
+    first = commit(base / "main", f="first\n", below__g="")
+    commit(base / "part", p="")
+    with over_http(base) as urls:
+        git(base / "main", "submodule", "--quiet", "add", f"{urls[0]}/part/.git", "part")
+        commit(base / "main", f="trunk\n")
+        git(base / "main", "update-server-info")
+        for number, url in enumerate(urls):
+            assert is_git(f"{url}/main/.git#{first}")
+            places = [tmp_path / f"{number}-{name}" for name in ("whole", "old", "none")]
+            whole = clone(repository(f"{url}/main/.git"), places[0], False, Ending())
+            assert sorted(os.listdir(whole)) == [".gitmodules", "below", "f", "part"]
+            assert (os.listdir(whole / "part"), (whole / "f").read_text()) == (["p"], "trunk\n")
+            old = clone(repository(f"{url}/main/.git#{first}:below"), places[1], False, Ending())
+            assert os.listdir(old) == ["g"] and (old.parent / "f").read_text() == "first\n"
+            with pytest.raises(InvalidParameter, match=r"unable to prepare context: git: fatal: .*not found"):
+                clone(repository(f"{url}/nope/.git"), places[2], False, Ending())
 
 
 def test_an_end_before_the_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

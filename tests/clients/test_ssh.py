@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from sampan.building.ending import Ending
+from sampan.building.git import clone, repository
+from sampan.errors import InvalidParameter
 from support.cli import Cli
 from support.engine import SOURCE, Daemon
 from support.machine import eventually
+from support.repositories import commit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
@@ -203,3 +208,28 @@ def test_no_right_at_the_real_one(cli: Cli, real: tuple[Path, str], tmp_path: Pa
     script(tmp_path / "near" / "ssh", f'#!/bin/sh\nexec /usr/bin/ssh -F {tmp_path}/config "$@"\n')
     done = near_side(cli, tmp_path / "near" / "ssh", host)("ps", code=1)
     assert "Permission denied" in done.err
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs the program git")
+def test_a_repository_by_ssh(real: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a build, with the key of an agent, and without any."""
+    ssh, host = real
+    commit(tmp_path / "main", f="")
+    place = ssh.parent.parent
+    config = (place / "ssh_config").read_text().replace(f"{place}/user\n", "none\n")
+    (tmp_path / "config").write_text(config)
+    script(tmp_path / "near" / "ssh", f'#!/bin/sh\nexec /usr/bin/ssh -F {tmp_path}/config "$@"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}/near:{os.environ['PATH']}")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    wanted = repository(f"{host}{tmp_path}/main")
+    with pytest.raises(InvalidParameter, match=r"unable to prepare context: git: .*: Permission denied \("):
+        clone(wanted, tmp_path / "refused", False, Ending())
+    agent = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", agent], stdout=subprocess.DEVNULL) as process:
+        try:
+            eventually(agent.exists, what="the agent listens")
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+            subprocess.run(["ssh-add", "-q", place / "user"], check=True)
+            assert os.listdir(clone(wanted, tmp_path / "cloned", False, Ending())) == ["f"]
+        finally:
+            process.terminate()

@@ -125,12 +125,16 @@ def clone(wanted: Repository, into: Path, keep: bool, ending: Ending) -> Path:
 
 
 def _run(command: list[str], directory: Path, ending: Ending) -> str:
-    proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower().endswith("_proxy") or name == "SSH_AUTH_SOCK"
+    }
     path = os.environ.get("PATH", os.defpath)
     process = subprocess.Popen(
         command,
         cwd=directory,
-        env={**_ENVIRONMENT, **proxies, "PATH": path},
+        env={**_ENVIRONMENT, **own, "PATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -149,11 +153,19 @@ def _run(command: list[str], directory: Path, ending: Ending) -> str:
                     process.communicate()
                     ending.check()
     if process.returncode:
-        lines = [line for line in said[-_LAST_WORDS:].splitlines() if line.strip()]
         raise InvalidParameter(
-            f"unable to prepare context: git: {lines[-1] if lines else process.returncode}"
+            f"unable to prepare context: git: {_reason(said[-_LAST_WORDS:]) or process.returncode}"
         )
     return out
+
+
+def _reason(said: str) -> str:
+    """The line of what git has said that tells most; of ssh's, when that is what failed."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    fatal = next((at for at, line in enumerate(lines) if line.startswith("fatal: ")), len(lines) - 1)
+    if fatal > 0 and lines[fatal] == "fatal: Could not read from remote repository.":
+        fatal -= 1
+    return lines[fatal] if lines else ""
 
 
 def _forget_git(directory: Path) -> None:
