@@ -426,8 +426,8 @@ def test_a_build_ends_with_its_client(engine: Engine, busybox: str) -> None:
     assert post(engine, body[:-20]).status == 400  # half a context
 
 
-def test_prunes_take_nothing_of_builds_under_way(engine: Engine, busybox: str) -> None:
-    """What a build has made or found since a prune began is not listed as needed when that begins."""
+def test_prunes_take_nothing_that_is_needed_since_they_began(engine: Engine, busybox: str) -> None:
+    """Images that a build makes or finds, or that a container is made of, while prunes work."""
     over = threading.Event()
     answers = []
 
@@ -441,6 +441,15 @@ def test_prunes_take_nothing_of_builds_under_way(engine: Engine, busybox: str) -
         for number in range(3):
             steps = "".join(f"ENV A{step}={number // 2}\n" for step in range(40))
             assert not api_build(engine, _tar(Dockerfile=f"FROM {busybox}\n{steps}".encode())).error
+        for number in range(40):
+            config = urlencode({"fromSrc": "-", "changes": f"LABEL number={number}"})
+            image = engine.api("POST", f"/images/create?{config}", _tar(file=b"")).json()["status"]
+            made = engine.api("POST", "/containers/create", {"Image": image, "Cmd": ["/x"]})
+            if made.status == 201:
+                assert engine.api("GET", f"/images/{image}/json").status == 200
+                engine.api.remove(made.json()["Id"])
+            else:
+                assert made.message.startswith("No such image: ")
     finally:
         over.set()
         pruning.join()

@@ -107,9 +107,10 @@ async def create(
             f"The requested image's platform ({shown(image.platform)}) does not match the detected host"
             f" platform ({shown(host)}) and no specific platform was requested"
         )
-    await in_thread(lambda: _make(core, container, image))
-    live = Live(container)
-    core.containers[container.id] = live
+    with core.build_images.holding(image.id):
+        await in_thread(lambda: _make(core, container, image))
+        live = Live(container)
+        core.containers[container.id] = live
     core.publish(live, "create")
     return live, warnings
 
@@ -213,6 +214,7 @@ def check_restart_policy(policy: RestartPolicy) -> None:
 
 
 def _make(core: Core, container: Container, image: Image) -> None:
+    core.images.check_here(image.id)
     with ExitStack() as undo:
         core.driver.create_container(container.id, image.top_layer, storage_size(container.host_config))
         undo.callback(core.driver.remove_container, container.id)

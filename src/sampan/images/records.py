@@ -112,6 +112,9 @@ class ImageRecords:
             self._documents[image_id] = known
         return known
 
+    def __contains__(self, image_id: str) -> bool:
+        return bool(self.database.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)))
+
     def ids(self) -> list[str]:
         """Every image, the newest first."""
         return [row[0] for row in self.database.execute("SELECT id FROM images ORDER BY added_at_ns DESC")]

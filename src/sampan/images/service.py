@@ -198,6 +198,16 @@ class ImageService:
             self._records.name(name, image.id)
         self._notify("tag", image, name.familiar)
 
+    def check_here(self, image_id: str) -> None:
+        """For who has just said that an image is needed: from here on nobody removes it.
+
+        Raises:
+            NoSuchImage: somebody has.
+        """
+        with self._records.content.lock:
+            if image_id not in self._records:
+                raise NoSuchImage(f"No such image: {image_id}")
+
     def remove(
         self,
         reference: str,

@@ -24,15 +24,15 @@ routes = Routes()
 
 
 def users_of(engine: Engine) -> Callable[[str], list[tuple[str, bool]]]:
-    """Who uses an image; for containers looked up in a copy, as threads may ask."""
-    known = [
-        (image, live.id, live.container.state.running)
-        for live in engine.containers.values()
-        for image in {live.container.image_id, *(point.image_id for point in live.container.mounts)}
-    ]
+    """Who uses an image at the moment of asking; threads may ask."""
 
     def users(image_id: str) -> list[tuple[str, bool]]:
-        found = [(owner, running) for image, owner, running in known if image == image_id]
+        found = [
+            (live.id, live.container.state.running)
+            for live in list(engine.containers.values())  # a copy, at once: others change it meanwhile
+            if live.container.image_id == image_id
+            or any(point.image_id == image_id for point in live.container.mounts)
+        ]
         return [*found, ("of a build", True)] if image_id in engine.build_images else found
 
     return users
