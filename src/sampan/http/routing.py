@@ -1,15 +1,14 @@
-"""Which function answers which path: a small table, compiled once.
+"""Which function answers which path: a small table.
 
 A part of the table may be left to be made when a request comes that the rest does not answer.
 
-Patterns are those of the Engine API's description: `/containers/{id}/json`. `{name:path}` takes slashes too,
-as image names have them; a container may also be called `PARENT/ALIAS`, by a link. The version prefix
-(`/v1.41`) is gone before a path gets here.
+Patterns are those of the Engine API's description, with one parameter at most: `/containers/{id}/json`.
+`{name:path}` takes slashes too, as image names have them; a container may also be called `PARENT/ALIAS`, by a
+link. The version prefix (`/v1.41`) is gone before a path gets here.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Request"], Awaitable["Response | None"]]
 H = TypeVar("H", bound=Callable[..., object])
-
-_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
-_CONTAINER = "[^/]+(?:/[^/]+)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +67,41 @@ class Routes:
         return self.route("DELETE", pattern)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """A path with a parameter in it.
+
+    Attributes:
+        before, after: what is around the parameter.
+        names: of how many names, with slashes between them, it may consist; None when it may be anything.
+    """
+
+    before: str
+    parameter: str
+    after: str
+    names: int | None
+
+    def value_in(self, path: str) -> str | None:
+        """The parameter's value in a path, None when the path is another."""
+        if not (path.startswith(self.before) and path.endswith(self.after)):
+            return None
+        value = path[len(self.before) : len(path) - len(self.after)]
+        if self.names is not None:
+            names = value.split("/")
+            if len(names) > self.names or "" in names:
+                return None
+        return value or None
+
+
+def _parsed(pattern: str) -> _Pattern:
+    before, _, rest = pattern.partition("{")
+    parameter, _, after = rest.partition("}")
+    name, _, kind = parameter.partition(":")
+    if "{" in after or kind not in ("", "path"):
+        raise ValueError(f"{pattern}: one parameter, of the kind path or of none")
+    return _Pattern(before, name, after, None if kind else 2 if before == "/containers/" else 1)
+
+
 class Router:
     """All routes, found by method and first segment, then by pattern in the order of registration.
 
@@ -79,12 +110,12 @@ class Router:
         rest: gives those that come behind them, and is called once: when none of `tables` answers.
 
     Raises:
-        ValueError: two handlers for the same method and pattern.
+        ValueError: two handlers for the same method and pattern, or a pattern that is none.
     """
 
     def __init__(self, tables: Iterable[Routes], rest: Callable[[], Iterable[Routes]] | None = None) -> None:
         self._fixed: dict[tuple[str, str], Handler] = {}
-        self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], Handler]]] = {}
+        self._patterns: dict[tuple[str, str], list[tuple[_Pattern, Handler]]] = {}
         self._seen: set[tuple[str, str]] = set()
         self._rest = rest
         self._take(tables)
@@ -102,17 +133,8 @@ class Router:
             self._fixed[entry.method, entry.pattern] = entry.handler
             return
         first = entry.pattern.split("/", 2)[1]
-        parts: list[str] = []
-        end = 0
-        for found in _PARAMETER.finditer(entry.pattern):
-            parts.append(re.escape(entry.pattern[end : found.start()]))
-            kind = ".+" if found[2] else _CONTAINER if entry.pattern.startswith("/containers/{") else "[^/]+"
-            parts.append(f"(?P<{found[1]}>{kind})")
-            end = found.end()
-        parts.append(re.escape(entry.pattern[end:]))
-        compiled = re.compile("".join(parts), re.DOTALL)
         key = (entry.method, "" if first.startswith("{") else first)
-        self._patterns.setdefault(key, []).append((compiled, entry.handler))
+        self._patterns.setdefault(key, []).append((_parsed(entry.pattern), entry.handler))
 
     def match(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler of a decoded path and the values of its parameters, or None when there is none."""
@@ -132,7 +154,7 @@ class Router:
             return None
         for key in (segments[1], ""):
             for pattern, handler in self._patterns.get((method, key), ()):
-                found = pattern.fullmatch(path)
-                if found is not None:
-                    return handler, found.groupdict()
+                value = pattern.value_in(path)
+                if value is not None:
+                    return handler, {pattern.parameter: value}
         return None

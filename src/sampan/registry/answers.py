@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -174,6 +173,8 @@ class Answer:
             return NotInRegistry(text or f"{shown(self.url)}: not found", status, code, text)
         if status == 429:
             return TooManyRequests(text or "toomanyrequests: too many requests", status, code, text)
+        import http  # seldom needed, and dear
+
         try:
             phrase = http.HTTPStatus(status).phrase
         except ValueError:
