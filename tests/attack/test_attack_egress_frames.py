@@ -176,6 +176,9 @@ def test_ipv6_is_no_way_around(engine: Engine, world: Outside, start: Start, nam
         return frame(everybody, by, ETH_P_IPV6, datagram6(source, "ff02::1", message, 58))
 
     other_mac, other6 = theirs["MacAddress"], theirs["GlobalIPv6Address"]
+    # Options of IPv6 before it (RFC 8200, 4.6), with one's own address where a target would be.
+    options = bytes((58, 2, 1, 4, 0, 0, 0, 0)) + socket.inet_pton(socket.AF_INET6, own)
+    hidden = datagram6(own, "ff02::1", options + discovery(136, gateway, b"spoofed hidden"), 60)
     with wire(engine, other) as had:
         frames(
             engine,
@@ -191,6 +194,7 @@ def test_ipv6_is_no_way_around(engine: Engine, world: Outside, start: Start, nam
             said(own, discovery(137, gateway, b"spoofed redirect")),
             said(own, discovery(136, gateway, b"spoofed gateway")),
             said(near, discovery(136, other6, b"spoofed peer")),
+            frame(everybody, mine["MacAddress"], ETH_P_IPV6, hidden),
             said("fe80::1", discovery(136, own, b"spoofed source")),
             said(own, discovery(136, own, b"spoofed mac"), other_mac),
             said(own, discovery(135, gateway, b"who is it")),

@@ -69,7 +69,8 @@ _CT_STATUS = 2
 CT_ESTABLISHED = 2
 CT_RELATED = 4
 _META_L4PROTO = 16
-_TRANSPORT_HEADER = 2
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_IP6_NEXT_HEADER_OFFSET = 6
 _SPORT_OFFSET, _DPORT_OFFSET = 0, 2
 _CHECKSUM_OFFSETS = {6: 16, 17: 6}  # TCP, UDP
 _CHECKSUM_INTERNET = 1
@@ -227,6 +228,12 @@ def icmpv6_type(number: int) -> tuple[Expression, ...]:
     at = be32(2, _TRANSPORT_HEADER), be32(3, 0), be32(4, 1)
     kind = (expression("payload", be32(1, _REGISTER), *at), _compare(bytes([number]), True))
     return (*l4proto(socket.IPPROTO_ICMPV6), *kind)
+
+
+def ip6_nexthdr(number: int) -> tuple[Expression, ...]:
+    """`ip6 nexthdr …`: what comes right behind the fixed header."""
+    at = be32(2, _NETWORK_HEADER), be32(3, _IP6_NEXT_HEADER_OFFSET), be32(4, 1)
+    return (expression("payload", be32(1, _REGISTER), *at), _compare(bytes([number]), True))
 
 
 def log_to(group: int, snap_bytes: int) -> tuple[Expression, ...]:

@@ -35,6 +35,7 @@ _LIST_ELEM = 1
 # Of a set of names alone: libnftnl's KEYBYTEORDER, the host's. Without it nft shows each of them as "".
 SHOWN_AS_NAME = attribute(13, struct.pack("=BBI", 0, 4, 1))
 _LOOKUP_INVERTED = 1
+_INTEGER = 4  # a type that says no size
 _KEY, _ELEMENT_TIMEOUT, _EXPIRATION, _KEY_END = 1, 4, 5, 10
 _FIRST_REGISTER = 8  # of four bytes each
 _ELEMENTS_IN_MESSAGE = 400  # an attribute holds 64 KiB
@@ -74,7 +75,9 @@ IP_SADDR = Field(7, 4, ("payload", (_NETWORK, 12)))
 IP_DADDR = Field(7, 4, ("payload", (_NETWORK, 16)))
 IP6_SADDR = Field(8, 16, ("payload", (_NETWORK, 8)))
 IP6_DADDR = Field(8, 16, ("payload", (_NETWORK, 24)))
-ND_TARGET = Field(8, 16, ("payload", (_TRANSPORT, 8)))  # of a neighbour solicitation or advertisement
+# The target of a neighbour's solicitation or advertisement that comes right behind the fixed header of IPv6.
+# It is looked for from there, and is a plain number: not all releases of nft have a name for it.
+ND_TARGET = Field(4, 16, ("payload", (_NETWORK, 48)))
 L4PROTO = Field(12, 1, ("meta", (_META_L4PROTO,)))
 TH_SPORT = Field(13, 2, ("payload", (_TRANSPORT, 0)))
 TH_DPORT = Field(13, 2, ("payload", (_TRANSPORT, 2)))
@@ -125,6 +128,8 @@ class KeySet:
             body += nested(9, nested(2, *sizes))
         if self.fields == (IIFNAME,):
             body += SHOWN_AS_NAME
+        elif any(one.kind == _INTEGER for one in self.fields):
+            body += attribute(13, _typeof(self.fields))
         return Message(
             _NEWSET, NLM_F_ACK | NLM_F_CREATE, body + be32(10, number), self._what("create", table)
         )
@@ -200,6 +205,34 @@ class KeySet:
         if one.seconds:
             members.append(attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", max(1, round(one.seconds * 1000)))))
         return nested(_LIST_ELEM, *members)
+
+
+def _typeof(fields: Iterable[Field]) -> bytes:
+    """What nft writes beside a set that was made with `typeof`, to know what its keys are (nft's udata)."""
+    described = [_described(one) for one in fields]
+    return _note(0, bytes(4)) + _note(
+        3, _number(0, 13) + _note(1, b"".join(_note(at, one) for at, one in enumerate(described)))
+    )
+
+
+def _described(field: Field) -> bytes:
+    """A field as nft's `expr_build_udata` has it: a key of meta, a member of a header, or bytes of any."""
+    what, numbers = field.load
+    if what == "meta":
+        return _number(0, 9) + _note(1, _number(0, numbers[0]))
+    if field == ETHER_SADDR:
+        return _number(0, 7) + _note(1, _number(0, 17) + _number(1, 2))
+    base, offset = numbers
+    place = (0, 0, base + 1, 8 * offset, 8 * field.size)
+    return _number(0, 7) + _note(1, b"".join(_number(at, one) for at, one in enumerate(place)))
+
+
+def _note(kind: int, content: bytes) -> bytes:
+    return bytes([kind, len(content)]) + content
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _note(kind, struct.pack("=I", value))
 
 
 def interface(name: str) -> bytes:

@@ -292,13 +292,21 @@ def test_the_table_is_shown_as_nft_takes_it(make: Make, tmp_path: Path) -> None:
     service.create_sandbox("one", [policed])
     (veth,) = (name for name in links() if name.startswith("veth"))
     assert f'elements = {{ "{veth}" }}' in shell("nft list set bridge sampan-sampan0-egress guarded")
-    for family in ("ip", "ip6"):
-        shown = shell(f"nft -s list table {family} sampan-sampan0")
-        assert '"sampan0"' in shown.partition("set bridges")[2].partition("}")[0]
+    tables = [tuple(line.split()[1:]) for line in shell("nft list tables").splitlines()]
+    names = "sampan-sampan0", "sampan-sampan0-egress"
+    assert {*tables} == {
+        ("bridge", names[1]),
+        *((family, name) for family in ("ip", "ip6") for name in names),
+    }
+    for family, table in tables:
+        shown = shell(f"nft -s list table {family} {table}")
+        if table == names[0]:
+            assert '"sampan0"' in shown.partition("set bridges")[2].partition("}")[0]
         copy = tmp_path / family
-        copy.write_text(shown.replace("sampan-sampan0", "copy"))
+        copy.write_text(shown.replace(table, "copy"))
         shell(f"nft -f {copy}")
         assert shell(f"nft -s list table {family} copy") == copy.read_text()
+        shell(f"nft delete table {family} copy")
 
 
 def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:

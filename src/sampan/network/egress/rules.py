@@ -57,7 +57,8 @@ _GUARDED = KeySet("guarded", (IIFNAME,), _BRIDGE)
 _OWN = KeySet("own-addresses", (IIFNAME, ETHER_SADDR, IP_SADDR), _BRIDGE)
 _OWN6 = KeySet("own-addresses6", (IIFNAME, ETHER_SADDR, IP6_SADDR), _BRIDGE)
 _OWN_NEIGHBOUR6 = KeySet("own-neighbour-addresses6", (IIFNAME, ETHER_SADDR, IP6_SADDR), _BRIDGE)
-_BRIDGE_SETS = (_GUARDED, _OWN, _OWN6, _OWN_NEIGHBOUR6)
+_OWN_TARGETS6 = KeySet("own-targets6", (IIFNAME, ETHER_SADDR, ND_TARGET), _BRIDGE)
+_BRIDGE_SETS = (_GUARDED, _OWN, _OWN6, _OWN_NEIGHBOUR6, _OWN_TARGETS6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +212,9 @@ def entry(lane: Lane) -> Iterator[tuple[KeySet, Element]]:
             continue
         link_local = _link_local(lane).packed
         yield _OWN6, Element(own + source)
-        yield _OWN_NEIGHBOUR6, Element(own + source)
-        yield _OWN_NEIGHBOUR6, Element(own + link_local)
+        for one in (_OWN_NEIGHBOUR6, _OWN_TARGETS6):
+            yield one, Element(own + source)
+            yield one, Element(own + link_local)
         yield of.policed, Element(link_local)
 
 
@@ -294,9 +296,10 @@ def _port_chain() -> nftables.Chain:
         # Neighbours are asked for, and told of oneself alone; nobody is told of routers.
         six + nftables.icmpv6_type(_SOLICITATION) + _OWN_NEIGHBOUR6.rule() + accept,
         six
+        + nftables.ip6_nexthdr(socket.IPPROTO_ICMPV6)  # nothing between that would hide the target
         + nftables.icmpv6_type(_ADVERTISEMENT)
         + _OWN_NEIGHBOUR6.rule()
-        + _OWN_NEIGHBOUR6.rule(IIFNAME, ETHER_SADDR, ND_TARGET)
+        + _OWN_TARGETS6.rule()
         + accept,
         *(six + nftables.icmpv6_type(kind) + nftables.drop() for kind in _DISCOVERY),
         six + _OWN6.rule() + accept,
