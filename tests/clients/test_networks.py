@@ -221,6 +221,7 @@ def test_names_addresses_and_drivers_that_cannot_be(
         ("network create --subnet 10.232.12.0/24 xx", "Pool overlaps with other one on this address space"),
         ("network create --subnet 10.232.13.1/24 xx", "it should be 10.232.13.0/24"),
         ("network create -o com.docker.network.bridge.colour=red xx", "is none of the bridge driver's"),
+        ("network create -o com.docker.network.host_ipv4=::1 xx", "'::1' is no IPv4 address"),
         ("network create -o colour=red xx", "is none of the bridge driver's"),
         ("network create -o com.docker.network.enable_ipv6=perhaps xx", "is not a valid bool"),
         (

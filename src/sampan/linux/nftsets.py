@@ -6,6 +6,7 @@ However many there are, each packet costs one lookup. Numbers are those of Linux
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Iterable, Iterator
 
@@ -20,6 +21,7 @@ _DELSETELEM = SUBSYSTEM | 14
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8
 _DATA_VERDICT = 0xFFFFFF00
 _ELEMENT_INTERVAL_END = 1
+_NAT_SOURCE = 0
 _TYPE_ADDRESS: dict[int, int] = {socket.AF_INET: 7, socket.AF_INET6: 8}  # nft's ipv4_addr and ipv6_addr
 _TYPE_INTERFACE = 41  # its ifname
 _LIST_ELEM = 1
@@ -31,6 +33,7 @@ _SOURCE_OFFSET: dict[int, int] = {socket.AF_INET: 12, socket.AF_INET6: 8}
 _ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _ACCEPT, _DROP = 1, 0
 _ELEMENTS_IN_MESSAGE = 400  # an attribute holds 64 KiB
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +125,54 @@ class SubnetSet(_Set):
 
     def change(self, table: str, subnets: Iterable[IPNetwork], *, add: bool) -> Iterator[Message]:
         """The requests to add or delete networks."""
-        elements = []
-        for subnet in subnets:
-            elements.append(_key(subnet.network_address.packed))
-            end = int(subnet.broadcast_address) + 1
-            if end < 1 << subnet.max_prefixlen:
-                key = _key(end.to_bytes(subnet.max_prefixlen // 8, "big"))
-                elements.append(key + be32(3, _ELEMENT_INTERVAL_END))
-        return self._changed(table, elements, add)
+        return self._changed(table, [part for one in subnets for part in _interval(one)], add)
 
     def ip_saddr(self) -> tuple[Expression, ...]:
         """`ip saddr @name`, or `ip6 saddr @name`."""
-        at, length = _SOURCE_OFFSET[self.family], _ADDRESS_BYTES[self.family]
-        load = expression("payload", be32(1, _FIRST_REGISTER), be32(2, 1), be32(3, at), be32(4, length))
-        return (load, self._lookup())
+        return (_source(self.family), self._lookup())
+
+
+class SourceMap(_Set):
+    """Networks of the map's family that do not overlap, each with the address that its packets get."""
+
+    __slots__ = ()
+
+    def message(self, table: str, number: int) -> Message:
+        """The request to make it, `number` being its id within the transaction."""
+        kind = _TYPE_ADDRESS[self.family]
+        data = be32(6, kind) + be32(7, _ADDRESS_BYTES[self.family])
+        return self._made(table, number, _SET_INTERVAL | _SET_MAP, (kind,), data)
+
+    def change(
+        self, table: str, sources: Iterable[tuple[IPNetwork, IPAddress]], *, add: bool
+    ) -> Iterator[Message]:
+        """The requests to add or delete networks, each with its address."""
+        elements = []
+        for subnet, address in sources:
+            first, *end = _interval(subnet)
+            elements += [first + (nested(2, attribute(1, address.packed)) if add else b""), *end]
+        return self._changed(table, elements, add)
+
+    def snat(self) -> tuple[Expression, ...]:
+        """`snat to ip saddr map @name`, or `ip6 saddr`; nothing for packets of no such network."""
+        nat = be32(1, _NAT_SOURCE), be32(2, self.family), be32(3, _FIRST_REGISTER)
+        lookup = self._lookup(be32(3, _FIRST_REGISTER))
+        return (_source(self.family), lookup, expression("nat", *nat))
+
+
+def _interval(subnet: IPNetwork) -> list[bytes]:
+    """A network as elements: its beginning, and the end if it is not that of all addresses."""
+    end = int(subnet.broadcast_address) + 1
+    found = [_key(subnet.network_address.packed)]
+    if end < 1 << subnet.max_prefixlen:
+        key = _key(end.to_bytes(subnet.max_prefixlen // 8, "big"))
+        found.append(key + be32(3, _ELEMENT_INTERVAL_END))
+    return found
+
+
+def _source(family: int) -> Expression:
+    at, length = _SOURCE_OFFSET[family], _ADDRESS_BYTES[family]
+    return expression("payload", be32(1, _FIRST_REGISTER), be32(2, 1), be32(3, at), be32(4, length))
 
 
 def _meta(key: int, register: int) -> Expression:

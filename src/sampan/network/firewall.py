@@ -22,25 +22,12 @@ from sampan.dataclasses import dataclass
 from sampan.linux import features, nftables, nftmaps, nftprobe
 from sampan.linux.netlink import NETLINK_NETFILTER, Message, Netlink
 from sampan.linux.nftables import absence_allowed
-from sampan.linux.nftkeys import (
-    IIFNAME,
-    IP_DADDR,
-    IP_SADDR,
-    L4PROTO,
-    TH_DPORT,
-    TH_SPORT,
-    Element,
-    KeySet,
-    interface,
-    port,
-    protocol,
-)
-from sampan.linux.nftsets import InnerVerdicts, InterfaceSet, SubnetSet
+from sampan.linux.nftsets import InnerVerdicts, InterfaceSet, SourceMap, SubnetSet
 from sampan.network import impersonation
+from sampan.network import passages as passing
 from sampan.network.impersonation import Linked
+from sampan.network.passages import Passage
 
-_PASSAGES = KeySet("passages", (IIFNAME, IP_SADDR, IP_DADDR, L4PROTO, TH_DPORT))
-_PAIRS = KeySet("linked", (IIFNAME, IP_SADDR, IP_DADDR))
 _ICMP: dict[int, int] = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
 _LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 
@@ -57,6 +44,7 @@ class Zone:
         internal: nothing leaves or enters it.
         routed: the IP versions by which containers are reached at their own addresses, at published ports.
         unprotected: those by which they are reached there at all ports, but not from other networks.
+        sources: the address that what leaves it gets instead of the one of the interface that it leaves by.
     """
 
     bridge: str
@@ -67,29 +55,7 @@ class Zone:
     subnet6: ipaddress.IPv6Network | None = None
     routed: frozenset[int] = frozenset()
     unprotected: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A port that one container may reach of another, though their bridge keeps them apart."""
-
-    bridge: str
-    source: ipaddress.IPv4Address
-    destination: ipaddress.IPv4Address
-    port: int
-    protocol: str
-
-    @property
-    def key(self) -> bytes:
-        """What it is in `_PASSAGES`."""
-        ends = self.source.packed + self.destination.packed
-        return interface(self.bridge) + ends + protocol(nftmaps.NUMBERS[self.protocol]) + port(self.port)
-
-    @property
-    def pairs(self) -> tuple[bytes, bytes]:
-        """What it is in `_PAIRS`."""
-        ends = self.source.packed, self.destination.packed
-        return interface(self.bridge) + b"".join(ends), interface(self.bridge) + b"".join(reversed(ends))
+    sources: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...] = ()
 
 
 class Firewall:
@@ -254,6 +220,7 @@ class _Table:
         self._inner = InnerVerdicts("inner", family)
         self._subnets = SubnetSet("subnets", family)
         self._masqueraded = SubnetSet("masqueraded", family)
+        self._sources = SourceMap("sources", family)
 
     def put(
         self,
@@ -267,7 +234,7 @@ class _Table:
             OSError: what the kernel says.
         """
         maps = nftmaps.published(self.family)
-        sets: tuple[InterfaceSet | InnerVerdicts | SubnetSet, ...] = (
+        sets: tuple[InterfaceSet | InnerVerdicts | SubnetSet | SourceMap, ...] = (
             self._bridges,
             self._internal,
             self._routed,
@@ -275,15 +242,12 @@ class _Table:
             self._inner,
             self._subnets,
             self._masqueraded,
+            self._sources,
         )
         contents = [one.message(self.name, number) for number, one in enumerate((*maps, *sets), 1)]
         contents += self._change(zones, add=True)
         contents += [message for one in maps for message in one.add(self.name, published)]
-        if passages:
-            contents.append(_PASSAGES.message(self.name, len(contents) + 1))
-            contents += _PASSAGES.add(self.name, [Element(one.key) for one in passages])
-            contents.append(_PAIRS.message(self.name, len(contents) + 1))
-            contents += _PAIRS.add(self.name, map(Element, {pair for one in passages for pair in one.pairs}))
+        contents += passing.contents(self.name, len(contents) + 1, passages)
         nftables.replace_table(self.name, self._chains(passages), tuple(contents), self.family)
 
     def add(self, zone: Zone) -> None:
@@ -321,15 +285,18 @@ class _Table:
         yield from self._inner.change(self.name, [(zone.bridge, zone.icc) for zone in zones], add=add)
         subnets = [subnet for zone in zones if (subnet := self._subnet(zone)) is not None]
         yield from self._subnets.change(self.name, subnets, add=add)
-        masqueraded = [
-            subnet
+        hidden = [
+            (subnet, next((one for one in zone.sources if one.version == version), None))
             for zone in zones
             if (subnet := self._subnet(zone)) is not None
             and zone.masquerade
             and not zone.internal
             and version not in zone.routed
         ]
+        masqueraded = [subnet for subnet, source in hidden if source is None]
         yield from self._masqueraded.change(self.name, masqueraded, add=add)
+        sources = [(subnet, source) for subnet, source in hidden if source is not None]
+        yield from self._sources.change(self.name, sources, add=add)
 
     @property
     def _version(self) -> int:
@@ -350,7 +317,7 @@ class _Table:
         answers = nftables.ct_state(nftables.CT_ESTABLISHED | nftables.CT_RELATED)
         forward = _rules(
             self._internal.iifname(within=False) + into + dnat + accept,  # published ports, also another's
-            *(_passing() if passages else ()),
+            *passing.rules(passages),
             self._inner.rule(),  # within one network
             self._internal.iifname() + drop,
             self._internal.oifname() + drop,
@@ -365,6 +332,7 @@ class _Table:
         # What goes to a published port of ours gets the bridge's address as source where its answers would
         # not come this way: from a container, and from the host's loopback.
         postrouting = [
+            self._bridges.oifname(within=False) + self._sources.snat(),
             self._masqueraded.ip_saddr() + self._bridges.oifname(within=False) + masquerade,
             self._subnets.ip_saddr() + into + dnat + masquerade,
         ]
@@ -386,17 +354,6 @@ class _Table:
             )
         last = nftables.HOOK_POSTROUTING, nftables.PRIORITY_SRCNAT
         return (*chains, nftables.Chain("postrouting", "nat", *last, _rules(*postrouting)))
-
-
-def _passing() -> tuple[tuple[nftables.Expression, ...], ...]:
-    """Between containers that are kept apart: what has a passage, the answers, and errors about either."""
-    accept = nftables.accept()
-    back = _PASSAGES.rule(IIFNAME, IP_DADDR, IP_SADDR, L4PROTO, TH_SPORT)
-    return (
-        _PASSAGES.rule() + accept,
-        nftables.ct_state(nftables.CT_ESTABLISHED) + back + accept,
-        nftables.ct_state(nftables.CT_RELATED) + _PAIRS.rule() + accept,
-    )
 
 
 def _rules(*rules: tuple[nftables.Expression, ...]) -> tuple[nftables.Rule, ...]:

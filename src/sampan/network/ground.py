@@ -103,7 +103,7 @@ class Ground:
         )
         return Zone(
             chosen.interface, subnet, chosen.icc, chosen.masquerade, self.network.internal, subnet6,
-            versions(ROUTED), versions(NAT_UNPROTECTED),
+            versions(ROUTED), versions(NAT_UNPROTECTED), chosen.sources,
         )  # fmt: skip
 
     @property

@@ -1,6 +1,6 @@
 """What keeps the addresses of linked containers theirs, on a bridge that keeps its containers apart.
 
-A link lets packets pass by the addresses in them (`firewall.Passage`), and who has raw sockets, as containers
+A link lets packets pass by the addresses in them (`passages`), and who has raw sockets, as containers
 have, writes into a packet what he likes. So while there are links, a table of family bridge lets these
 addresses come from their own ports alone, in IPv4 and in ARP, by which they could be had as well.
 

@@ -18,8 +18,8 @@ from sampan.database import Database
 from sampan.dataclasses import dataclass
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Netlink
-from sampan.network.firewall import Passage
 from sampan.network.impersonation import Linked
+from sampan.network.passages import Passage
 from sampan.network.store import EndpointRecord
 
 _SCHEMA = """

@@ -5,10 +5,11 @@ Names of others, as `com.example.team`, are theirs: they are kept and shown, as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Iterator
 
 from sampan.dataclasses import dataclass
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.network import egress
 from sampan.network.model import PREFIX, BridgeOptions, Network
 from sampan.network.ports import ANY, Binding
@@ -25,7 +26,7 @@ NAT, NAT_UNPROTECTED, ROUTED, ISOLATED = GATEWAY_MODES = ("nat", "nat-unprotecte
 EGRESS = "sampan.egress"  # ours, not Docker's
 _TRUSTED = f"{PREFIX}bridge.trusted_host_interfaces"
 _DEFAULT_BRIDGE = f"{PREFIX}bridge.default_bridge"
-_REAL = (f"{PREFIX}host_ipv4", f"{PREFIX}host_ipv6")  # Docker has them too
+_SOURCES = {4: f"{PREFIX}host_ipv4", 6: f"{PREFIX}host_ipv6"}
 _VERSIONS = {4: f"{PREFIX}enable_ipv4", 6: f"{PREFIX}enable_ipv6"}
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))  # Go's strconv.ParseBool
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
@@ -46,6 +47,7 @@ class BridgeSettings:
         inhibit_ipv4: the gateway's IPv4 address is somebody else's to have, and not the bridge's.
         trusted: interfaces of the host's by which published ports are reached at the container's own address.
         egress: the policy of containers in it that have none of their own.
+        sources: the host's addresses, of an IP version one at most, that what is masqueraded gets.
     """
 
     interface: str
@@ -58,6 +60,7 @@ class BridgeSettings:
     gateway_modes: tuple[str, str] = (NAT, NAT)
     inhibit_ipv4: bool = False
     trusted: tuple[str, ...] = ()
+    sources: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...] = ()
 
     def gateway_mode(self, version: int) -> str:
         """How what is of an IP version passes between the network and the world."""
@@ -86,7 +89,6 @@ def parse(network: Network) -> BridgeSettings:
 
     Raises:
         InvalidParameter: a value is wrong, or an option is none of a bridge network.
-        Unsupported: an option of Docker's that is not offered.
     """
     options = dict(network.options)
     interface = options.pop(_BRIDGE_NAME, "") or f"br-{network.id[:12]}"
@@ -105,12 +107,11 @@ def parse(network: Network) -> BridgeSettings:
         gateway_modes=(_gateway_mode(options, 4, network), _gateway_mode(options, 6, network)),
         inhibit_ipv4=_boolean(options, _INHIBIT_IPV4, "false"),
         trusted=tuple(dict.fromkeys(filter(None, options.pop(_TRUSTED, "").split(":")))),
+        sources=tuple(_sources(options)),
     )
     for name in settings.trusted:
         check_interface(_TRUSTED, name)
     for name in unknown(options):
-        if name in _REAL:
-            raise Unsupported(f"driver option {name} is not offered")
         raise InvalidParameter(f"driver option {name!r} is none of the bridge driver's")
     return settings
 
@@ -170,6 +171,18 @@ def _gateway_mode(options: dict[str, str], version: int, network: Network) -> st
             f"driver option {option}: gateway mode 'isolated' can only be used for an internal network"
         )
     return mode
+
+
+def _sources(options: dict[str, str]) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    for version, option in _SOURCES.items():
+        if text := options.pop(option, ""):
+            try:
+                address = ipaddress.ip_address(text)
+            except ValueError:
+                address = None
+            if address is None or address.version != version:
+                raise InvalidParameter(f"driver option {option}: {text!r} is no IPv{version} address")
+            yield address
 
 
 def _boolean(options: dict[str, str], name: str, default: str = "true") -> bool:

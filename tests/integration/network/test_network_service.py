@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from sampan.network import (
     BridgeOptions,
     NetworkService,
     NetworkSpec,
+    Pool,
     Request,
     Sandbox,
     bridge,
@@ -33,6 +36,7 @@ from sampan.network import (
 )
 from sampan.network.egress import parse
 from support.machine import eventually
+from support.names import inside
 
 pytestmark = pytest.mark.root
 
@@ -288,6 +292,8 @@ def test_the_table_is_shown_as_nft_takes_it(make: Make, tmp_path: Path) -> None:
     """So that a backup of all rules can be read, and loaded again."""
     service = started(make(ipv6=True))
     service.create(NetworkSpec("inner", internal=True))
+    source = {"com.docker.network.host_ipv4": "192.0.2.1"}
+    service.create(NetworkSpec("sea", options=source))
     policed = Request(service.get("bridge").id, egress=parse("allow:*.example.org"))
     service.create_sandbox("one", [policed])
     (veth,) = (name for name in links() if name.startswith("veth"))
@@ -307,6 +313,37 @@ def test_the_table_is_shown_as_nft_takes_it(make: Make, tmp_path: Path) -> None:
         shell(f"nft -f {copy}")
         assert shell(f"nft -s list table {family} copy") == copy.read_text()
         shell(f"nft delete table {family} copy")
+
+
+def test_what_leaves_has_the_source_that_its_network_says(make: Make, outside: str) -> None:
+    shell("ip addr add 203.0.113.9/24 dev up0; ip addr add 2001:db8::9/64 dev up0 nodad")
+    shell("ip addr add 2001:db8::1/64 dev up0 nodad")  # of several the last one is the usual
+    shell("ip addr add 2001:db8::2/64 dev eth0 nodad", outside)
+    service = started(make(ipv6=True))
+    options = {"com.docker.network.host_ipv4": "203.0.113.9", "com.docker.network.host_ipv6": "2001:db8::9"}
+    sea = service.create(NetworkSpec("sea", options=options, ipv6=Pool()))
+    plain, chosen = create(service, "plain", "bridge"), create(service, "chosen", "sea")
+    for family, there, usual, own in (
+        (socket.AF_INET, "203.0.113.2", "203.0.113.1", "203.0.113.9"),
+        (socket.AF_INET6, "2001:db8::2", "2001:db8::1", "2001:db8::9"),
+    ):
+        speak = partial(socket.socket, family, socket.SOCK_DGRAM)
+        with inside(outside, speak) as server:
+            server.settimeout(30)
+            server.bind((there, 7))
+            for sandbox, source in ((plain, usual), (chosen, own)):
+                with inside(sandbox.path, speak) as one:
+                    one.settimeout(30)
+                    one.sendto(b"x", (there, 7))
+                    peer = server.recvfrom(9)[1]
+                    assert peer[0] == source
+                    server.sendto(b"y", peer)
+                    assert one.recv(9) == b"y"  # and what is answered finds its way
+    shown = shell("nft list ruleset")
+    assert f"{sea.subnet} : 203.0.113.9" in shown
+    service.remove_sandbox("chosen")
+    service.remove(service.get("sea"), {})
+    assert ": 203.0.113.9" not in shell("nft list ruleset")
 
 
 def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:
