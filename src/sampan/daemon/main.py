@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(flags: dict[str, object]) -> int:
-    gc.disable()  # until the start is over: it would look eighty times through what is imported
+    gc.disable()  # it would look eighty times through what is imported, nearly all of which stays
     from sampan.daemon.settings import settle
 
     validate = bool(flags.pop("validate", False))
@@ -65,6 +65,8 @@ def _run(flags: dict[str, object]) -> int:
     from sampan import logs
     from sampan.daemon.service import Service, prepare_process
 
+    gc.freeze()
+    gc.enable()
     logs.set_up(settings.log_level, settings.log_format)
     prepare_process()
 

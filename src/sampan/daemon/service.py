@@ -94,7 +94,6 @@ class Service:
             log.info("sampand %s listens on %s", __version__, ", ".join(info.hosts))
             gc.collect()
             gc.freeze()
-            gc.enable()  # `main` has disabled it
             if settings.keeper is not None:
                 self._tend_keeper(settings.keeper)
             ready(settings.ready_fd)
