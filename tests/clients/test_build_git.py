@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from sampan.building.ending import Ending
 from sampan.building.errors import BuildCancelled
-from sampan.building.git import Repository, clone, inside, is_git, repository
+from sampan.building.git import Repository, _run, clone, inside, is_git, repository
 from sampan.errors import InvalidParameter, Unsupported
 from support.building import Built, build, context, tidied
 from support.engine import Engine
@@ -134,6 +136,20 @@ def test_by_http(tmp_path: Path) -> None:
             assert os.listdir(old) == ["g"] and (old.parent / "f").read_text() == "first\n"
             with pytest.raises(InvalidParameter, match=r"unable to prepare context: git: fatal: .*not found"):
                 clone(repository(f"{url}/nope/.git"), places[2], False, Ending())
+
+
+def test_a_server_that_talks_without_end(tmp_path: Path) -> None:
+    """What servers say comes to stderr: it is not the daemon's memory that they fill."""
+    chatter = (
+        "import os\nfor _ in range(512): os.write(2, b'remote: x\\n' * 6000)\nos.write(2, b'fatal: \\x1b[2J')"
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidParameter, match=r"^unable to prepare context: git: fatal: \?\[2J$"):
+            _run([sys.executable, "-I", "-S", "-c", f"{chatter}; os._exit(1)"], tmp_path, Ending())
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_end_before_the_clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

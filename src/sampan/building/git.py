@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import selectors
 import shutil
 import signal
 import stat
 import subprocess
 from pathlib import Path
+from typing import IO, cast
 
 from sampan.building.ending import Ending
 from sampan.dataclasses import dataclass
@@ -38,6 +40,7 @@ _ENVIRONMENT = {
 }
 _PATIENCE_S = 0.05  # how often is looked whether the build is to end
 _LAST_WORDS = 4000
+_PIECE_BYTES = 1 << 16
 
 
 def is_git(url: str) -> bool:
@@ -90,7 +93,7 @@ def clone(wanted: Repository, into: Path, keep: bool, ending: Ending) -> Path:
     into.mkdir(mode=0o755)
 
     def git(*words: str) -> str:
-        return _run([program, "-c", "core.hooksPath=/dev/null", *words], into, ending)
+        return _run([program, "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", *words], into, ending)
 
     git("init", "--quiet", "--template=")
     git("remote", "add", "--", "origin", wanted.url)
@@ -138,25 +141,36 @@ def _run(command: list[str], directory: Path, ending: Ending) -> str:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
+        bufsize=0,
         start_new_session=True,
     )
     with process:
-        while True:
-            try:
-                out, said = process.communicate(timeout=_PATIENCE_S)
-                break
-            except subprocess.TimeoutExpired:
-                if ending.is_set:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
-                    ending.check()
+        out, said = _heard(process, ending)
+    ending.check()
     if process.returncode:
-        raise InvalidParameter(
-            f"unable to prepare context: git: {_reason(said[-_LAST_WORDS:]) or process.returncode}"
-        )
+        raise InvalidParameter(f"unable to prepare context: git: {_reason(said) or process.returncode}")
     return out
+
+
+def _heard(process: subprocess.Popen[bytes], ending: Ending) -> tuple[str, str]:
+    """The ends of what git writes to stdout and stderr; servers may have it say as much as they like."""
+    kept = {pipe: bytearray() for pipe in (process.stdout, process.stderr) if pipe is not None}
+    with selectors.DefaultSelector() as waiting:
+        for pipe in kept:
+            waiting.register(pipe, selectors.EVENT_READ)
+        while waiting.get_map():
+            if ending.is_set:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            for key, _ in waiting.select(_PATIENCE_S):
+                piece = os.read(key.fd, _PIECE_BYTES)
+                if not piece:
+                    waiting.unregister(key.fileobj)
+                last = kept[cast("IO[bytes]", key.fileobj)]
+                last += piece
+                del last[:-_LAST_WORDS]
+    out, said = (bytes(last).decode("utf-8", "replace") for last in kept.values())
+    return out, said
 
 
 def _reason(said: str) -> str:
@@ -165,7 +179,7 @@ def _reason(said: str) -> str:
     fatal = next((at for at, line in enumerate(lines) if line.startswith("fatal: ")), len(lines) - 1)
     if fatal > 0 and lines[fatal] == "fatal: Could not read from remote repository.":
         fatal -= 1
-    return lines[fatal] if lines else ""
+    return "".join(one if one.isprintable() else "?" for one in lines[fatal]) if lines else ""
 
 
 def _forget_git(directory: Path) -> None:

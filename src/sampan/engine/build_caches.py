@@ -70,7 +70,7 @@ class BuildCaches:
         Args:
             key: what names it, with everything that a new one is made of.
             alone: wait until nobody else has it.
-            fresh: never wait: one that nobody has, or else a new one.
+            fresh: never wait: one that nobody has, or else a new one; nobody else gets it meanwhile.
             fill: makes the directory of a new one; in a thread.
 
         Raises:
@@ -80,12 +80,12 @@ class BuildCaches:
             there = [one for one in self.all() if one.key == key]
             for one in there:
                 if not one.users or not (alone or fresh or one.exclusive):
-                    return self._use(one, alone)
+                    return self._use(one, alone or fresh)
             if fresh or not (there or key in self._making):
                 break
             await self._changed.wait()
         self._making.append(key)
-        making = asyncio.create_task(self._new(key, description, alone, fill))
+        making = asyncio.create_task(self._new(key, description, alone or fresh, fill))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:

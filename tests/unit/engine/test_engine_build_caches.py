@@ -40,6 +40,12 @@ def test_who_waits_for_whom(tmp_path: Path) -> None:
         assert await shared is one
         apart = await taken(caches, fresh=True)
         assert apart is not one and await taken(caches, key="other") not in (one, apart)
+        caches.give_back(one)
+        first = await taken(caches, fresh=True)
+        kept = asyncio.create_task(taken(caches))  # nobody shares what is private
+        assert first is one and await waits(kept)
+        caches.give_back(one)
+        assert await kept is one
         caches.give_back(apart)
         assert await taken(caches, fresh=True) is apart
         assert len(caches.all()) == 3
@@ -114,14 +120,17 @@ def test_who_waits_for_one_that_is_being_made(tmp_path: Path) -> None:
         apart = await asyncio.wait_for(taken(caches, fresh=True), 30)
         caches.give_back(other)
         assert caches.all() == [other, apart] and await waits(making) and await waits(after)
-        assert [await one for one in same] == [apart, apart]  # whichever of that key is there first
-        late = asyncio.create_task(taken(caches, alone=True))  # apart is in use
+        assert await waits(same[0]) and await waits(same[1])  # apart is private
+        late = asyncio.create_task(taken(caches, alone=True))
         making.cancel()
         await asyncio.wait((making,))
         assert making.cancelled() and await waits(late)
         go.set()
-        made = await asyncio.wait_for(late, 30)  # what was made all the same
-        assert made is not apart and made.users == 1 and len(caches.all()) == 3
+        made, again = [await asyncio.wait_for(one, 30) for one in same]  # what was made all the same
+        assert made is again and made is not apart and await waits(late)
+        caches.give_back(made)
+        caches.give_back(made)
+        assert await asyncio.wait_for(late, 30) is made and len(caches.all()) == 3
         stop.set()
         await asyncio.wait((broken,))
         assert isinstance(broken.exception(), OSError)
