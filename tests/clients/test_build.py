@@ -261,10 +261,17 @@ def test_files_of_the_web_and_remote_contexts(engine: Engine, context: Path, bus
         )
         server.on("GET", "/alone", reply(200, f"FROM {busybox}\nENV A=text".encode()))
         server.on("GET", "/bad", reply(404, b"no"))
-        write(context, f"FROM {busybox}\nADD {url}/dir/file.tar /web/\nADD {url}/dir/file.tar /named")
+        told = {"Content-Disposition": 'attachment; filename="../dir/told.txt"'}
+        server.on("GET", "/get/", reply(200, b"x", told))
+        server.on("GET", "/", reply(200, b"x"))
+        files = f"ADD {url}/dir/file.tar /web/\nADD {url}/dir/file.tar /named\nADD {url}/get/ /web/"
+        write(context, f"FROM {busybox}\n{files}")
         build(engine.docker, context, "-t", "web")
         found = members(engine, "web")
         assert found["web/file.tar"].mode == 0o600 and found["named"].size == found["web/file.tar"].size
+        assert found["web/told.txt"].size == 1
+        unnamed = api_build(engine, _tar(Dockerfile=f"FROM {busybox}\nADD {url}/x/%2e%2e /web/".encode()))
+        assert unnamed.error == f"ADD failed: cannot determine filename for source {url}/x/%2e%2e"
         for name, value in (("context.tar.gz", "tar"), ("alone", "text")):
             engine.sampan("build", "-q", "-t", f"remote:{value}", f"{url}/{name}")
             assert f"A={value}" in inspect(engine, f"remote:{value}")["Config"]["Env"]

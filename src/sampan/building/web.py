@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,13 +33,13 @@ def fetch(job: Job, url: str, target: str, checksum: str = "") -> Source:
         InvalidParameter: there is no name for it, or it is another file than the digest's.
         RegistryError: it cannot be had.
     """
-    name = os.path.basename(unquote(urlsplit(url).path))
-    if target.endswith("/") and (not name or "\0" in name):
-        raise InvalidParameter(f"cannot determine filename for source {url}")
     algorithm, _, wanted = checksum.partition(":")
     hashed = hashlib.new(algorithm or "sha256")
     file = job.core.images.registries.fetch(url)
     try:
+        name = _name(url, file.header("content-disposition"))
+        if target.endswith("/") and not name:
+            raise InvalidParameter(f"cannot determine filename for source {url}")
         directory = Path(tempfile.mkdtemp(dir=job.scratch))
         place = directory / "file"
         done = 0
@@ -65,3 +66,14 @@ def fetch(job: Job, url: str, target: str, checksum: str = "") -> Source:
         file.close()
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return Source(root, "/file", name or "file", directory=False, may_unpack=False)
+
+
+def _name(url: str, disposition: str) -> str:
+    """What a file is called: by its URL, or else by who has it; "" for nothing that can be a file's name."""
+    said = Message()
+    said["Content-Disposition"] = disposition.encode("ascii", "replace").decode()
+    for text in (unquote(urlsplit(url).path), said.get_filename("")):
+        name = os.path.basename(text)
+        if name not in ("", ".", "..") and "\0" not in name:
+            return name
+    return ""
