@@ -26,15 +26,29 @@ from typing import Any
 MOST_FDS = 16
 MOST_BYTES = 150_000  # a datagram's, below the kernel's default for a socket's buffer
 LOADED = ("sampan.daemon.service", "sampan.daemon.settings", "sampan.registry.server")
+# What a daemon imports only when it is asked for what few are asked for, beside `sampan.api.app.rest`.
+SELDOM = (
+    "h11",
+    "sampan.building",
+    "sampan.dockerfile",
+    "sampan.http.h11_protocol",
+    "sampan.images.importing",
+    "sampan.images.pull",
+    "sampan.images.push",
+    "sampan.images.save",
+    "urllib3",
+)
 FREE_FD = 512  # out of the way of the numbers that descriptors are to have
 
 
 def load() -> None:
     """Import what daemons, registries and command lines may need."""
     import sampan.cli
+    from sampan.api import app
 
-    for name in (*LOADED, *_modules(sampan.cli.__path__, "sampan.cli.")):
+    for name in (*LOADED, *SELDOM, *_modules(sampan.cli.__path__, "sampan.cli.")):
         importlib.import_module(name)
+    app.rest()
     gc.collect()
     gc.freeze()  # else the first search for garbage in each child copies every page
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from sampan.api import app
 from sampan.http import Router
-from support.rest import REST
+from support.nursery import SELDOM
 
 SOURCE = Path(__file__).parents[3] / "src"
 # What few daemons are asked for, and standard modules that are dear or nobody's here.
-SELDOM = {
-    *REST,
+ABSENT = {
+    *SELDOM,
     *(f"sampan.api.routes.{name}" for name in ("archive", "building", "registries", "unoffered", "usage")),
     *("sampan.doctor", "sampan.manifests", "sampan.registry.server", "sampan.rootless", "sampan.cli"),
     *("argparse", "csv", "email", "http.client", "multiprocessing", "tomllib", "unittest", "xml", "yaml"),
@@ -33,7 +33,7 @@ def test_the_start_does_without_what_few_daemons_need():
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert "sampan.engine.starting" in loaded
-    assert not loaded & SELDOM
+    assert not loaded & ABSENT
 
 
 def test_no_route_of_the_rest_is_taken_by_another_before_it():
