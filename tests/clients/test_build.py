@@ -263,7 +263,7 @@ def test_files_of_the_web_and_remote_contexts(engine: Engine, context: Path, bus
         server.on("GET", "/bad", reply(404, b"no"))
         told = {"Content-Disposition": 'attachment; filename="../dir/told.txt"'}
         server.on("GET", "/get/", reply(200, b"x", told))
-        server.on("GET", "/", reply(200, b"x"))
+        server.on("GET", "/x/%2E%2E", reply(200, b"x"))
         files = f"ADD {url}/dir/file.tar /web/\nADD {url}/dir/file.tar /named\nADD {url}/get/ /web/"
         write(context, f"FROM {busybox}\n{files}")
         build(engine.docker, context, "-t", "web")
