@@ -63,10 +63,12 @@ _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_BROADCAST = 4
 _RTA_DST = 1
+_RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RT_TABLE_MAIN = 254
 _RTPROT_BOOT = 3
 _RTN_UNICAST = 1
+_RT_SCOPE_LINK = 253
 _RT_SCOPE_NOWHERE = 255  # matches any
 
 IFF_UP = 1
@@ -253,6 +255,16 @@ def add_default_route(gateway: ipaddress.IPv4Address | ipaddress.IPv6Address) ->
     body += attribute(_RTA_GATEWAY, gateway.packed)
     return Message(
         _RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, f"add default route via {gateway}"
+    )
+
+
+def add_direct_default_route(index: int, version: int) -> Message:
+    """Send everything that has no other route by link `index`, as if all were on it."""
+    scope = _RT_SCOPE_LINK if version == 4 else 0
+    body = _RTMSG.pack(_FAMILIES[version], 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0)
+    body += u32(_RTA_OIF, index)
+    return Message(
+        _RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body, f"add default route by link {index}"
     )
 
 

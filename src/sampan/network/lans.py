@@ -54,6 +54,11 @@ class Lan:
         return self.parent.startswith(_OWN)
 
     @property
+    def routed(self) -> bool:
+        """Whether the kernel routes at the parent what containers send, by its address alone: ipvlan's l3."""
+        return self.kind == "ipvlan" and self.mode != _IPVLAN_MODES["l2"]
+
+    @property
     def settings(self) -> BridgeSettings:
         """What it has in common with bridge networks, without a bridge."""
         return BridgeSettings(interface="", mtu=self.mtu or 1500)

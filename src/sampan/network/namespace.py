@@ -23,7 +23,18 @@ from sampan.linux.threads import in_own_thread
 from sampan.network.lans import Lan
 
 _NO_ROUTE = frozenset({errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
-Gateways = Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A default route without a gateway: by this interface, of an IP version."""
+
+    interface: str
+    version: int
+
+
+Gateway = ipaddress.IPv4Address | ipaddress.IPv6Address | Direct
+Gateways = Sequence[Gateway]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ def create(path: Path, ports: Sequence[Port] = (), gateways: Gateways = ()) -> N
             messages = [rtnetlink.set_up("lo")]
             for port in ports:
                 messages += _plug(host, inside, path, port)
-            messages += map(rtnetlink.add_default_route, gateways)
+            messages += map(_default_route, gateways)
             inside.transact(messages)
 
     try:
@@ -137,9 +148,16 @@ def set_gateways(path: Path, gateways: Gateways, versions: Sequence[int]) -> Non
                 inside.transact([rtnetlink.delete_default_route(version)], tolerate=_NO_ROUTE)
             for one in gateways:
                 if one.version in versions:
-                    inside.transact([rtnetlink.add_default_route(one)])
+                    inside.transact([_default_route(one)])
 
     in_own_thread(change)
+
+
+def _default_route(gateway: Gateway) -> Message:
+    if isinstance(gateway, Direct):  # the interface's number is that in the calling thread's namespace
+        index = socket.if_nametoindex(gateway.interface)
+        return rtnetlink.add_direct_default_route(index, gateway.version)
+    return rtnetlink.add_default_route(gateway)
 
 
 def remove(path: Path) -> None:

@@ -331,14 +331,18 @@ class Sandboxes:
                 best = key, record
         return best[1] if best else None
 
-    def _gateways(self, ways: _Ways) -> list[IPAddress]:
-        """The bridges' addresses that the default routes go to."""
-        found: list[IPAddress] = []
-        for record, address in (
-            (ways.ipv4, ways.ipv4.address if ways.ipv4 else ""),
-            (ways.ipv6, ways.ipv6.address6 if ways.ipv6 else ""),
+    def _gateways(self, ways: _Ways) -> list[namespace.Gateway]:
+        """The bridges' addresses that the default routes go to, or the interfaces that they go by."""
+        found: list[namespace.Gateway] = []
+        for version, record, address in (
+            (4, ways.ipv4, ways.ipv4.address if ways.ipv4 else ""),
+            (6, ways.ipv6, ways.ipv6.address6 if ways.ipv6 else ""),
         ):
-            part = self._grounds.get(record.network_id).part_of(address) if record is not None else None
+            one = self._grounds.get(record.network_id) if record is not None else None
+            if record is not None and one is not None and one.lan is not None and one.lan.routed:
+                found.append(namespace.Direct(record.interface, version))
+                continue
+            part = one.part_of(address) if one is not None else None
             found += [part.gateway] if part is not None and part.gateway is not None else []
         return found
 
@@ -431,7 +435,9 @@ def _part(address: str, one: Ground) -> Part | None:
 
 
 def _shown_gateway(part: Part | None, one: Ground) -> str:
-    return "" if part is None or part.gateway is None or one.network.internal else str(part.gateway)
+    if part is None or part.gateway is None or one.network.internal or (one.lan and one.lan.routed):
+        return ""
+    return str(part.gateway)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from support.engine import Daemon
 from support.machine import eventually
-from support.nets import inside, links, pings, shown
+from support.nets import inside, links, pings, routes, shown
 
 PARENT, PEER, FAR = "wire0", "wire1", "far-machine"
 
@@ -31,8 +31,8 @@ def wire() -> Iterator[None]:
 
 
 def routed_by_ipvlan(daemon: Daemon) -> None:
-    """Mode l3: the parent routes between subnets, and nobody asks by ARP."""
-    subnets = ("--subnet", "10.240.3.0/24", "--subnet", "10.240.4.0/24")
+    """Mode l3: the parent routes between subnets, nobody asks by ARP, and no route needs a gateway."""
+    subnets = ("--subnet", "10.240.3.0/24", "--subnet", "10.240.4.0/24", "--ipv6", "--subnet", "fd53:20::/64")
     options = ("-o", "ipvlan_mode=l3", "-o", f"parent={PARENT}.20")
     daemon.docker("network", "create", "-d", "ipvlan", *subnets, *options, "routed")
     for name, address in (("four", "10.240.3.7"), ("five", "10.240.4.7")):
@@ -40,6 +40,10 @@ def routed_by_ipvlan(daemon: Daemon) -> None:
         daemon.docker(*run, daemon.busybox, "sleep", "600")
     link = json.loads(inside(daemon, "four", "ip", "-j", "-d", "link", "show", "eth0").stdout)[0]
     assert link["linkinfo"]["info_data"]["mode"] == "l3" and "NOARP" in link["flags"]
+    six = json.loads(inside(daemon, "four", "ip", "-j", "-6", "route", "show", "default").stdout)
+    ways = [one for one in (*routes(daemon, "four"), *six) if one["dst"] == "default"]
+    assert [(one["dev"], "gateway" in one) for one in ways] == [("eth0", False)] * 2
+    assert shown(daemon, "four", "routed")["Gateway"] == ""
     eventually(lambda: pings(daemon, "four", "10.240.4.7"), 60)
     daemon.docker("rm", "-f", "four", "five")
     daemon.docker("network", "rm", "routed")
