@@ -23,6 +23,7 @@ def test_a_first_run_and_exec_import_nothing(make_daemon):
         told = daemon.log_text()
         assert "import time:" in told[:before]
         assert [line for line in told[before:].splitlines() if "import time:" in line] == []
+        assert daemon.api.get("/debug/vars")["gc_enabled"]  # which the imports are spared
         docker("cp", "first:/etc/passwd", "-")
         assert "sampan.api.routes.archive" in daemon.log_text()[before:]
     finally:

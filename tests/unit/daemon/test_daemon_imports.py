@@ -25,8 +25,11 @@ def test_the_start_does_without_what_few_daemons_need():
         "from sampan.daemon.settings import settle\n"
         "from sampan.api.app import router\n"
         "from sampan.http.protocol import Protocol\n"
+        "from sampan.oci.reference import parse\n"
+        "from sampan.registry import Registries\n"
         "assert router().match('POST', '/containers/c/start')\n"
         "Protocol().receive(b'GET /_ping HTTP/1.1\\r\\nHost: d\\r\\n\\r\\n')\n"
+        "Registries().repository(parse('127.0.0.1:1/x'))\n"
         "print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60)

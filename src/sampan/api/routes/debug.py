@@ -50,6 +50,7 @@ async def variables(request: Request) -> Response:
         "file_descriptors": len(os.listdir("/proc/self/fd")) - 1,
         "events": engine.events.published,
         "event_listeners": engine.events.listeners,
+        "gc_enabled": gc.isenabled(),
         "gc_objects": list(gc.get_count()),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 3),
         "memory_peak_bytes": used.ru_maxrss * 1024,
