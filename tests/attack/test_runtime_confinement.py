@@ -156,6 +156,32 @@ def test_a_link_in_place_of_proc_or_sys_is_refused(place: str) -> None:
     in_box(body)
 
 
+def test_nothing_lies_over_proc_or_in_it(tmp_path: Path) -> None:
+    """CVE-2019-16884: a VOLUME there hides what is masked, or feigns what attributes are written to."""
+    (tmp_path / "file").touch()
+
+    async def body(runner: Runner) -> None:
+        (runner.box.rootfs / "p").symlink_to("/proc")
+
+        async def mounted(place: str, source: Path, kind: str = "bind") -> bytes:
+            options = ["rbind"] if kind == "bind" else []
+            mount = {"destination": place, "type": kind, "source": str(source), "options": options}
+            return (await runner.run(["cat", "/proc/1/comm"], changes={"mounts": [*MOUNTS, mount]}))[0]
+
+        for place, kind in (("/proc", "bind"), ("/p", "bind"), ("/proc", "tmpfs")):
+            with pytest.raises(LaunchError, match="over /proc because it is not of type proc"):
+                await mounted(place, tmp_path, kind)
+        with pytest.raises(LaunchError, match="not of type proc"):
+            await mounted("/proc", Path("/proc/sys"))
+        for place in ("/proc/sys", "/p/self", "/proc/1/attr", "/proc/sys/../tty"):
+            with pytest.raises(LaunchError, match="its place is inside /proc"):
+                await mounted(place, tmp_path)
+        assert await mounted("/proc/uptime", tmp_path / "file") == b"cat\n"  # as lxcfs does
+        assert await mounted("/proc", Path("/proc")) != b"cat\n"  # the host's
+
+    in_box(body)
+
+
 def test_links_in_the_image_stay_inside(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -33,6 +33,14 @@ class Root(Protocol):
         """Open the file `path` beneath the root, made if missing."""
         ...
 
+    def check_place(self, target: int, source: str = "") -> None:
+        """Refuse to mount on `target` what would lie over the container's /proc, or in it.
+
+        Args:
+            source: of the host, where it may be its /proc.
+        """
+        ...
+
     def mount(self, fstype: str, source: str, target: int, options: MountOptions) -> None:
         """Mount a new file system on `target`."""
         ...
@@ -114,6 +122,8 @@ class MountFilesystem:
             raise
         try:
             options = self.options
+            if self.fstype != "proc":
+                root.check_place(target)
             if unmoded:
                 # The image's directory lends its mode; where it has none, everybody may write, as in /tmp.
                 mode = stat.S_IMODE(root.stat(target).st_mode) if inherits else 0o1777
@@ -164,6 +174,7 @@ class BindMount:
         except NotADirectoryError as error:
             raise OSError(error.errno, _MISMATCH) from error
         try:
+            root.check_place(target, self.source)
             self._bind(root, target, directory)
             if self.options.propagation:
                 root.set_propagation(self.destination, self.options.propagation)

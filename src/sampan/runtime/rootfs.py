@@ -11,10 +11,19 @@ import os
 import stat
 from collections.abc import Callable
 
-from sampan.linux import beneath, mounts, namespaces, syscalls
+from sampan.linux import beneath, mounts, namespaces, procfs, syscalls
 from sampan.linux.mounts import MountOptions
 from sampan.runtime.bundle import DeviceSpec
 
+_PROC_ROOT_INODE = 1
+# What lxcfs(1) has there, as runc allows it.
+_MAY_LIE_IN_PROC = {
+    f"proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+    )
+}
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
@@ -40,6 +49,7 @@ class MountedRoot:
         finally:
             os.close(below)
         self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._place = os.readlink(f"/proc/self/fd/{self.fd}")
 
     def _attach_copy(self, below: int, path: str, shared: bool) -> None:
         if shared:
@@ -74,6 +84,19 @@ class MountedRoot:
 
     def make_file(self, path: str) -> int:
         return beneath.make_file(self.fd, path)
+
+    def check_place(self, target: int, source: str = "") -> None:
+        """What is masked in /proc, and who reads it, must find the real one; runc has the same rule.
+
+        Raises:
+            OSError: EPERM, for a VOLUME of an image's, too.
+        """
+        place = os.readlink(f"/proc/self/fd/{target}").removeprefix(f"{self._place}/")
+        if place == "proc":
+            if not (source and _is_procfs(source)):
+                raise OSError(errno.EPERM, "it cannot be mounted over /proc because it is not of type proc")
+        elif place.startswith("proc/") and place not in _MAY_LIE_IN_PROC:
+            raise OSError(errno.EPERM, "it cannot be mounted because its place is inside /proc")
 
     def mount(self, fstype: str, source: str, target: int, options: MountOptions) -> None:
         if self._legacy:
@@ -251,6 +274,17 @@ def _of_whole_namespace(action: Callable[[], None]) -> None:
         os.chroot(".")
     finally:
         os.close(here)
+
+
+def _is_procfs(path: str) -> bool:
+    """Whether a path of the host's is the root of a procfs."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return procfs.filesystem_magic(fd) == procfs.PROC_SUPER_MAGIC and (
+            os.fstat(fd).st_ino == _PROC_ROOT_INODE
+        )
+    finally:
+        os.close(fd)
 
 
 def _copy_tree(source: int, target: int) -> None:

@@ -57,6 +57,9 @@ class RecordingRoot:
     def make_file(self, path: str) -> int:
         return self._fd(path)
 
+    def check_place(self, target: int, source: str = "") -> None:
+        pass
+
     def mount(self, fstype: str, source: str, target: int, options: MountOptions) -> None:
         self.calls.append(f"mount {fstype} {self.opened[target]} {options.set} {','.join(options.data)}")
 
