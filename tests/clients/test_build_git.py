@@ -128,14 +128,13 @@ def test_by_http(tmp_path: Path) -> None:
         git(base / "main", "update-server-info")
         for number, url in enumerate(urls):
             assert is_git(f"{url}/main/.git#{first}")
-            places = [tmp_path / f"{number}-{name}" for name in ("whole", "old", "none")]
-            whole = clone(repository(f"{url}/main/.git"), places[0], False, Ending())
+            whole = clone(repository(f"{url}/main/.git"), tmp_path / f"whole{number}", False, Ending())
             assert sorted(os.listdir(whole)) == [".gitmodules", "below", "f", "part"]
             assert (os.listdir(whole / "part"), (whole / "f").read_text()) == (["p"], "trunk\n")
-            old = clone(repository(f"{url}/main/.git#{first}:below"), places[1], False, Ending())
-            assert os.listdir(old) == ["g"] and (old.parent / "f").read_text() == "first\n"
-            with pytest.raises(InvalidParameter, match=r"unable to prepare context: git: fatal: .*not found"):
-                clone(repository(f"{url}/nope/.git"), places[2], False, Ending())
+        old = clone(repository(f"{urls[0]}/main/.git#{first}:below"), tmp_path / "old", False, Ending())
+        assert os.listdir(old) == ["g"] and (old.parent / "f").read_text() == "first\n"
+        with pytest.raises(InvalidParameter, match=r"unable to prepare context: git: fatal: .*not found"):
+            clone(repository(f"{urls[1]}/nope/.git"), tmp_path / "none", False, Ending())
 
 
 def test_a_server_that_talks_without_end(tmp_path: Path) -> None:

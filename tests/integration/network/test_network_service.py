@@ -80,8 +80,8 @@ def shell(command: str, path: str = "") -> str:
     return done.stdout
 
 
-def pings(path: str, address: str) -> bool:
-    command = ["nsenter", f"--net={path}", "busybox", "ping", "-c1", "-W5", address]
+def pings(path: str, address: str, wait: str = "5") -> bool:
+    command = ["nsenter", f"--net={path}", "busybox", "ping", "-c1", "-W", wait, address]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
@@ -150,7 +150,7 @@ def test_without_icc_containers_reach_only_the_host(make: Make) -> None:
     service = started(make(icc=False))
     first, second = create(service, "a", "bridge"), create(service, "b", "bridge")
     assert pings(first.path, "172.18.0.1")
-    assert not pings(first.path, address_of(second))
+    assert not pings(first.path, address_of(second), wait="1")
 
 
 SERVE = """
@@ -182,7 +182,7 @@ def test_the_outside_reaches_no_container(make: Make, outside: str) -> None:
     sandbox = create(service, "a", "bridge")
     shell("ip route add 172.18.0.0/16 via 203.0.113.1", outside)
     assert pings(outside, "203.0.113.1") and pings(sandbox.path, "203.0.113.2")
-    assert not pings(outside, address_of(sandbox))
+    assert not pings(outside, address_of(sandbox), wait="1")
 
 
 def test_mode_none_has_the_loopback_alone(make: Make) -> None:
@@ -352,7 +352,7 @@ def test_isolation_survives_the_loss_of_the_bridge(make: Make) -> None:
     shell("ip link del sampan0")
     new = create(service, "new", "bridge")
     assert pings(old.path, "172.18.0.1")
-    assert not pings(new.path, address_of(old))
+    assert not pings(new.path, address_of(old), wait="1")
 
 
 def test_somebody_elses_rules_are_none_of_our_business(make: Make, caplog: pytest.LogCaptureFixture) -> None:
