@@ -29,6 +29,8 @@ from support.spawning import NURSERY  # noqa: E402
 
 if TYPE_CHECKING:
     from support.outside import Outside
+    from support.proxy import Proxy
+    from support.registry import Registry
 
 # A shell that runs us in the background lets us ignore it; clients under test are to take it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -261,6 +263,24 @@ def world() -> Iterator[Outside]:
 
     with outside() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry: Debian's docker-registry."""
+    from support.registry import Registry  # its libraries are only needed here
+
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(registry: Registry) -> Iterator[Proxy]:
+    """A proxy before the registry, where the network is to fail."""
+    from support.proxy import Proxy
+
+    with Proxy(registry.port) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -92,52 +92,38 @@ def stale(address: str) -> bool:
     )
 
 
-def test_who_gets_the_address_of_a_container_that_ended(make: Make, client: socket.socket) -> None:
+def _ends(make: Make, service: NetworkService, network: str) -> NetworkService:
+    service.remove_sandbox("aa")
+    return service
+
+
+def _leaves(make: Make, service: NetworkService, network: str) -> NetworkService:
+    service.disconnect("aa", network)
+    return service
+
+
+def _is_gone_after_a_crash(make: Make, service: NetworkService, network: str) -> NetworkService:
+    return make()  # the container has ended while no daemon was there
+
+
+@pytest.mark.parametrize("goes", [_ends, _leaves, _is_gone_after_a_crash])
+def test_who_gets_the_address_of_a_container(
+    make: Make, client: socket.socket, goes: Callable[[Make, NetworkService, str], NetworkService]
+) -> None:
     service = make()
     shore = service.create(NetworkSpec("shore", subnet="10.77.0.0/24"))
-    binding = Binding("udp", 53, host_port=str(PORT))
     asked = Request(shore.id, address="10.77.0.9")
-    old = service.create_sandbox("aa", [asked], [binding])
+    old = service.create_sandbox("aa", [asked], [Binding("udp", 53, host_port=str(PORT))])
     with listener(old.path) as server:
         eventually(lambda: arrives(client, server))
     assert stale("10.77.0.9")
-    service.remove_sandbox("aa")
+    service = goes(make, service, shore.id)
     pours(client)
     new = service.create_sandbox("bb", [asked])
     with listener(new.path) as server:
         for _ in range(5):
             assert not arrives(client, server), "the client was never told of this container"
     assert not stale("10.77.0.9")
-
-
-def test_who_gets_the_address_of_a_container_that_left_the_network(make: Make, client: socket.socket) -> None:
-    service = make()
-    shore = service.create(NetworkSpec("shore", subnet="10.77.0.0/24"))
-    asked = Request(shore.id, address="10.77.0.9")
-    old = service.create_sandbox("aa", [asked], [Binding("udp", 53, host_port=str(PORT))])
-    with listener(old.path) as server:
-        eventually(lambda: arrives(client, server))
-    service.disconnect("aa", shore.id)
-    pours(client)
-    new = service.create_sandbox("bb", [asked])
-    with listener(new.path) as server:
-        for _ in range(5):
-            assert not arrives(client, server)
-
-
-def test_who_gets_the_address_after_a_crash(make: Make, client: socket.socket) -> None:
-    service = make()
-    shore = service.create(NetworkSpec("shore", subnet="10.77.0.0/24"))
-    asked = Request(shore.id, address="10.77.0.9")
-    old = service.create_sandbox("aa", [asked], [Binding("udp", 53, host_port=str(PORT))])
-    with listener(old.path) as server:
-        eventually(lambda: arrives(client, server))
-    later = make()  # and the container has ended while no daemon was there
-    pours(client)
-    new = later.create_sandbox("bb", [asked])
-    with listener(new.path) as server:
-        for _ in range(5):
-            assert not arrives(client, server)
 
 
 def test_a_port_that_another_container_publishes_now(make: Make, client: socket.socket) -> None:

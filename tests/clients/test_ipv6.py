@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from support.engine import Daemon, Engine
 from support.machine import eventually
 from support.needs import program
-from support.nets import bridge_of, inside, links, pings, shown
+from support.nets import answer, bridge_of, inside, links, pings, shown
 
 Names = Callable[[], str]
 Network = Callable[..., str]
@@ -33,14 +32,6 @@ def addresses6(link: str) -> list[dict[str, Any]]:
     out = subprocess.check_output(["ip", "-j", "-6", "addr", "show", "dev", link], text=True)
     found: list[dict[str, Any]] = json.loads(out)[0]["addr_info"]
     return found
-
-
-def answers(port: int, address: str) -> bytes:
-    try:
-        with socket.create_connection((address, port), 5) as connection:
-            return connection.recv(100)
-    except OSError:
-        return b""
 
 
 def default6(engine: Engine, container: str) -> list[str]:
@@ -158,8 +149,8 @@ def test_the_world_sees_the_host_and_reaches_what_is_published(
     for client in (engine.docker, engine.sampan):
         assert f"0.0.0.0:{port}->80/tcp, [::]:{port}->80/tcp" in client("ps", "--no-trunc").out
         assert client("port", one).out == f"80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}\n"
-    eventually(lambda: answers(port, here) == b"box\n", what="the host's own address")
-    eventually(lambda: answers(port, "127.0.0.1") == b"box\n", what="the loopback of IPv4")
+    eventually(lambda: answer(port, here) == b"box\n", what="the host's own address")
+    eventually(lambda: answer(port, "127.0.0.1") == b"box\n", what="the loopback of IPv4")
     assert "box" in far("python3", "-c", PEER, here, str(port))
     place = shown(engine, one, net)
     # What is not published is reached by nobody: by a route of its own, past the host's rules.
@@ -177,7 +168,7 @@ def test_the_world_sees_the_host_and_reaches_what_is_published(
     # Outwards, the world sees the host's address.
     assert pings(engine, one, "2001:db8:5::9")
     engine.docker("rm", "-f", one)
-    assert answers(port, here) == b""
+    assert answer(port, here) == b""
 
 
 def test_at_one_address_of_the_hosts(
@@ -272,7 +263,7 @@ def test_a_network_of_ipv6_alone(
     ((published),) = engine.api.inspect(one)["NetworkSettings"]["Ports"]["80/tcp"]
     assert published["HostIp"] == "::"
     port = int(published["HostPort"])
-    eventually(lambda: answers(port, here) == b"box\n")
+    eventually(lambda: answer(port, here) == b"box\n")
     assert "box" in far("python3", "-c", PEER, here, str(port))
     assert pings(engine, one, "2001:db8:5::9")
     peer = engine.docker("run", "--rm", "--network", net, busybox, "nc", one, "80").out
@@ -303,9 +294,9 @@ def test_published_at_the_loopback_of_ipv6(
     found = {entry["HostIp"]: int(entry["HostPort"]) for entry in ports}
     assert set(found) == {"127.0.0.1", "::1"}
     for address, port in found.items():
-        eventually(lambda address=address, port=port: answers(port, address) == b"box\n", what=address)
+        eventually(lambda address=address, port=port: answer(port, address) == b"box\n", what=address)
     engine.docker("rm", "-f", one)
-    assert answers(found["::1"], "::1") == b""
+    assert answer(found["::1"], "::1") == b""
 
 
 ROUTED = "com.docker.network.bridge.gateway_mode_ipv6"
@@ -330,10 +321,10 @@ def test_a_routed_network_is_reached_at_published_ports_alone(
         return "box" in far("timeout", "2", "python3", "-c", PEER, target, port)
 
     eventually(lambda: reaches("80"), what="the published port, at the container's own address")
-    eventually(lambda: answers(81, target) == b"box\n", what="the other one is there for the host")
+    eventually(lambda: answer(81, target) == b"box\n", what="the other one is there for the host")
     assert not reaches("81")
     assert "bytes from" in far("busybox", "ping", "-c1", "-W5", target)
-    assert answers(80, here) == b"" and answers(80, "127.0.0.1") == b"box\n", "NAT of IPv4 alone"
+    assert answer(80, here) == b"" and answer(80, "127.0.0.1") == b"box\n", "NAT of IPv4 alone"
     other = network("--ipv6")
     for port, said in (("80", "box\n"), ("81", "")):
         words = ("--network", other, busybox, "nc", "-w", "1", target, port)
@@ -447,19 +438,19 @@ def test_all_comes_back(make_daemon: Callable[..., Daemon], lan6: tuple[str, Cal
         daemon.docker("network", "create", "--ipv6", "--ipv4=false", "only6")
         serve = ("--hostname", "box", "-p", f"[::1]:{port + 1}:80", daemon.busybox, "sh", "-c", SERVE)
         daemon.docker(*run[:2], "--network", "only6", "--stop-timeout", "0", "--name", "six", *serve)
-        eventually(lambda: answers(port + 1, "::1") == b"box\n")
+        eventually(lambda: answer(port + 1, "::1") == b"box\n")
         address = shown(daemon, "one", "net6")["GlobalIPv6Address"]
         gateway = shown(daemon, "one", "net6")["IPv6Gateway"]
-        eventually(lambda: answers(port, here) == b"box\n")
+        eventually(lambda: answer(port, here) == b"box\n")
         assert daemon.pid is not None
         daemon.kill9()
-        eventually(lambda: answers(port, here) == b"box\n", what="no packet passes the daemon")
+        eventually(lambda: answer(port, here) == b"box\n", what="no packet passes the daemon")
         daemon.start()
         assert shown(daemon, "one", "net6")["GlobalIPv6Address"] == address
-        eventually(lambda: answers(port, here) == b"box\n")
+        eventually(lambda: answer(port, here) == b"box\n")
         daemon.docker(*run, "--name", "two", daemon.busybox, "sleep", "600")
         assert shown(daemon, "two", "net6")["GlobalIPv6Address"] != address
-        assert answers(port, "::1") == b"" and answers(port + 1, "::1") == b"box\n", "the proxy has lived on"
+        assert answer(port, "::1") == b"" and answer(port + 1, "::1") == b"box\n", "the proxy has lived on"
         assert pings(daemon, "six", shown(daemon, "six", "only6")["IPv6Gateway"])
         daemon.docker("rm", "-f", "six")
         daemon.docker("network", "rm", "only6")
@@ -471,10 +462,10 @@ def test_all_comes_back(make_daemon: Callable[..., Daemon], lan6: tuple[str, Cal
             subprocess.run(words, check=True)
         daemon.docker(*run, "--name", "three", daemon.busybox, "sleep", "600")
         assert gateway in [entry["local"] for entry in addresses6(bridge)]
-        eventually(lambda: answers(port, here) == b"box\n", what="table and address are put back")
+        eventually(lambda: answer(port, here) == b"box\n", what="table and address are put back")
         subprocess.run(["ip", "link", "delete", bridge], check=True)
         daemon.docker(*run, "--name", "four", daemon.busybox, "sleep", "600")
-        eventually(lambda: answers(port, here) == b"box\n", what="the bridge is put back")
+        eventually(lambda: answer(port, here) == b"box\n", what="the bridge is put back")
         daemon.docker("rm", "-f", "one", "two", "three", "four")
         daemon.docker("network", "rm", "net6")
         assert bridge not in links()

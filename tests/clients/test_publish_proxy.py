@@ -17,6 +17,7 @@ from support.cli import Cli
 from support.engine import Daemon, Engine
 from support.machine import eventually
 from support.needs import program
+from support.nets import answer
 
 Names = Callable[[], str]
 PROXY = ("--label", "sampan.publish-mode=proxy")
@@ -44,14 +45,6 @@ with socket.create_server(("", 80), backlog=200) as s:
     while True:
         threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
 """
-
-
-def answer(port: int, address: str = "127.0.0.1") -> bytes:
-    try:
-        with socket.create_connection((address, port), 5) as connection:
-            return connection.recv(100)
-    except OSError:
-        return b""
 
 
 def proxies(engine: Engine, container: str) -> list[int]:

@@ -23,18 +23,6 @@ from support.registry import PASSWORD, USER, Registry
 BIG = random.Random(3).randbytes(8_000_000)
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(registry: Registry) -> Iterator[Proxy]:
-    with Proxy(registry.port) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _no_image_left(engine: Engine) -> Iterator[None]:
     yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,15 @@ def routes(engine: Engine, container: str) -> list[dict[str, Any]]:
 def default_route(engine: Engine, container: str) -> str:
     found = [route["gateway"] for route in routes(engine, container) if route["dst"] == "default"]
     return str(found[0]) if found else ""
+
+
+def answer(port: int, address: str = "127.0.0.1") -> bytes:
+    """What a TCP port says first; nothing when nobody does."""
+    try:
+        with socket.create_connection((address, port), 5) as connection:
+            return connection.recv(100)
+    except OSError:
+        return b""
 
 
 def links() -> set[str]:

@@ -1,4 +1,4 @@
-"""A registry (Debian's docker-registry), a proxy before it where the network is to fail, and a store."""
+"""A store that is pulled into, and its directories."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.proxy import Proxy
 from support.pulling import Store
-from support.registry import Registry
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(registry: Registry) -> Iterator[Proxy]:
-    with Proxy(registry.port) as running:
-        yield running
 
 
 @pytest.fixture
