@@ -9,7 +9,6 @@ import fcntl
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from machine import NoMachine, cache
@@ -20,6 +19,8 @@ INSTALLED = ("bash-completion", "kmod", "man-db", "python3", "systemd-sysv")
 # For daemons without root.
 FOR_USERS = ("dbus", "dbus-user-session", "libpam-systemd", "slirp4netns", "uidmap")
 SMALL = ("attr", "libcap2-bin")
+# Where /bin is made a link beforehand, else a package with all of Perl does it.
+TO_MERGE = ("bookworm",)
 # What no test reads, and each would unpack.
 UNREAD = ("/usr/share/doc/*", "/usr/share/locale/*")
 
@@ -34,58 +35,55 @@ def suite() -> str:
 
 
 def small() -> Path:
-    """The smallest Debian, of the machine's own release, as people make it: by debootstrap.
+    """The smallest Debian, of the machine's own release.
 
     Raises:
-        NoMachine: there is no debootstrap.
+        NoMachine: there is no mmdebstrap.
         subprocess.CalledProcessError: it failed.
     """
-    return _kept(f"debian-{suite()}.tar", "debootstrap", lambda part: _debootstrap(suite(), SMALL, part))
+    return _kept(f"small-{suite()}.tar", suite(), SMALL)
 
 
 def bootable(release: str) -> Path:
     """A Debian that can be booted, of a certain release; users can have daemons in the newest.
-
-    Made by mmdebstrap, which takes less than half the time.
 
     Raises:
         NoMachine: there is no mmdebstrap.
         subprocess.CalledProcessError: it failed.
     """
     packages = (*INSTALLED, *FOR_USERS) if release == RELEASES[-1] else INSTALLED
-    command = [
-        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"),
-        '--aptopt=DPkg::Options "--force-unsafe-io"',
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNREAD),
-        '--customize-hook=rm "$1"/etc/*/*.d/99mmdebstrap',  # these options are not the root's own
-        release,
-    ]
-    return _kept(f"bootable-{release}.tar", "mmdebstrap", lambda part: _run([*command, str(part)]))
+    return _kept(f"bootable-{release}.tar", release, packages)
 
 
-def _kept(name: str, program: str, make: Callable[[Path], None]) -> Path:
+def _kept(name: str, release: str, packages: tuple[str, ...]) -> Path:
     kept = cache() / name
     if kept.exists():
         return kept
-    if shutil.which(program) is None:
-        raise NoMachine(f"needs the program {program} (Debian: {program})")
+    if shutil.which("mmdebstrap") is None:
+        raise NoMachine("needs the program mmdebstrap (Debian: mmdebstrap)")
     with (cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             part = kept.with_name(f"part-{name}")  # its end tells programs what is to be written
-            make(part)
+            _make(release, packages, part)
             part.rename(kept)
     return kept
 
 
-def _debootstrap(release: str, packages: tuple[str, ...], part: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=cache()) as scratch:
-        root = Path(scratch, "root")
-        _run(["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", release, str(root)])
-        shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
-        shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
-        pack = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", str(root), "-cf"]
-        _run([*pack, str(part), "."])
+def _make(release: str, packages: tuple[str, ...], part: Path) -> None:
+    """By mmdebstrap, which takes half the time of debootstrap, in memory, which takes a quarter off that."""
+    if release in TO_MERGE:
+        packages = (*packages, "usr-is-merged")
+    command = [
+        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"),
+        *(["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"] if release in TO_MERGE else []),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNREAD),
+        '--customize-hook=rm "$1"/etc/*/*.d/99mmdebstrap',  # these options are not the root's own
+        *(release, str(part)),
+    ]
+    with tempfile.TemporaryDirectory(dir=cache()) as scratch:  # the mount goes with the namespace
+        within = 'mount -t tmpfs -o mode=755 none "$TMPDIR" && exec "$@"'
+        _run(["unshare", "--mount", "env", f"TMPDIR={scratch}", "sh", "-c", within, "sh", *command])
 
 
 def _run(command: list[str]) -> None:

@@ -34,7 +34,6 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 # is taken: newer Debians keep the docker client in a package of its own).
 PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("busybox", ("busybox-static",)),
-    ("debootstrap", ("debootstrap",)),
     ("mmdebstrap", ("mmdebstrap",)),
     ("docker", ("docker-cli", "docker.io")),
     ("dockerd", ("docker.io",)),
