@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import docker
 import pytest
 
+from sampan.daemon.service import WORKERS
 from support.api import UnixConnection
 from support.building import archive_of, members, tidied
 from support.building import build as api_build
@@ -431,6 +432,21 @@ def test_a_build_ends_with_its_client(engine: Engine, busybox: str) -> None:
         eventually(lambda: not engine.api.containers(), 30)
     assert engine.api("POST", "/build/cancel").message == "build ID not provided"
     assert post(engine, body[:-20]).status == 400  # half a context
+
+
+def test_builds_that_wait_for_others_keep_nobody_waiting(engine: Engine, busybox: str) -> None:
+    """They have threads of their own, and do not take those that all other work shares."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as held:
+        silent.settimeout(30)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        for number in range(WORKERS + 2):
+            if number % 2:
+                connection = begun(engine, b"", remote=url)
+            else:
+                connection = begun(engine, _tar(Dockerfile=f"FROM {busybox}\nADD {url} /x".encode()))
+            held.callback(connection.close)
+            held.enter_context(silent.accept()[0])
+        assert engine.api("GET", "/images/json", timeout=30).status == 200
 
 
 def test_prunes_take_nothing_that_is_needed_since_they_began(engine: Engine, busybox: str) -> None:

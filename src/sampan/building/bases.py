@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sampan.building.job import Job
-from sampan.engine.core import in_thread
+from sampan.engine.core import in_new_thread, in_thread
 from sampan.errors import NotFound
 from sampan.images import Image
 from sampan.oci.image import Platform
@@ -42,7 +42,7 @@ class Bases:
         reference = parse(name).with_default_tag()
         credentials = job.options.credentials.get(reference.domain, Credentials())
         tell, end = job.output.message, job.ending.pulls
-        await in_thread(lambda: images.pull(reference, credentials, platform, tell, end))
+        await in_new_thread(lambda: images.pull(reference, credentials, platform, tell, end), "pull")
         self._pulled.add(known)
         job.ending.check()
         return await in_thread(lambda: self._held(reference.familiar, platform))

@@ -19,7 +19,7 @@ from sampan.building.steps import Steps
 from sampan.building.web import fetch, is_url
 from sampan.dockerfile import Copied, Instruction, Words, copied
 from sampan.dockerfile.ignoring import Ignored
-from sampan.engine.core import in_thread
+from sampan.engine.core import in_new_thread, in_thread
 from sampan.engine.spec.users import lookup_user
 from sampan.errors import InvalidParameter
 from sampan.images import Image
@@ -67,7 +67,8 @@ class Filling:
         )
         image = await self._other_image(state.index, asked.origin) if asked.origin else None
         root = await in_thread(lambda: self._root(image, hold))
-        found = await in_thread(lambda: self._find(asked, root, excluded, hold))
+        # ADD may wait for a server.
+        found = await in_new_thread(lambda: self._find(asked, root, excluded, hold), "add")
         path = _target(state.config.working_dir, f"{asked.target}/" if asked.parents else asked.target)
         if not path.endswith("/") and (len(found) > 1 or len(asked.sources) + len(asked.files) > 1):
             raise InvalidParameter(

@@ -17,7 +17,7 @@ from sampan.building.job import Job
 from sampan.building.options import BuildOptions
 from sampan.building.output import Output, short
 from sampan.engine import Core
-from sampan.engine.core import in_thread
+from sampan.engine.core import in_new_thread, in_thread
 from sampan.storage.tar_reader import Readable
 
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"  # BuildKit's argument
@@ -54,7 +54,9 @@ async def build(
     hold = ExitStack()
     try:
         scratch = await in_thread(lambda: hold.enter_context(core.images.scratch()))
-        context, dockerfile = await in_thread(lambda: _receive(core, options, body, scratch, ending, hold))
+        context, dockerfile = await in_new_thread(
+            lambda: _receive(core, options, body, scratch, ending, hold), "context"
+        )
         ending.check()
         job = Job(core, options, context, scratch, output, ending)
         with closing(Build(job)) as work:

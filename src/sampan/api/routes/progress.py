@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from sampan.engine import Engine
+from sampan.engine.core import in_new_thread
 from sampan.errors import SampanError
 from sampan.http import Request, Response, dump_json, stream
 from sampan.storage.tar_reader import Readable
@@ -100,7 +100,7 @@ async def progress_response(
         task = loop.run_in_executor(None, run)
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody asks for it
     else:
-        task = _in_own_thread(loop, run)
+        task = in_new_thread(run, "pull")
         watch = _watch(request, cancel)
         task.add_done_callback(lambda _done: watch.cancel())
     try:
@@ -154,33 +154,6 @@ def _watch(request: Request, cancel: Callable[[], None]) -> asyncio.Task[None]:
         cancel()
 
     return asyncio.get_running_loop().create_task(watch())
-
-
-def _in_own_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> asyncio.Future[None]:
-    """The end of `work`, which runs in a new thread."""
-    future: asyncio.Future[None] = loop.create_future()
-    # Whoever waited may have gone: what went wrong is then nobody's, and no warning either.
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def settle(error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        failure: Exception | None = None
-        try:
-            work()
-        except Exception as error:  # handed to whoever awaits the future
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has left
-            loop.call_soon_threadsafe(settle, failure)
-
-    threading.Thread(target=run, name="pull", daemon=True).start()
-    return future
 
 
 class Watched:
