@@ -449,6 +449,30 @@ def test_builds_that_wait_for_others_keep_nobody_waiting(engine: Engine, busybox
         assert engine.api("GET", "/images/json", timeout=30).status == 200
 
 
+def test_slow_clients_keep_nobody_waiting(engine: Engine) -> None:
+    """Who sends an archive little by little, or does not read one, has a thread for it alone."""
+    head = "Host: x\r\nContent-Type: application/x-tar\r\nContent-Length: 99999\r\n\r\nx"
+    large = _tar(file=os.urandom(4 << 20))
+    image = engine.api("POST", "/images/create?fromSrc=-", large).json()["status"]
+    made = engine.api("POST", "/containers/create", {"Image": image, "Cmd": ["x"]}).json()["Id"]
+    put = f"PUT /containers/{made}/archive?path=/ HTTP/1.1\r\n{head}"
+    load = f"POST /images/load HTTP/1.1\r\n{head}"
+    save = f"GET /images/{image}/get HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        for text in (put, load, save):
+            with contextlib.ExitStack() as held:
+                for _ in range(WORKERS + 2):
+                    client = held.enter_context(socket.socket(socket.AF_UNIX))
+                    client.settimeout(30)
+                    client.connect(engine.socket)
+                    client.sendall(text.encode())
+                    if text is save:
+                        assert client.recv(9) == b"HTTP/1.1 "
+                assert engine.api("GET", "/images/json", timeout=30).status == 200
+    finally:
+        engine.api.remove(made)
+
+
 def test_prunes_take_nothing_that_is_needed_since_they_began(engine: Engine, busybox: str) -> None:
     """Images that a build makes or finds, or that a container is made of, while prunes work."""
     over = threading.Event()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sampan.building.job import Job
-from sampan.engine.core import in_new_thread, in_thread
+from sampan.engine.core import in_thread
 from sampan.errors import NotFound
 from sampan.images import Image
 from sampan.oci.image import Platform
 from sampan.oci.reference import parse
 from sampan.registry import Credentials
+from sampan.threads import in_new_thread
 
 
 class Bases:

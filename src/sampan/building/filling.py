@@ -19,11 +19,12 @@ from sampan.building.steps import Steps
 from sampan.building.web import fetch, is_url
 from sampan.dockerfile import Copied, Instruction, Words, copied
 from sampan.dockerfile.ignoring import Ignored
-from sampan.engine.core import in_new_thread, in_thread
+from sampan.engine.core import in_thread
 from sampan.engine.spec.users import lookup_user
 from sampan.errors import InvalidParameter
 from sampan.images import Image
 from sampan.linux import beneath
+from sampan.threads import in_new_thread
 
 
 class Filling:

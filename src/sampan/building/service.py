@@ -17,8 +17,9 @@ from sampan.building.job import Job
 from sampan.building.options import BuildOptions
 from sampan.building.output import Output, short
 from sampan.engine import Core
-from sampan.engine.core import in_new_thread, in_thread
+from sampan.engine.core import in_thread
 from sampan.storage.tar_reader import Readable
+from sampan.threads import in_new_thread
 
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"  # BuildKit's argument
 

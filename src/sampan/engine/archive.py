@@ -29,6 +29,7 @@ from sampan.errors import InvalidParameter, NotFound, SampanError, Unsupported
 from sampan.linux import beneath, idmaps
 from sampan.linux.view import Bind, View, tmpfs_of
 from sampan.storage import Change, archive_path, extract
+from sampan.threads import in_new_thread
 
 _FILES = (("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"))
 # Bits of Go's os.FileMode, which the header is in, by those of stat(2).
@@ -300,7 +301,7 @@ async def put(
         core.publish(live, "extract-to-dir")
         return opened
 
-    opened = await in_thread(work)
+    opened = await in_new_thread(work, "extract")  # the client may send slowly
     close_later(core, opened)  # unmounting may wait for the disk
 
 

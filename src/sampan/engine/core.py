@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import field
 from pathlib import Path
@@ -334,33 +333,6 @@ class Core:
 async def in_thread(function: Callable[[], T]) -> T:
     """Run blocking work beside the event loop."""
     return await asyncio.get_running_loop().run_in_executor(None, function)
-
-
-def in_new_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """The end of `work`, which runs in a thread of its own, as it may wait for a network or a client.
-
-    All other work shares a few threads (`in_thread`), and would wait for it there.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    # Whoever waited may have gone: what went wrong is then nobody's, and no warning either.
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def tell(settle: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has left
-            loop.call_soon_threadsafe(lambda: None if future.done() else settle())
-
-    def run() -> None:
-        try:
-            result = work()
-        except Exception as error:  # handed to whoever awaits the future
-            failure = error
-            tell(lambda: future.set_exception(failure))
-        else:
-            tell(lambda: future.set_result(result))
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future
 
 
 def check_not_removing(live: Live) -> None:

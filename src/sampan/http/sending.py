@@ -12,6 +12,7 @@ from sampan.http.files import PIECE_BYTES, SMALL_FILE_BYTES, STALL_S, finish, re
 from sampan.http.protocol import NO_BODY, Protocol
 from sampan.http.response import FileResponse, Response, StreamResponse, ThreadStreamResponse
 from sampan.http.thread_writer import ThreadWriter
+from sampan.threads import in_new_thread
 
 if TYPE_CHECKING:
     from sampan.http.server import HttpServer
@@ -185,7 +186,7 @@ class Sender:
 
     async def _send_from_thread(self, response: ThreadStreamResponse) -> None:
         writer = ThreadWriter(self._loop)
-        work = self._loop.run_in_executor(None, writer.run, response.writer)
+        work = in_new_thread(lambda: writer.run(response.writer), "answer")
         started = False
         try:
             while (piece := await writer.next_piece()) is not None:

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from sampan.engine import Engine
-from sampan.engine.core import in_new_thread
 from sampan.errors import SampanError
 from sampan.http import Request, Response, dump_json, stream
 from sampan.storage.tar_reader import Readable
+from sampan.threads import in_new_thread
 
 Progress = Callable[[dict[str, Any]], None]
 _STALE_BEYOND = 256
@@ -65,7 +65,7 @@ async def progress_response(
     request: Request | None = None,
     cancel: Callable[[], None] | None = None,
 ) -> Response:
-    """Run `work` in a thread and stream the messages it gives to the function it is passed.
+    """Run `work` in a thread of its own, and stream the messages it gives to the function it is passed.
 
     An error before the first message is raised here, and so gets its status; a later one becomes Docker's
     last message, `{"errorDetail": {"message": …}, "error": …}`. A client that reads too slowly misses numbers
@@ -73,7 +73,7 @@ async def progress_response(
     `ClientLeft`, unless there is `cancel`.
 
     Args:
-        work: with `cancel` it gets a thread of its own, since it may take as long as a network wants.
+        work: tells by the function that it is passed.
         cancel: called when the client of `request` goes away before the end; messages then go nowhere.
     """
     loop = asyncio.get_running_loop()
@@ -96,11 +96,8 @@ async def progress_response(
         finally:
             loop.call_soon_threadsafe(queue.put_nowait, None)
 
-    if request is None or cancel is None:
-        task = loop.run_in_executor(None, run)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # maybe nobody asks for it
-    else:
-        task = in_new_thread(run, "pull")
+    task = in_new_thread(run, "progress")
+    if request is not None and cancel is not None:
         watch = _watch(request, cancel)
         task.add_done_callback(lambda _done: watch.cancel())
     try:
