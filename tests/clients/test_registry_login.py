@@ -1,14 +1,18 @@
 """login, logout, search and what `info` and `/distribution` tell of registries, against real ones."""
 
 import base64
+import contextlib
 import http.server
 import json
 import os
 import signal
+import socket
 import threading
 
 import pytest
 
+from sampan.daemon.service import WORKERS
+from support.api import UnixConnection
 from support.machine import eventually
 from support.registry import PASSWORD, USER, Registry, free_port
 
@@ -260,3 +264,22 @@ def test_reload(make_daemon):
         assert "192.0.2.0/24" in daemon.api.get("/info")["RegistryConfig"]["InsecureRegistryCIDRs"]
     finally:
         daemon.end()
+
+
+def test_who_waits_for_a_registry_keeps_nobody_waiting(engine):
+    """Each has a thread of its own, and not one of those that all other work shares."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as held:
+        silent.settimeout(30)
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        login = json.dumps({"username": USER, "password": PASSWORD, "serveraddress": host})
+        asked = (
+            ("POST", "/auth", login),
+            ("GET", f"/distribution/{host}/x/json", None),
+            ("GET", f"/images/search?term={host}/x", None),
+        )
+        for method, target, body in (asked * WORKERS)[: WORKERS + 2]:
+            connection = UnixConnection(engine.socket)
+            held.callback(connection.close)
+            connection.request(method, target, body=body, headers={"Content-Type": "application/json"})
+            held.enter_context(silent.accept()[0])
+        assert engine.api("GET", "/images/json", timeout=30).status == 200

@@ -9,12 +9,12 @@ from sampan.api.routes.images import platform_of
 from sampan.api.routes.progress import ClientLeft, Progress, progress_response
 from sampan.api.shapes import registries as shapes
 from sampan.engine import Engine
-from sampan.engine.core import in_thread
 from sampan.errors import InvalidParameter
 from sampan.http import Request, Response, Routes, json_response
 from sampan.oci.digest import is_digest
 from sampan.oci.reference import parse
 from sampan.registry import Credentials, Found
+from sampan.threads import in_new_thread
 
 routes = Routes()
 
@@ -33,7 +33,7 @@ async def auth(request: Request) -> Response:
     """Whether credentials are good for the registry that they name."""
     engine: Engine = request.engine
     credentials = Credentials.from_json(await request.json())
-    token = await in_thread(lambda: engine.images.registries.log_in(credentials))
+    token = await in_new_thread(lambda: engine.images.registries.log_in(credentials), "login")
     return json_response({"IdentityToken": token, "Status": "Login Succeeded"})
 
 
@@ -69,7 +69,7 @@ async def distribution(request: Request) -> Response:
     engine: Engine = request.engine
     credentials = credentials_of(request)
     name = request.params["name"]
-    descriptor, platforms = await in_thread(lambda: engine.images.look_up(name, credentials))
+    descriptor, platforms = await in_new_thread(lambda: engine.images.look_up(name, credentials), "look up")
     return json_response(shapes.distribution(descriptor, platforms))
 
 
@@ -82,7 +82,8 @@ async def search(request: Request) -> Response:
     if request.query.get("limit") and limit == 0:
         raise InvalidParameter("limit 0 is outside the range of [1, 100]")
     wanted = _Filters(request.query.filters())
-    found = await in_thread(lambda: engine.images.registries.search(term, limit, credentials))
+    registries = engine.images.registries
+    found = await in_new_thread(lambda: registries.search(term, limit, credentials), "search")
     return json_response([shapes.found(item) for item in found if wanted.fits(item)])
 
 
