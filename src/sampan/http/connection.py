@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
         except ConnectionError:
             self._transport.abort()
         except Exception as error:  # an answer that cannot be sent must not keep its client waiting
-            log.exception("%s %s: %s", head.method, head.target, describe(error))
+            log.exception("%s: %s", _named(head), describe(error))
             self._transport.abort()
         finally:
             if response is not None:
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
                     return None
                 raise
         except Exception as error:  # the boundary: each becomes an answer, unexpected ones are logged
-            return self.server.error_response(error, f"{method} {head.target}")
+            return self.server.error_response(error, _named(head))
 
     def _parse(self, head: Head, body: Body) -> Request:
         if not head.version.startswith("1."):
@@ -453,3 +453,8 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
         else:
             self._sender.close_wanted = True
+
+
+def _named(head: Head) -> str:
+    """A request for the log: without its query, in which there may be secrets, as in build arguments."""
+    return f"{head.method} {head.target.partition('?')[0][:300]}"

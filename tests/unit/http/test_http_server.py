@@ -229,6 +229,8 @@ def test_unknown_path_and_method(tmp_path: Path) -> None:
 def test_errors_are_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     status, body = ask(tmp_path, request("GET /broken"))
     assert (status, message(body)) == (500, "internal error: secret")
+    ask(tmp_path, request("GET /broken?buildargs=mine"))
+    assert "GET /broken: " in caplog.text and "mine" not in caplog.text
     status, body = ask(tmp_path, request("GET /full"))
     assert status == 500
     assert "no space left" in message(body)
