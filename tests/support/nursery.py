@@ -38,6 +38,7 @@ SELDOM = (
     "sampan.images.save",
     "urllib3",
 )
+TERMINAL = "sampan.cli.ui"  # imports textual; what has a terminal is no fork of ours
 FREE_FD = 512  # out of the way of the numbers that descriptors are to have
 
 
@@ -55,7 +56,7 @@ def load() -> None:
 
 def _modules(path: Any, prefix: str) -> Iterator[str]:
     for found in pkgutil.walk_packages(path, prefix):
-        if not found.name.endswith("__main__"):
+        if not found.name.endswith("__main__") and not found.name.startswith(TERMINAL):
             yield found.name
 
 
