@@ -17,8 +17,9 @@ from sampan.building.ending import Ending
 from sampan.building.errors import BuildCancelled
 from sampan.building.git import Repository, _run, clone, inside, is_git, repository
 from sampan.errors import InvalidParameter, Unsupported
+from support.api import UnixConnection
 from support.building import Built, build, context, tidied
-from support.engine import Engine
+from support.engine import Daemon, Engine
 from support.machine import eventually
 from support.repositories import commit, git, over_http
 
@@ -193,3 +194,19 @@ def test_urls_that_would_be_options(text: str) -> None:
     with pytest.raises(InvalidParameter, match=r"remote:|invalid refspec"):
         repository(text)
     assert not is_git("ext::sh -c x.git") and not is_git("file:///x.git") and not is_git("--x.git")
+
+
+def test_git_ends_with_the_daemon(own: Daemon) -> None:
+    """A server that says nothing would keep it, and the program that it speaks http by."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        connection = UnixConnection(own.socket)
+        connection.request("POST", f"/build?remote=http://127.0.0.1:{silent.getsockname()[1]}/x.git")
+        server, _ = silent.accept()
+        with server:
+            server.settimeout(30)
+            assert server.recv(1 << 16).startswith(b"GET /x.git/info/refs")
+            own.kill9()
+            connection.close()
+            assert server.recv(1) == b""
+    own.start()

@@ -38,6 +38,9 @@ _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
 }
+# Ends the program and all that it has started when the other end of its first input is closed, as it is when
+# the daemon dies: git would wait for a server that says nothing.
+_WATCHED = 'exec 3<&0; (read -r end <&3; kill -KILL 0) >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
 _PATIENCE_S = 0.05  # how often is looked whether the build is to end
 _LAST_WORDS = 4000
 _PIECE_BYTES = 1 << 16
@@ -135,10 +138,10 @@ def _run(command: list[str], directory: Path, ending: Ending) -> str:
     }
     path = os.environ.get("PATH", os.defpath)
     process = subprocess.Popen(
-        command,
+        ["sh", "-c", _WATCHED, "sh", *command],
         cwd=directory,
         env={**_ENVIRONMENT, **own, "PATH": path},
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
@@ -146,6 +149,7 @@ def _run(command: list[str], directory: Path, ending: Ending) -> str:
     )
     with process:
         out, said = _heard(process, ending)
+        process.wait()  # before its input is closed
     ending.check()
     if process.returncode:
         raise InvalidParameter(f"unable to prepare context: git: {_reason(said) or process.returncode}")
