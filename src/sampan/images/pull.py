@@ -286,19 +286,22 @@ class Pull:
                 followings.callback(following.release)
                 return following
 
-            steps: list[tuple[Following, LayerProgress] | None] = []
+            wanted: list[LayerProgress | None] = []  # all are told of before the first says how far it is
             for layer, chain_id in zip(layers, chain, strict=True):
                 progress = LayerProgress(hex_of(layer.digest)[:12], layer.size, self._tell)
                 present = self._records.content.exists(layer.digest)
-                if present and self._records.driver.has_layer(chain_id):
-                    progress.status("Already exists")
+                here = present and self._records.driver.has_layer(chain_id)
+                progress.status("Already exists" if here else "Pulling fs layer")
+                wanted.append(None if here else progress)
+            steps: list[tuple[Following, LayerProgress] | None] = []
+            for layer, told in zip(layers, wanted, strict=True):
+                if told is None:
                     steps.append(None)
                     continue
-                progress.status("Pulling fs layer")
-                following = follow(layer, progress)
+                following = follow(layer, told)
                 if following.here:
-                    progress.download(COMPLETE, None)
-                steps.append((following, progress))
+                    told.download(COMPLETE, None)
+                steps.append((following, told))
             below: str | None = None
             for layer, step, chain_id, diff_id in zip(layers, steps, chain, document.diff_ids, strict=True):
                 if step is not None:

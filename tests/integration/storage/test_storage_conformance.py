@@ -211,7 +211,7 @@ def test_a_server_lives_as_long_as_its_mount(tmp_path: Path) -> None:
     again = open_driver(None, tmp_path)  # as after a crash of the daemon
     assert again.name == "fuse-overlayfs"
     assert again.mounted() == {"c1"}
-    assert servers(tmp_path) == [server]
+    eventually(lambda: servers(tmp_path) == [server], what="the one that tried whether it works has ended")
     assert (root / "mine").read_bytes() == b"1"
     again.unmount("c1")
     eventually(lambda: servers(tmp_path) == [], what="the server ends")
