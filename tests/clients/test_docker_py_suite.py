@@ -54,10 +54,13 @@ def test_its_own_tests(engine: Engine, busybox: str, tmp_path: Path) -> None:
         engine.docker("commit", "suite-image", name)
     command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", "--timeout=60", "-c", os.devnull]
     command += ["--rootdir", str(suite), "-p", "no:cacheprovider"]
+    temporary = tmp_path / "t"  # where they leave things
+    temporary.mkdir()
+    own = {"PYTHONPATH": str(suite), "HOME": str(tmp_path), "TMPDIR": str(temporary)}
     done = subprocess.run(
         [*command, *(f"tests/integration/{name}_test.py" for name in FILES)],
         cwd=suite,
-        env={**os.environ, "DOCKER_HOST": engine.host, "PYTHONPATH": str(suite), "HOME": str(tmp_path)},
+        env={**os.environ, "DOCKER_HOST": engine.host, **own},
         capture_output=True,
         text=True,
         timeout=390,
