@@ -24,7 +24,7 @@ sys.path.insert(0, str(TESTS))
 from sampan.database import Database  # noqa: E402
 from support.cli import Cli, docker_release  # noqa: E402  (the paths come first)
 from support.engine import RUNNING, TOKEN, Daemon, Engine, left_containers, left_networks  # noqa: E402
-from support.machine import Snapshot, remove_cgroup_parents  # noqa: E402
+from support.machine import EMULATED, Snapshot, remove_cgroup_parents  # noqa: E402
 from support.spawning import NURSERY  # noqa: E402
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def daemon(base: Path, request: pytest.FixtureRequest) -> Daemon:
     if request.config.getoption("--engine-host"):
         pytest.skip("needs a daemon of its own, not --engine-host")
     session = Daemon(base / "session")
-    session.nursed = False  # one at least is started as users do
+    session.nursed = EMULATED  # else one at least is started as users do
     return session.start()
 
 

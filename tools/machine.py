@@ -198,7 +198,7 @@ exec switch_root /root /run/busybox sh /run/out/start
 
 _START = """
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=dumb
-export PYTHONDONTWRITEBYTECODE=1 SAMPAN_MACHINE={layout}
+export PYTHONDONTWRITEBYTECODE=1 SAMPAN_MACHINE={layout} SAMPAN_EMULATED=1
 mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 shm /dev/shm

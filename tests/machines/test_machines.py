@@ -38,7 +38,7 @@ CHOSEN = (
 MODULES = (
     "overlay veth bridge nft_chain_nat nft_nat nft_fib_inet nft_ct nft_masq nft_log macvlan ipvlan 8021q sctp"
 )
-LOADED = f"/sbin/modprobe -d /run/kernel -a {MODULES}; export SAMPAN_EMULATED=1"
+LOADED = f"/sbin/modprobe -d /run/kernel -a {MODULES}"
 # Each is one boot: layout of cgroups, options for the kernel, what to run.
 MACHINES = {
     "v2": (

@@ -110,12 +110,11 @@ class Daemon(Engine):
             **os.environ,
             "PYTHONPATH": f"{RECORDING}{os.pathsep}{SOURCE}",
             "SAMPAN_TEST": TOKEN,
-            "SAMPAN_RECORD": str(self.answers_file),
         }
-        if EMULATED:
-            del environment["SAMPAN_RECORD"]
+        if not EMULATED:
+            environment["SAMPAN_RECORD"] = str(self.answers_file)
         with self.log.open("ab") as log, open(os.devnull) as nothing:
-            start = spawn if self.nursed or EMULATED else subprocess.Popen
+            start = spawn if self.nursed else subprocess.Popen
             self.process = start(
                 [*self.wrapper, sys.executable, "-m", "sampan.daemon", *self.arguments],
                 stdin=nothing,

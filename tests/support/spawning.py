@@ -118,8 +118,7 @@ def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     """`subprocess.Popen`, cheaper where `command` is `[sys.executable, "-m", "sampan.…", …]`."""
     environment = options.get("env") or os.environ
     ours = command[:2] == [sys.executable, "-m"] and command[2].startswith("sampan.")
-    usual = all(map(_is_usual, environment.items()))
-    if ours and usual and sum(map(len, command)) < MOST_BYTES // 2:
+    if ours and all(map(_is_usual, environment.items())) and sum(map(len, command)) < MOST_BYTES // 2:
         return Spawned(command, **options)
     return subprocess.Popen(command, **options)
 
